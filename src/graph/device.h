@@ -20,6 +20,9 @@ typedef struct kernel_exec {
     void (*leaf)(void);              /* instruction-set specific function the launcher calls; its type is the launcher's */
     int phases;
     int64_t tiles[KERNEL_PHASES];
+    int64_t repeats;                 /* the whole list of phases runs this often, one after the other (0 means once): a
+                                        loop over chunks whose results must not depend on threads. run() reads which
+                                        from task->repeat, which launch() counts in its own copy of the task */
     size_t scratch;                  /* bytes in the arena, for this step only, 64-byte aligned */
     void *state;                     /* primitives and the like, owned by the plan */
     void (*state_free)(void *state, const tl_allocator *a);
@@ -30,6 +33,7 @@ struct kernel_task {
     const kernel_exec *exec;
     void *scratch;
     int workers; /* how many take part: for scratch per worker, sized for device.threads */
+    int64_t repeat; /* 0 .. max(exec->repeats, 1) - 1, set by launch() */
 };
 
 typedef struct device device;
