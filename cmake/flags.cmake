@@ -26,7 +26,7 @@ add_compile_options(-ffp-contract=off)
 add_compile_definitions(_GNU_SOURCE)
 include_directories(${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/src)
 
-set(tilia_c_warnings -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes)
+set(tilia_c_warnings -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes)
 set(tilia_cxx_warnings -Wall -Wextra)
 if(TILIA_WERROR)
     list(APPEND tilia_c_warnings -Werror)

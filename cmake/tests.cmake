@@ -10,6 +10,8 @@ file(GLOB support CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/support/*.c)
 if(support)
     add_library(tl_support STATIC ${support})
     target_link_libraries(tl_support PUBLIC PkgConfig::cmocka)
+    target_include_directories(tl_support PUBLIC ${PROJECT_SOURCE_DIR}/tests)
+    target_compile_definitions(tl_support PRIVATE TILIA_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
 endif()
 
 function(tilia_test room source) # further arguments: what to link

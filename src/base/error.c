@@ -86,8 +86,9 @@ void error_at_line(tl_error *e, int64_t line) {
 
 const char *tl_status_text(tl_status code) {
     switch (code) {
-#define X(name, number, message) \
-    case TL_##name: return message;
+#define X(name, number, message)                                                                                       \
+    case TL_##name:                                                                                                    \
+        return message;
 #include "tilia/status.def"
 #undef X
     }
@@ -98,10 +99,10 @@ const char *tl_error_text(const tl_error *e, char *buf, size_t size) {
     if (!buf || size == 0) return "";
     buf[0] = 0;
     size_t n = 0;
-#define ADD(...)                                                              \
-    do {                                                                      \
-        int got_ = n < size ? snprintf(buf + n, size - n, __VA_ARGS__) : 0;   \
-        if (got_ > 0) n += (size_t)got_;                                      \
+#define ADD(...)                                                                                                       \
+    do {                                                                                                               \
+        int got_ = n < size ? snprintf(buf + n, size - n, __VA_ARGS__) : 0;                                            \
+        if (got_ > 0) n += (size_t)got_;                                                                               \
     } while (0)
     if (!e) {
         ADD("%s", tl_status_text(TL_OK));

@@ -79,10 +79,12 @@ bool mem_reserve_(const tl_allocator *a, void **p, size_t *cap, size_t need, siz
     if (need <= *cap) return true;
     size_t grown = *cap < 8 ? 8 : *cap + *cap / 2;
     if (grown < need) grown = need;
-    void *q = mem_resize(a, *p, grown, size);
-    if (!q && grown > need) q = mem_resize(a, *p, grown = need, size);
+    void *old;
+    memcpy(&old, p, sizeof old); /* *p is some T *, and reading it as a void * would break the aliasing rules */
+    void *q = mem_resize(a, old, grown, size);
+    if (!q && grown > need) q = mem_resize(a, old, grown = need, size);
     if (!q) return false;
-    *p = q;
+    memcpy(p, &q, sizeof q);
     *cap = grown;
     return true;
 }
