@@ -31,6 +31,11 @@ function(tilia_test room source) # further arguments: what to link
     target_link_libraries(${name} PRIVATE ${ARGN} PkgConfig::cmocka)
     add_test(NAME ${name} COMMAND ${name})
     set_tests_properties(${name} PROPERTIES LABELS ${room} TIMEOUT 300 SKIP_RETURN_CODE 77)
+    # ninja tests_ROOM builds the tests of a room
+    if(NOT TARGET tests_${room})
+        add_custom_target(tests_${room})
+    endif()
+    add_dependencies(tests_${room} ${name})
 endfunction()
 
 foreach(line IN LISTS tilia_lines)

@@ -1,0 +1,50 @@
+# The front door. CMake and Ninja do the work, in build/.
+#   make           build everything          make check    build and run the tests
+#   make demo      train for a minute, then hear a story
+#   make bench     build and list the benchmarks
+#   make install   PREFIX=/usr/local DESTDIR=
+# Debian packages that are missing are installed first (tools/setup), if this user may.
+
+BUILD  ?= build
+PREFIX ?= /usr/local
+JOBS   ?= $(shell nproc 2>/dev/null || echo 2)
+CONFIG ?=
+
+.DEFAULT_GOAL := all
+.PHONY: all demo check bench install uninstall clean format setup configure
+
+setup:
+	@tools/setup
+
+configure: setup
+	@cmake -S . -B $(BUILD) $$(test -f $(BUILD)/CMakeCache.txt || ! command -v ninja >/dev/null || echo -G Ninja) \
+	    -DCMAKE_INSTALL_PREFIX=$(PREFIX) $(CONFIG) >$(BUILD).log 2>&1 || { cat $(BUILD).log; rm -f $(BUILD).log; exit 1; }
+	@mv $(BUILD).log $(BUILD)/configure.log
+
+all: configure
+	@cmake --build $(BUILD) -j $(JOBS)
+
+demo: configure
+	@cmake --build $(BUILD) -j $(JOBS) --target tilia
+	$(BUILD)/tilia demo
+
+check: all
+	@tools/check_layers
+	@cd $(BUILD) && ctest -j 2 --output-on-failure
+
+bench: all
+	@ls $(BUILD)/bench
+
+install: all
+	DESTDIR=$(DESTDIR) cmake --install $(BUILD) --prefix $(PREFIX)
+
+uninstall:
+	@test -f $(BUILD)/install_manifest.txt || { echo "nothing to remove: no $(BUILD)/install_manifest.txt"; exit 1; }
+	@while read -r file; do rm -fv "$(DESTDIR)$$file"; done <$(BUILD)/install_manifest.txt
+	@rmdir "$(DESTDIR)$(PREFIX)/include/tilia" 2>/dev/null || true
+
+clean:
+	rm -rf $(BUILD)
+
+format:
+	@git ls-files '*.c' '*.h' '*.cpp' '*.cu' | xargs -r clang-format -i
