@@ -60,7 +60,7 @@ typedef enum tokenizer_role {
     TOKENIZER_ROLES
 } tokenizer_role;
 
-int64_t tokenizer_vocab(const tokenizer *t);                       /* largest id + 1 */
+int64_t tokenizer_vocab(const tokenizer *t);                        /* largest id + 1 */
 int32_t tokenizer_role_id(const tokenizer *t, tokenizer_role role); /* -1: none */
 /* The bytes id stands for in a text (without decoder effects such as a stripped first space); *n is their
  * number. An id outside the vocabulary, or a hole in it, gives NULL. Borrowed. */
@@ -115,10 +115,10 @@ tl_status tokenizer_decode(const tokenizer *t, const int32_t *id, size_t n, unsi
 typedef struct token_decoder {
     const tokenizer *t;
     unsigned flags;
-    bool started;      /* a first-token rule (stripped space) is done */
-    uint8_t held[8];   /* an unfinished character */
+    bool started;    /* a first-token rule (stripped space) is done */
+    uint8_t held[8]; /* an unfinished character */
     size_t held_n;
-    int32_t *id;       /* all ids so far, only for decoders that need context (WordPiece, BPEDecoder ...) */
+    int32_t *id; /* all ids so far, only for decoders that need context (WordPiece, BPEDecoder ...) */
     size_t id_n, id_cap, sent;
 } token_decoder;
 void token_decoder_init(token_decoder *d, const tokenizer *t, unsigned flags);
@@ -136,10 +136,10 @@ tl_status tokenizer_save_hf(const tokenizer *t, const char *path, tl_error *e);
 /* ---- train ----------------------------------------------------------------------------------- */
 
 typedef struct tokenizer_train_options {
-    size_t vocab;                 /* upper bound of the vocabulary: 256 bytes + merges + specials */
-    uint64_t min_count;           /* a pair below it is not merged; 0 means 1... pairs must occur at least once */
-    const char *split;            /* "gpt2", "cl100k", "o200k", "llama3", "qwen2", "none", or a PCRE2 pattern */
-    const char *const *special;   /* borders of documents, never merged; get the last ids */
+    size_t vocab;               /* upper bound of the vocabulary: 256 bytes + merges + specials */
+    uint64_t min_count;         /* a pair below it is not merged; 0 means 1... pairs must occur at least once */
+    const char *split;          /* "gpt2", "cl100k", "o200k", "llama3", "qwen2", "none", or a PCRE2 pattern */
+    const char *const *special; /* borders of documents, never merged; get the last ids */
     size_t special_n;
     size_t threads;
     /* Called now and then with phase ("read", "merge"), done and total in bytes or merges; may be NULL.
@@ -155,8 +155,7 @@ typedef struct tokenizer_train_report {
 /* Byte-level BPE (Sennrich et al. 2016, over bytes as in GPT-2). Most frequent pair first, ties to the
  * lexicographically greater pair of byte strings. Memory grows with distinct pieces, not with the corpus. */
 typedef struct token_trainer token_trainer;
-tl_status token_trainer_open(const tl_allocator *a, const tokenizer_train_options *o, token_trainer **out,
-                             tl_error *e);
+tl_status token_trainer_open(const tl_allocator *a, const tokenizer_train_options *o, token_trainer **out, tl_error *e);
 tl_status token_trainer_text(token_trainer *r, const char *text, size_t n, tl_error *e); /* one document */
 tl_status token_trainer_file(token_trainer *r, const char *path, tl_error *e); /* streamed; specials split it */
 tl_status token_trainer_finish(token_trainer *r, tokenizer **out, tokenizer_train_report *report, tl_error *e);

@@ -1,0 +1,98 @@
+#include "tokenizer/unicode.h"
+#include <string.h>
+
+static const uint32_t unicode_runs[] = {
+#include "tokenizer/unicode_runs.inc"
+};
+enum { UNICODE_RUNS = sizeof unicode_runs / sizeof *unicode_runs, UNICODE_PAGES = 400 };
+
+static void unicode_fill(uint8_t out[256], uint32_t page, size_t *run) {
+    uint32_t cp = page << 8;
+    for (unsigned i = 0; i < 256; i++, cp++) {
+        while (*run + 1 < UNICODE_RUNS && unicode_runs[*run + 1] >> 4 <= cp) ++*run;
+        out[i] = (uint8_t)(unicode_runs[*run] & 15);
+    }
+}
+
+unicode_table *unicode_new(const tl_allocator *a) {
+    unicode_table *u = mem_new(a, 1, sizeof *u + 256 * UNICODE_PAGES);
+    if (!u) return NULL;
+    size_t run = 0;
+    uint16_t n = 0, uniform[16];
+    memset(uniform, 0xff, sizeof uniform);
+    for (uint32_t page = 0; page < 0x1100; page++) {
+        uint8_t *cls = u->cls[n];
+        unicode_fill(cls, page, &run);
+        bool same = memcmp(cls, cls + 1, 255) == 0;
+        if (same && uniform[cls[0]] != 0xffff) {
+            u->page[page] = uniform[cls[0]];
+            continue;
+        }
+        if (same) uniform[cls[0]] = n;
+        u->page[page] = n;
+        if (n + 1 < UNICODE_PAGES) n++;
+    }
+    memcpy(u->ascii, u->cls[u->page[0]], 128);
+    return u;
+}
+
+unsigned unicode_decode(const uint8_t *p, const uint8_t *end, uint32_t *cp, bool *bad) {
+    uint32_t c = *p;
+    if (bad) *bad = false;
+    if (c < 0x80) {
+        *cp = c;
+        return 1;
+    }
+    unsigned need = c >= 0xf0 ? 3 : c >= 0xe0 ? 2 : 1;
+    uint8_t low = 0x80, high = 0xbf; /* the second byte's range excludes long forms, surrogates, > 10FFFF */
+    unsigned i = 1;
+    if (c >= 0xc2 && c <= 0xf4) {
+        if (c == 0xe0) low = 0xa0;
+        if (c == 0xed) high = 0x9f;
+        if (c == 0xf0) low = 0x90;
+        if (c == 0xf4) high = 0x8f;
+        uint32_t v = c & (0x3fu >> need);
+        for (; i <= need && p + i < end && p[i] >= low && p[i] <= high; i++) {
+            v = v << 6 | (p[i] & 0x3fu);
+            low = 0x80, high = 0xbf;
+        }
+        if (i > need) {
+            *cp = v;
+            return i;
+        }
+    }
+    *cp = UNICODE_BAD;
+    if (bad) *bad = true;
+    return i;
+}
+
+bool unicode_unfinished(const uint8_t *p, const uint8_t *end) {
+    if (p >= end || *p < 0xc2 || *p > 0xf4) return false;
+    uint32_t cp;
+    bool bad;
+    unsigned need = *p >= 0xf0 ? 4 : *p >= 0xe0 ? 3 : 2, n = unicode_decode(p, end, &cp, &bad);
+    return bad && p + n == end && n < need;
+}
+
+unsigned unicode_encode(uint32_t cp, char out[4]) {
+    if (cp < 0x80) {
+        out[0] = (char)cp;
+        return 1;
+    }
+    if (cp < 0x800) {
+        out[0] = (char)(0xc0 | cp >> 6);
+        out[1] = (char)(0x80 | (cp & 0x3f));
+        return 2;
+    }
+    if (cp < 0x10000) {
+        out[0] = (char)(0xe0 | cp >> 12);
+        out[1] = (char)(0x80 | (cp >> 6 & 0x3f));
+        out[2] = (char)(0x80 | (cp & 0x3f));
+        return 3;
+    }
+    out[0] = (char)(0xf0 | cp >> 18);
+    out[1] = (char)(0x80 | (cp >> 12 & 0x3f));
+    out[2] = (char)(0x80 | (cp >> 6 & 0x3f));
+    out[3] = (char)(0x80 | (cp & 0x3f));
+    return 4;
+}
