@@ -12,7 +12,6 @@ if(EXISTS ${PROJECT_SOURCE_DIR}/docs/tilia.1)
     install(FILES docs/tilia.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
 endif()
 if(EXISTS ${PROJECT_SOURCE_DIR}/tilia.pc.in)
-
     configure_file(tilia.pc.in tilia.pc @ONLY)
     install(FILES ${PROJECT_BINARY_DIR}/tilia.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 endif()
