@@ -45,7 +45,9 @@ tl_status file_mkdirs(const char *path, tl_error *e) {
         memcpy(part, path, i);
         part[i] = 0;
         if (file_sys.mkdir(part, 0777) == 0) continue;
+        int number = errno;
         if (file_is_dir(part)) continue; /* it was there, or another process was faster */
+        errno = number;
         return folder_fail(e, "make the folder", part);
     }
     return TL_OK;
