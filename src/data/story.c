@@ -2,6 +2,7 @@
 #include "base/rng.h"
 #include "data/story_grammar.h"
 #include <math.h>
+#include <string.h>
 
 enum { DEPTH = 12, VARS = 26, NO_WORD = -1 };
 enum { STORY_RNG = 0x53544f52 }; /* operator number of the random key */
@@ -33,13 +34,13 @@ typedef struct story_walk {
 } story_walk;
 
 typedef struct story_slot {
-    char var, other;      /* 0 if absent */
+    char var, other; /* 0 if absent */
     bool silent, article, capital;
-    bool shared;          /* {X:k} */
+    bool shared; /* {X:k} */
     int form;
-    const char *name;     /* rule, NULL for {X} */
+    const char *name; /* rule, NULL for {X} */
     size_t name_len;
-    const char *end;      /* behind '}' */
+    const char *end; /* behind '}' */
 } story_slot;
 
 static const story_grammar *story_of(story_lang lang) {
@@ -167,17 +168,17 @@ static void story_follow(story_walk *w, story_point *s) {
             continue;
         }
         int16_t rule = story_find(w->g, t.name, t.name_len);
-        int16_t not = t.other ? s->var[t.other - 'A'].word : NO_WORD;
+        int16_t not = t.other && s->var[t.other - 'A'].rule == rule ? s->var[t.other - 'A'].word : NO_WORD;
         size_t all = w->g->rule[rule].n, n = all - (not != NO_WORD);
         double nats = log((double)n);
         if (w->out) {
             int16_t word = (int16_t)story_draw(w, n);
-            if (not != NO_WORD && word >= not) word++;
+            if (not != NO_WORD && word >= not ) word++;
             if (!story_take(w, s, &t, rule, word, nats)) return;
             continue;
         }
         for (int16_t i = 0; (size_t)i < all; i++) {
-            if (i == not) continue;
+            if (i == not ) continue;
             story_point next = *s;
             if (story_take(w, &next, &t, rule, i, nats)) story_follow(w, &next);
             if (w->stop_at_end && w->prefix_found) return;
@@ -271,7 +272,9 @@ static size_t story_longest(const story_grammar *g, size_t rule, size_t longest_
             story_slot t = story_read_slot(p);
             p = t.end;
             if (t.article) sum += 3;
-            if (!t.silent) sum += t.name ? story_longest(g, (size_t)story_find(g, t.name, t.name_len), longest_word) : longest_word;
+            if (!t.silent)
+                sum +=
+                    t.name ? story_longest(g, (size_t)story_find(g, t.name, t.name_len), longest_word) : longest_word;
         }
         if (sum > best) best = sum;
     }
@@ -283,6 +286,7 @@ size_t story_max_bytes(story_lang lang) {
     size_t longest = 0;
     for (size_t i = 0; i < g->n; i++)
         for (size_t k = 0; k < g->rule[i].n; k++)
-            if (!strchr(g->rule[i].alt[k], '{') && strlen(g->rule[i].alt[k]) > longest) longest = strlen(g->rule[i].alt[k]);
+            if (!strchr(g->rule[i].alt[k], '{') && strlen(g->rule[i].alt[k]) > longest)
+                longest = strlen(g->rule[i].alt[k]);
     return story_longest(g, 0, longest);
 }

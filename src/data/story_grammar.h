@@ -27,8 +27,8 @@ typedef struct story_grammar {
     size_t n;
 } story_grammar;
 
-#define STORY_RULE(name, forms, ...) \
-    {#name, forms, (const char *const[]){__VA_ARGS__}, sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *)}
+#define STORY_RULE(name, forms, ...)                                                                                   \
+    { #name, forms, (const char *const[]){__VA_ARGS__ }, sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *) }
 
 extern const story_grammar story_grammar_en, story_grammar_zh;
 
