@@ -50,6 +50,8 @@ tl_status file_sync_dir(const char *path, tl_error *e);
 tl_status file_mkdirs(const char *path, tl_error *e);             /* like mkdir -p */
 tl_status file_rename(const char *from, const char *to, tl_error *e); /* rename and fsync of the parent */
 tl_status file_remove_tree(const tl_allocator *a, const char *path, tl_error *e);
+/* dir/name into out; LIMIT if it does not fit. */
+tl_status file_join(char *out, size_t size, const char *dir, const char *name, tl_error *e);
 bool file_exists(const char *path);
 bool file_is_dir(const char *path);
 int64_t file_size(const char *path); /* -1 if it cannot be told */

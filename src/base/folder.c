@@ -173,3 +173,11 @@ tl_status file_lock(const char *path, int *fd, tl_error *e) {
 void file_unlock(int fd) {
     if (fd >= 0) file_sys.close(fd); /* the file stays: removing it would race with the next holder */
 }
+
+tl_status file_join(char *out, size_t size, const char *dir, const char *name, tl_error *e) {
+    int n = snprintf(out, size, "%s/%s", dir, name);
+    if (n >= 0 && (size_t)n < size) return TL_OK;
+    tl_status s = error_set(e, TL_LIMIT, "a path of more than %zu bytes", size - 1);
+    error_at_file(e, dir);
+    return s;
+}

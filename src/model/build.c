@@ -1,0 +1,252 @@
+#include "model/build.h"
+
+#include <stdio.h>
+#include <string.h>
+
+typedef struct builder {
+    tl_graph *g;
+    const model_config *c;
+    const model_params *p;
+    const build_options *o;
+    build_result *r;
+    tl_tensor *rope; /* (N..,R) cos and sin, NULL without RoPE */
+    int64_t lead[2]; /* leading dims of activations: (B,T), or (R) */
+    int n_lead;
+} builder;
+
+static tl_tensor *param(const builder *b, param_role role, int64_t layer, int32_t nth) {
+    int64_t i = params_find(b->p, role, (int32_t)layer, nth);
+    return i < 0 ? NULL : b->r->params[i];
+}
+
+/* x (N.., a*b) as (N.., a, b) */
+static tl_tensor *heads_of(const builder *b, tl_tensor *x, int64_t heads) {
+    int64_t dim[4];
+    memcpy(dim, b->lead, sizeof b->lead);
+    dim[b->n_lead] = heads;
+    dim[b->n_lead + 1] = b->c->head_dim;
+    return tl_reshape(b->g, x, b->n_lead + 2, dim);
+}
+
+static tl_tensor *flat_of(const builder *b, tl_tensor *x, int64_t width) {
+    int64_t dim[3];
+    memcpy(dim, b->lead, sizeof b->lead);
+    dim[b->n_lead] = width;
+    return tl_reshape(b->g, x, b->n_lead + 1, dim);
+}
+
+/* nth norm of a layer (-1: the final one) */
+static tl_tensor *norm(const builder *b, tl_tensor *x, int64_t layer, int32_t nth) {
+    const model_config *c = b->c;
+    tl_tensor *gain = param(b, ROLE_NORM_GAIN, layer, nth), *bias = param(b, ROLE_NORM_BIAS, layer, nth);
+    switch (c->norm) {
+    case NORM_LAYER: return tl_layernorm(b->g, x, gain, bias, (float)c->norm_eps);
+    case NORM_RMS: return tl_rmsnorm(b->g, x, gain, (float)c->norm_eps, (float)c->norm_offset);
+    case NORM_SCALE: return tl_scalenorm(b->g, x, gain, (float)c->norm_eps);
+    default: return x;
+    }
+}
+
+/* ---- mixer -------------------------------------------------------------------------------------------------- */
+
+static tl_tensor *attend(const builder *b, tl_tensor *q, tl_tensor *k, tl_tensor *v, int64_t layer) {
+    const model_config *c = b->c;
+    tl_attention_options ao = {.scale = (float)c->attn_scale,
+                               .softcap = (float)c->attn_softcap,
+                               .causal = true,
+                               .window = c->window,
+                               .doc = b->r->doc,
+                               .slopes = b->r->slopes};
+    if (b->o->mode != BUILD_DECODE) return tl_attention(b->g, q, k, v, &ao, NULL);
+    tl_tensor *kc = tl_kv_write(b->g, k, b->r->slot, b->r->pos, b->r->kcache[layer]);
+    tl_tensor *vc = tl_kv_write(b->g, v, b->r->slot, b->r->pos, b->r->vcache[layer]);
+    return tl_attention_kv(b->g, q, kc, vc, b->r->slot, b->r->pos, &ao);
+}
+
+/* attention over x (N..,D), before the output projection: (N.., H Dh) */
+static tl_tensor *mix(const builder *b, tl_tensor *x, int64_t layer) {
+    const model_config *c = b->c;
+    int64_t width[3] = {c->heads * c->head_dim, c->kv_heads * c->head_dim, c->kv_heads * c->head_dim};
+    tl_tensor *qkv = tl_linear(b->g, x, param(b, ROLE_QKV, layer, 0), param(b, ROLE_QKV_BIAS, layer, 0), TL_NONE);
+    tl_tensor *part[3];
+    tl_split(b->g, qkv, 3, width, part);
+    tl_tensor *q = heads_of(b, part[0], c->heads);
+    tl_tensor *k = heads_of(b, part[1], c->kv_heads);
+    tl_tensor *v = heads_of(b, part[2], c->kv_heads);
+    if (c->qk_norm) {
+        q = tl_rmsnorm(b->g, q, param(b, ROLE_QNORM, layer, 0), (float)c->norm_eps, 0);
+        k = tl_rmsnorm(b->g, k, param(b, ROLE_KNORM, layer, 0), (float)c->norm_eps, 0);
+    }
+    if (b->rope) {
+        q = tl_rope(b->g, q, b->rope, c->rope_interleaved);
+        k = tl_rope(b->g, k, b->rope, c->rope_interleaved);
+    }
+    return flat_of(b, attend(b, q, k, v, layer), width[0]);
+}
+
+/* ---- mlp ------------------------------------------------------------------------------------------------------- */
+
+/* the mlp up to its last projection: (N..,F) */
+static tl_tensor *expand(const builder *b, tl_tensor *x, int64_t layer) {
+    const model_config *c = b->c;
+    tl_tensor *h = tl_linear(b->g, x, param(b, ROLE_UP, layer, 0), param(b, ROLE_UP_BIAS, layer, 0), TL_NONE);
+    if (!c->gated) return tl_act(b->g, h, (tl_act_kind)c->act);
+    tl_tensor *part[2];
+    tl_split(b->g, h, 2, (int64_t[]){c->mlp, c->mlp}, part);
+    return tl_glu(b->g, part[0], part[1], (tl_act_kind)c->act);
+}
+
+/* ---- block ------------------------------------------------------------------------------------------------------- */
+
+/* x + after(h w^T + bias), where after is dropout and, in a sandwich, a norm */
+static tl_tensor *join(const builder *b, tl_tensor *x, tl_tensor *h, param_role w, param_role bias, int64_t layer,
+                       int32_t post) {
+    const model_config *c = b->c;
+    tl_tensor *weight = param(b, w, layer, 0), *beta = param(b, bias, layer, 0);
+    bool drop = b->o->mode == BUILD_TRAIN && c->drop_resid > 0;
+    if (c->place != PLACE_SANDWICH && !drop) return tl_linear_add(b->g, x, h, weight, beta);
+    tl_tensor *y = tl_linear(b->g, h, weight, beta, TL_NONE);
+    if (drop) y = tl_dropout(b->g, y, (float)c->drop_resid);
+    if (c->place == PLACE_SANDWICH) y = norm(b, y, layer, post);
+    return tl_add(b->g, x, y);
+}
+
+static tl_tensor *block(const builder *b, tl_tensor *x, int64_t l) {
+    const model_config *c = b->c;
+    bool post = c->place == PLACE_POST;
+    tl_tensor *in = post ? x : norm(b, x, l, 0);
+    tl_tensor *a = mix(b, in, l);
+    if (c->parallel) {
+        tl_tensor *m = expand(b, in, l);
+        x = join(b, x, a, ROLE_ATTN_OUT, ROLE_ATTN_OUT_BIAS, l, 2);
+        return join(b, x, m, ROLE_DOWN, ROLE_DOWN_BIAS, l, 3);
+    }
+    x = join(b, x, a, ROLE_ATTN_OUT, ROLE_ATTN_OUT_BIAS, l, 2);
+    if (post) x = norm(b, x, l, 0);
+    tl_tensor *m = expand(b, post ? x : norm(b, x, l, 1), l);
+    x = join(b, x, m, ROLE_DOWN, ROLE_DOWN_BIAS, l, 3);
+    return post ? norm(b, x, l, 1) : x;
+}
+
+/* ---- inputs --------------------------------------------------------------------------------------------------------
+ */
+
+static void declare_params(builder *b) {
+    for (size_t i = 0; i < b->p->n; i++) {
+        const model_param *m = &b->p->list[i];
+        int64_t dim[2] = {m->rows ? m->rows : m->cols, m->cols};
+        tl_dtype t = b->o->dtype == TL_F64 ? TL_F64 : m->decay ? b->o->dtype : TL_F32;
+        tl_tensor *(*make)(tl_graph *, const char *, tl_dtype, int, const int64_t *) =
+            b->o->trainable ? tl_param : tl_const;
+        b->r->params[i] = make(b->g, m->name, t, m->rows ? 2 : 1, dim);
+    }
+}
+
+static void declare_inputs(builder *b) {
+    const build_options *o = b->o;
+    const model_config *c = b->c;
+    build_result *r = b->r;
+    int64_t one = 1, rope = build_rope_dims(c) / 2;
+    tl_dtype sum = o->dtype == TL_F64 ? TL_F64 : TL_F32;
+    r->ids = tl_input(b->g, "ids", TL_I32, b->n_lead, b->lead);
+    r->pos = tl_input(b->g, "pos", TL_I32, b->n_lead, b->lead);
+    if (c->positions == POS_ROPE) r->freq = tl_const(b->g, "rope.freq", TL_F64, 1, &rope);
+    if (c->positions == POS_ALIBI) r->slopes = tl_const(b->g, "alibi.slopes", sum, 1, &c->heads);
+    if (c->positions == POS_SINUSOIDAL)
+        r->sinusoid = tl_const(b->g, "sinusoid", sum, 2, (int64_t[]){c->context, c->width});
+    if (o->mode != BUILD_DECODE) {
+        if (o->packed) r->doc = tl_input(b->g, "doc", TL_I32, b->n_lead, b->lead);
+        r->targets = tl_input(b->g, "targets", TL_I32, b->n_lead, b->lead);
+        r->denom = tl_input(b->g, "denom", sum, 1, &one);
+        return;
+    }
+    r->slot = tl_input(b->g, "slot", TL_I32, 1, &o->rows);
+    r->select = tl_input(b->g, "select", TL_I32, 1, &o->outputs);
+    int64_t cache[4] = {o->slots, o->context, c->kv_heads, c->head_dim};
+    for (int64_t l = 0; l < c->layers; l++) {
+        char name[32];
+        snprintf(name, sizeof name, "blocks.%lld.k", (long long)l);
+        r->kcache[l] = tl_const(b->g, name, o->cache ? o->cache : TL_F32, 4, cache);
+        snprintf(name, sizeof name, "blocks.%lld.v", (long long)l);
+        r->vcache[l] = tl_const(b->g, name, o->cache ? o->cache : TL_F32, 4, cache);
+    }
+}
+
+static tl_tensor *embed(builder *b) {
+    const model_config *c = b->c;
+    build_result *r = b->r;
+    tl_tensor *table = param(b, ROLE_EMBED, -1, 0);
+    tl_tensor *x = tl_embedding(b->g, r->ids, table, (float)c->embed_scale, b->o->dtype, NULL);
+    if (c->positions == POS_LEARNED) x = tl_embedding(b->g, r->pos, param(b, ROLE_POS, -1, 0), 1, b->o->dtype, x);
+    if (c->positions == POS_SINUSOIDAL) x = tl_embedding(b->g, r->pos, r->sinusoid, 1, b->o->dtype, x);
+    if (b->o->mode == BUILD_TRAIN && c->drop_embed > 0) x = tl_dropout(b->g, x, (float)c->drop_embed);
+    if (c->positions == POS_ROPE) {
+        double mscale;
+        build_rope_freq(c, b->o->context, NULL, &mscale);
+        b->rope = tl_rope_table(b->g, r->pos, r->freq, (float)mscale);
+    }
+    return x;
+}
+
+static void head(builder *b, tl_tensor *x) {
+    const model_config *c = b->c;
+    build_result *r = b->r;
+    tl_tensor *w = param(b, c->tied ? ROLE_EMBED : ROLE_HEAD, -1, 0), *bias = param(b, ROLE_HEAD_BIAS, -1, 0);
+    if (b->o->mode == BUILD_DECODE) x = tl_embedding(b->g, r->select, x, 1, TL_NONE, NULL);
+    if (c->place != PLACE_POST) x = norm(b, x, -1, 0);
+    r->hidden = x;
+    if (b->o->mode == BUILD_DECODE) {
+        tl_tensor *z = tl_linear(b->g, x, w, bias, b->o->dtype == TL_F64 ? TL_F64 : TL_F32);
+        if (c->final_softcap > 0) z = tl_softcap(b->g, z, (float)c->final_softcap);
+        r->logits = z;
+        tl_output(b->g, z, "logits");
+        return;
+    }
+    tl_loss_options lo = {.softcap = (float)c->final_softcap, .bias = bias};
+    tl_loss_outputs out;
+    r->loss = tl_loss_head(b->g, x, w, r->targets, r->denom, &lo, &out);
+    tl_output(b->g, r->loss, "loss");
+    if (b->o->mode == BUILD_EVAL) {
+        r->losses = out.losses;
+        tl_output(b->g, out.losses, "losses");
+    }
+}
+
+tl_status build_model(tl_graph *g, const tl_allocator *a, const model_config *c, const model_params *p,
+                      const build_options *o, build_result *r, tl_error *e) {
+    memset(r, 0, sizeof *r);
+    TRY(config_check(c, e));
+    if (o->mode != BUILD_DECODE && c->positions == POS_LEARNED && o->context > c->context)
+        return error_set(e, TL_CONFIG, "context %lld, but the model has learned positions for %lld only",
+                         (long long)o->context, (long long)c->context);
+    builder b = {.g = g, .c = c, .p = p, .o = o, .r = r};
+    b.n_lead = o->mode == BUILD_DECODE ? 1 : 2;
+    b.lead[0] = o->rows;
+    b.lead[1] = o->mode == BUILD_DECODE ? 0 : o->context;
+    r->params = mem_new(a, p->n, sizeof *r->params);
+    r->kcache = mem_new(a, (size_t)c->layers, sizeof *r->kcache);
+    r->vcache = mem_new(a, (size_t)c->layers, sizeof *r->vcache);
+    if (!r->params || !r->kcache || !r->vcache) {
+        build_fini(r, a);
+        return error_set(e, TL_NOMEM, "no memory to build a model");
+    }
+    declare_params(&b);
+    declare_inputs(&b);
+    tl_tensor *x = embed(&b);
+    for (int64_t l = 0; l < c->layers; l++) {
+        tl_block_begin(g);
+        x = block(&b, x, l);
+        tl_block_end(g);
+    }
+    head(&b, x);
+    tl_status s = tl_graph_status(g, e);
+    if (s != TL_OK) build_fini(r, a);
+    return s;
+}
+
+void build_fini(build_result *r, const tl_allocator *a) {
+    mem_free(a, r->params);
+    mem_free(a, r->kcache);
+    mem_free(a, r->vcache);
+    memset(r, 0, sizeof *r);
+}

@@ -1,0 +1,54 @@
+/* The one builder: training, evaluation, prefill and decode graphs of every architecture. */
+#ifndef MODEL_BUILD_H
+#define MODEL_BUILD_H
+
+#include "model/params.h"
+#include "tilia/graph.h"
+
+typedef enum build_mode {
+    BUILD_TRAIN, /* loss over (rows, context), dropout on; the caller adds the backward pass */
+    BUILD_EVAL,  /* loss and losses per token */
+    BUILD_DECODE /* rows tokens of any sequences over a cache; logits of chosen rows */
+} build_mode;
+
+typedef struct build_options {
+    build_mode mode;
+    int64_t rows;    /* TRAIN, EVAL: sequences; DECODE: tokens at a time */
+    int64_t context; /* TRAIN, EVAL: tokens a sequence; DECODE: cache capacity */
+    int64_t slots;   /* DECODE: sequences in the cache */
+    int64_t outputs; /* DECODE: rows whose logits are wanted */
+    tl_dtype dtype;  /* of activations and of the matrices bound: F32, BF16 (F64 in tests) */
+    tl_dtype cache;  /* DECODE: dtype of the cache */
+    bool packed;     /* TRAIN, EVAL: doc and pos are inputs; else positions are 0..context-1 and documents are not told
+                        apart */
+    bool trainable;  /* parameters get gradients */
+} build_options;
+
+/* Handles of what the caller binds. Unused ones are NULL. Layouts: ids, targets, pos, doc (rows, context) i32. */
+typedef struct build_result {
+    tl_tensor **params; /* one for each model_params entry (arena of the graph) */
+    tl_tensor *ids, *targets, *pos, *doc;
+    tl_tensor *denom;             /* (1): labels of the whole step */
+    tl_tensor *freq;              /* (R/2) f64: RoPE frequencies */
+    tl_tensor *slopes;            /* (H) ALiBi */
+    tl_tensor *sinusoid;          /* (context, D) fixed position table */
+    tl_tensor *slot, *select;     /* DECODE: (rows), (outputs): row indices whose logits are wanted */
+    tl_tensor **kcache, **vcache; /* DECODE: one a layer, (slots, context, Hk, Dh) */
+    tl_tensor *loss, *losses;     /* (1); (rows*context) */
+    tl_tensor *hidden;            /* last hidden state, after the final norm */
+    tl_tensor *logits;            /* DECODE: (outputs, V) f32 */
+} build_result;
+
+/* Builds into g; errors are g's sticky error. out->params etc. are allocated with a and freed by build_fini. */
+tl_status build_model(tl_graph *g, const tl_allocator *a, const model_config *c, const model_params *p,
+                      const build_options *o, build_result *out, tl_error *e);
+void build_fini(build_result *r, const tl_allocator *a);
+
+/* Constants that graphs bind: RoPE frequencies (count head_dim*partial/2), the factor on cos and sin, ALiBi slopes
+ * (heads), the sinusoid table. seen: tokens in the context, for scalings that depend on it. */
+int64_t build_rope_dims(const model_config *c);
+void build_rope_freq(const model_config *c, int64_t seen, double *freq, double *mscale);
+void build_alibi_slopes(int64_t heads, float *slopes);
+void build_sinusoid(int64_t rows, int64_t width, float *table);
+
+#endif

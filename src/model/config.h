@@ -1,0 +1,81 @@
+/* model: what a model is. Its configuration (config.json in Hugging Face's keys), the recipes that turn a model_type
+ * into parts, parameter tables and names, initial weights, the one builder that makes training, evaluation and decode
+ * graphs. Knows operators and graphs; knows no device, no training loop, no HTTP. */
+#ifndef MODEL_CONFIG_H
+#define MODEL_CONFIG_H
+
+#include "base/json.h"
+#include "op/attrs.h"
+
+typedef enum model_norm { NORM_LAYER, NORM_RMS, NORM_SCALE, NORM_NONE, NORM_KINDS } model_norm;
+typedef enum model_place { PLACE_PRE, PLACE_POST, PLACE_SANDWICH, PLACE_KINDS } model_place;
+typedef enum model_positions { POS_LEARNED, POS_SINUSOIDAL, POS_ROPE, POS_ALIBI, POS_NONE, POS_KINDS } model_positions;
+typedef enum model_init { INIT_GPT2, INIT_FAN, INIT_XAVIER, INIT_ZERO_OUT, INIT_KINDS } model_init;
+typedef enum model_scaling {
+    SCALING_NONE,
+    SCALING_LINEAR,
+    SCALING_NTK,
+    SCALING_DYNAMIC,
+    SCALING_YARN,
+    SCALING_LLAMA3,
+    SCALING_KINDS
+} model_scaling;
+
+enum { MODEL_MAX_LAYERS = 1024, MODEL_MAX_WIDTH = 1 << 20, MODEL_MAX_VOCAB = 1 << 24, MODEL_MAX_CONTEXT = 1 << 24 };
+
+/* Everything that decides a model's graph. Filled by a recipe row first, then by the keys of config.json, then by the
+ * keys of its "tilia" object, which can select every part by itself. */
+typedef struct model_config {
+    char type[32]; /* model_type: the recipe's name */
+    int64_t vocab, width, layers, heads, kv_heads, head_dim, mlp, context;
+    model_norm norm;
+    model_place place;
+    double norm_eps;
+    double norm_offset; /* gain is offset + w */
+    bool parallel;      /* x + attn(norm x) + mlp(norm x) */
+    bool qk_norm;       /* RMSNorm over each head of q and k, before RoPE */
+    int act;            /* ACT_* */
+    bool gated;         /* mlp is act(gate) * up */
+    model_positions positions;
+    double rope_theta, rope_partial; /* partial: rotated fraction of head_dim */
+    bool rope_interleaved;
+    model_scaling scaling;
+    double scaling_factor, scaling_low, scaling_high, scaling_beta_fast, scaling_beta_slow;
+    int64_t scaling_context; /* original_max_position_embeddings */
+    bool bias_qkv, bias_out, bias_mlp, bias_norm, bias_head;
+    bool tied;
+    double attn_scale; /* 0: 1/sqrt(head_dim) */
+    double attn_softcap, final_softcap;
+    double embed_scale; /* 1 */
+    int64_t window;     /* 0: none */
+    double drop_embed, drop_resid;
+    model_init init;
+    double init_std;
+    int32_t bos, eos; /* -1: none */
+} model_config;
+
+/* The recipe's defaults for a model_type; UNSUPPORTED names the known ones. */
+tl_status config_recipe(const char *type, model_config *c, tl_error *e);
+/* From the parsed config.json. Wrong types and impossible values are CONFIG errors naming the key; unknown keys are
+ * listed, comma separated, in unknown (may be NULL), for a warning. */
+tl_status config_read(const json_t *o, model_config *c, char *unknown, size_t unknown_size, tl_error *e);
+/* config.json text "{...}", "preset:NAME" or "depth:N". */
+tl_status config_parse(const char *text, model_config *c, char *unknown, size_t unknown_size, tl_error *e);
+/* As config.json; parts that differ from the recipe go to the "tilia" object. NULL: out of memory. */
+json_t *config_write(const model_config *c);
+/* All checks of a finished configuration: divisibility, ranges, parts that do not go together. */
+tl_status config_check(const model_config *c, tl_error *e);
+
+/* Presets: tiny, char, char-cpu, gpt2, gpt2-medium, stories... vocab 0 keeps the preset's. */
+tl_status config_preset(const char *name, model_config *c, tl_error *e);
+/* Name of the i-th preset and what it is, NULL behind the last. */
+const char *config_preset_name(size_t i, const char **about);
+
+/* Width, heads, mlp, learning rate and token budget from one number; rules and sources in preset.c. */
+typedef struct config_depth_plan {
+    double lr;
+    int64_t tokens; /* compute-optimal training tokens, 20 a parameter */
+} config_depth_plan;
+tl_status config_depth(int64_t depth, int64_t vocab, model_config *c, config_depth_plan *plan, tl_error *e);
+
+#endif

@@ -1,0 +1,39 @@
+/* A model in memory: configuration, flat f32 masters (or weights mapped from a file), tokenizer. */
+#ifndef MODEL_MODEL_H
+#define MODEL_MODEL_H
+
+#include "base/log.h"
+#include "model/build.h"
+#include "graph/device.h"
+#include "tilia.h"
+#include "tokenizer/tokenizer.h"
+
+struct tl_model {
+    tl_engine *engine;
+    const tl_allocator *alloc;
+    log_sink log;
+    model_config config;
+    model_params params;
+    float *flat;             /* params.total f32 masters; owned */
+    uint16_t *flat16;        /* bf16 copy of the first params.decayed; made on demand */
+    tl_tokenizer *tokenizer; /* NULL if none */
+    bool owns_tokenizer;
+    char path[1024]; /* where it came from, "" for a new one */
+    int64_t step;    /* of the checkpoint it came from */
+};
+
+tl_status model_create(tl_engine *e, const model_config *c, tl_tokenizer *t, uint64_t seed, tl_model **out,
+                       tl_error *err);
+/* A run directory (its latest checkpoint), a checkpoint or a Hugging Face directory. */
+tl_status model_open(tl_engine *e, const char *path, tl_model **out, tl_error *err);
+tl_status model_save(const tl_model *m, const char *dir, tl_error *err); /* whole or not at all */
+void model_close(tl_model *m);
+/* Writes config.json, model.safetensors and the tokenizer into an existing directory, each synced. */
+tl_status model_write_files(const tl_model *m, const char *dir, tl_error *err);
+/* Fills flat from dir/model.safetensors (or shards) by the names of the architecture; every tensor must be there with
+ * its shape, and nothing else. */
+tl_status model_read_weights(tl_model *m, const char *dir, tl_error *err);
+/* Makes or refreshes flat16. */
+tl_status model_bf16(tl_model *m, tl_error *err);
+
+#endif

@@ -1,0 +1,65 @@
+/* Parameters: one flat buffer, an offset table, and the names that other programs know them by. */
+#ifndef MODEL_PARAMS_H
+#define MODEL_PARAMS_H
+
+#include "model/config.h"
+#include "tensor/tensor.h"
+
+typedef enum param_role {
+    ROLE_EMBED,
+    ROLE_POS,
+    ROLE_NORM_GAIN,
+    ROLE_NORM_BIAS,
+    ROLE_QKV,
+    ROLE_QKV_BIAS,
+    ROLE_QNORM,
+    ROLE_KNORM,
+    ROLE_ATTN_OUT,
+    ROLE_ATTN_OUT_BIAS,
+    ROLE_UP,
+    ROLE_UP_BIAS,
+    ROLE_DOWN,
+    ROLE_DOWN_BIAS,
+    ROLE_HEAD,
+    ROLE_HEAD_BIAS
+} param_role;
+
+typedef struct model_param {
+    char name[64]; /* ours: "blocks.3.qkv" */
+    param_role role;
+    int32_t layer;      /* -1: not in a block */
+    int64_t rows, cols; /* a matrix (rows, cols), or a vector: rows 0, cols its length */
+    int64_t offset;     /* elements, into the flat buffer; every parameter begins at a multiple of 16 */
+    bool decay;         /* matrices: weight decay applies, and bf16 training keeps a bf16 copy */
+} model_param;
+
+typedef struct model_params {
+    model_param *list; /* matrices first, then vectors; each group in model order */
+    size_t n;
+    int64_t total;   /* elements of the flat buffer, padding included */
+    int64_t decayed; /* the first so many are matrices */
+    int64_t count;   /* parameters without padding */
+    int64_t count_no_embedding;
+} model_params;
+
+/* The table that a configuration needs. [owns: caller, params_fini] */
+tl_status params_init(model_params *p, const tl_allocator *a, const model_config *c, tl_error *e);
+void params_fini(model_params *p, const tl_allocator *a);
+/* Index of the parameter of that role and layer, or -1. */
+int64_t params_find(const model_params *p, param_role role, int32_t layer, int32_t nth);
+
+/* Seeded initial values of the whole flat buffer (total elements; padding is zero). */
+void params_initialize(const model_params *p, const model_config *c, uint64_t seed, float *flat);
+
+/* ---- names of Hugging Face ---- */
+/* A piece of a parameter as a file holds it: rows [row, row + rows) of ours; transposed: stored (cols, rows). */
+typedef struct param_piece {
+    char name[128];
+    int64_t row, rows, cols; /* rows 0: a vector piece of cols numbers starting at element row */
+    bool transposed;
+} param_piece;
+enum { PARAM_PIECES = 3 };
+/* The pieces in which Hugging Face's files store parameter i; returns their number. A tied head has no parameter. */
+int params_pieces(const model_config *c, const model_param *m, param_piece out[PARAM_PIECES]);
+
+#endif

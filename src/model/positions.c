@@ -1,0 +1,71 @@
+/* Constants of the position schemes, in double: RoPE frequencies and their scalings, ALiBi slopes, sinusoids. */
+#include "model/build.h"
+
+#include <math.h>
+
+int64_t build_rope_dims(const model_config *c) {
+    return c->positions == POS_ROPE ? (int64_t)((double)c->head_dim * c->rope_partial) : 0;
+}
+
+/* Dimension (of R) that turns `turns` times over the original context L (YaRN, Peng et al. 2023, equation 18). */
+static double yarn_dim(double turns, double r, double base, double L) {
+    return r * log(L / (2 * M_PI * turns)) / (2 * log(base));
+}
+
+static double yarn_ramp(int64_t k, double low, double high) {
+    double x = ((double)k - low) / (high - low);
+    return x < 0 ? 0 : x > 1 ? 1 : x;
+}
+
+static double llama3_scale(const model_config *c, double w, double L) {
+    double wavelength = 2 * M_PI / w;
+    if (wavelength < L / c->scaling_high) return w;
+    if (wavelength > L / c->scaling_low) return w / c->scaling_factor;
+    double s = (L / wavelength - c->scaling_low) / (c->scaling_high - c->scaling_low);
+    return (1 - s) * w / c->scaling_factor + s * w;
+}
+
+void build_rope_freq(const model_config *c, int64_t seen, double *freq, double *mscale) {
+    int64_t r = build_rope_dims(c);
+    double f = c->scaling_factor, base = c->rope_theta, dims = (double)r;
+    double L = (double)(c->scaling_context ? c->scaling_context : c->context);
+    *mscale = c->scaling == SCALING_YARN && f > 1 ? 0.1 * log(f) + 1 : 1;
+    if (!freq) return;
+    if (c->scaling == SCALING_NTK) base *= pow(f, dims / (dims - 2));
+    if (c->scaling == SCALING_DYNAMIC && (double)seen > L)
+        base *= pow(f * (double)seen / L - (f - 1), dims / (dims - 2));
+    double low = fmax(floor(yarn_dim(c->scaling_beta_fast, dims, base, L)), 0);
+    double high = fmin(ceil(yarn_dim(c->scaling_beta_slow, dims, base, L)), dims - 1);
+    if (high <= low) high = low + 0.001;
+    for (int64_t k = 0; k < r / 2; k++) {
+        double w = pow(base, -2.0 * (double)k / dims);
+        if (c->scaling == SCALING_LINEAR) w /= f;
+        if (c->scaling == SCALING_YARN) {
+            double ramp = yarn_ramp(k, low, high);
+            w = w / f * ramp + w * (1 - ramp);
+        }
+        if (c->scaling == SCALING_LLAMA3) w = llama3_scale(c, w, L);
+        freq[k] = w;
+    }
+}
+
+/* 2^(-8 h / H) for powers of two; otherwise the slopes of the power below, then every other one of the power above
+ * (Press et al. 2021, and what the field's loaders expect). */
+void build_alibi_slopes(int64_t heads, float *slopes) {
+    int64_t two = 1;
+    while (two * 2 <= heads) two *= 2;
+    for (int64_t h = 0; h < heads; h++)
+        slopes[h] = (float)(h < two ? pow(2, -8.0 * (double)(h + 1) / (double)two)
+                                    : pow(2, -4.0 * (double)(2 * (h - two) + 1) / (double)two));
+}
+
+/* [sin | cos] halves, frequencies 10000^(-k / (D/2)) (Vaswani et al. 2017, with the halves side by side). */
+void build_sinusoid(int64_t rows, int64_t width, float *table) {
+    int64_t half = width / 2;
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t k = 0; k < half; k++) {
+            double angle = (double)i * pow(10000, -(double)k / (double)half);
+            table[i * width + k] = (float)sin(angle);
+            table[i * width + half + k] = (float)cos(angle);
+        }
+}

@@ -1,0 +1,309 @@
+/* Models as directories in Hugging Face's form. */
+#include "model/model.h"
+
+#include "base/file.h"
+#include "base/half.h"
+#include "format/safetensors.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { PATH_ROOM = PATH_MAX + 64 };
+
+/* ---- create and close ------------------------------------------------------------------------------- */
+
+static tl_status take_flat(tl_model *m, tl_error *err) {
+    size_t bytes = (size_t)m->params.total * sizeof(float);
+    m->flat = mem_take(m->alloc, bytes);
+    if (!m->flat)
+        return error_set(err, TL_NOMEM, "no memory for %lld parameters (%zu bytes)", (long long)m->params.count, bytes);
+    memset(m->flat, 0, bytes);
+    return TL_OK;
+}
+
+static tl_status model_new(tl_engine *e, tl_model **out, tl_error *err) {
+    const tl_allocator *a = tl_engine_allocator(e);
+    tl_model *m = mem_new(a, 1, sizeof *m);
+    *out = NULL;
+    if (!m) return error_set(err, TL_NOMEM, "no memory for a model");
+    m->engine = e;
+    m->alloc = a;
+    m->log = ((const graph_host *)e)->log;
+    *out = m;
+    return TL_OK;
+}
+
+tl_status model_create(tl_engine *e, const model_config *c, tl_tokenizer *t, uint64_t seed, tl_model **out,
+                       tl_error *err) {
+    TRY(config_check(c, err));
+    if (t && tokenizer_vocab(t) > c->vocab)
+        return error_set(err, TL_CONFIG, "the tokenizer has %lld ids, the model a vocabulary of %lld",
+                         (long long)tokenizer_vocab(t), (long long)c->vocab);
+    tl_model *m;
+    TRY(model_new(e, &m, err));
+    m->config = *c;
+    m->tokenizer = t;
+    tl_status s = params_init(&m->params, m->alloc, c, err);
+    if (s == TL_OK) s = take_flat(m, err);
+    if (s != TL_OK) {
+        model_close(m);
+        return s;
+    }
+    params_initialize(&m->params, c, seed, m->flat);
+    *out = m;
+    return TL_OK;
+}
+
+void model_close(tl_model *m) {
+    if (!m) return;
+    if (m->flat) mem_give(m->alloc, m->flat, (size_t)m->params.total * sizeof(float));
+    if (m->flat16) mem_give(m->alloc, m->flat16, (size_t)m->params.decayed * sizeof(uint16_t));
+    if (m->owns_tokenizer) tokenizer_close(m->tokenizer);
+    params_fini(&m->params, m->alloc);
+    mem_free(m->alloc, m);
+}
+
+tl_status model_bf16(tl_model *m, tl_error *err) {
+    if (!m->flat16) m->flat16 = mem_take(m->alloc, (size_t)m->params.decayed * sizeof(uint16_t));
+    if (!m->flat16) return error_set(err, TL_NOMEM, "no memory for the bf16 copy of the weights");
+    for (int64_t i = 0; i < m->params.decayed; i++) m->flat16[i] = half_f32_to_bf16(m->flat[i]);
+    return TL_OK;
+}
+
+/* ---- weights out ------------------------------------------------------------------------------------------ */
+
+typedef struct save_list {
+    const tl_model *m;
+    safetensors_item *item;
+    param_piece *piece; /* one for each item */
+    size_t *param;
+    size_t n;
+} save_list;
+
+/* One piece of our matrix as the file holds it, or back. Blocks of 32 x 32 keep both sides in cache. */
+static void transpose(const float *src, int64_t rows, int64_t cols, float *dst) {
+    enum { BLOCK = 32 };
+    for (int64_t i0 = 0; i0 < rows; i0 += BLOCK)
+        for (int64_t j0 = 0; j0 < cols; j0 += BLOCK)
+            for (int64_t i = i0; i < rows && i < i0 + BLOCK; i++)
+                for (int64_t j = j0; j < cols && j < j0 + BLOCK; j++) dst[j * rows + i] = src[i * cols + j];
+}
+
+static float *piece_data(const tl_model *m, size_t param, const param_piece *p) {
+    const model_param *q = &m->params.list[param];
+    return m->flat + q->offset + (p->rows ? p->row * q->cols : p->row);
+}
+
+static int64_t piece_count(const param_piece *p) {
+    return p->rows ? p->rows * p->cols : p->cols;
+}
+
+static void save_fill(void *user, size_t i, void *buf) {
+    const save_list *l = user;
+    const param_piece *p = &l->piece[i];
+    const float *src = piece_data(l->m, l->param[i], p);
+    if (p->transposed)
+        transpose(src, p->rows, p->cols, buf);
+    else
+        memcpy(buf, src, (size_t)piece_count(p) * sizeof(float));
+}
+
+static tl_status save_weights(const tl_model *m, const char *path, tl_error *err) {
+    size_t room = m->params.n * PARAM_PIECES;
+    save_list l = {.m = m};
+    l.item = mem_new(m->alloc, room, sizeof *l.item);
+    l.piece = mem_new(m->alloc, room, sizeof *l.piece);
+    l.param = mem_new(m->alloc, room, sizeof *l.param);
+    tl_status s = l.item && l.piece && l.param ? TL_OK : error_set(err, TL_NOMEM, "no memory to save a model");
+    for (size_t i = 0; i < m->params.n && s == TL_OK; i++) {
+        int n = params_pieces(&m->config, &m->params.list[i], &l.piece[l.n]);
+        for (int k = 0; k < n; k++, l.n++) {
+            param_piece *p = &l.piece[l.n];
+            safetensors_item *t = &l.item[l.n];
+            *t = (safetensors_item){.name = p->name, .dtype = TL_F32, .ndim = p->rows ? 2 : 1};
+            t->dim[0] = p->rows ? (p->transposed ? p->cols : p->rows) : p->cols;
+            t->dim[1] = p->transposed ? p->rows : p->cols;
+            l.param[l.n] = i;
+        }
+    }
+    static const char *const metadata[] = {"format", "pt", NULL};
+    if (s == TL_OK) s = safetensors_write(m->alloc, path, l.item, l.n, save_fill, &l, metadata, NULL, err);
+    mem_free(m->alloc, l.item);
+    mem_free(m->alloc, l.piece);
+    mem_free(m->alloc, l.param);
+    return s;
+}
+
+tl_status model_write_files(const tl_model *m, const char *dir, tl_error *err) {
+    char path[PATH_ROOM];
+    json_t *o = config_write(&m->config);
+    if (!o) return error_set(err, TL_NOMEM, "no memory for config.json");
+    tl_status s = file_join(path, sizeof path, dir, "config.json", err);
+    if (s == TL_OK) s = json_write_file(m->alloc, path, o, err);
+    json_decref(o);
+    TRY(s);
+    TRY(file_join(path, sizeof path, dir, "model.safetensors", err));
+    TRY(save_weights(m, path, err));
+    TRY(file_join(path, sizeof path, dir, "tokenizer.json", err));
+    return m->tokenizer ? tokenizer_save(m->tokenizer, path, err) : TL_OK;
+}
+
+tl_status model_save(const tl_model *m, const char *dir, tl_error *err) {
+    char tmp[PATH_ROOM];
+    if (file_exists(dir)) {
+        tl_status s = error_set(err, TL_BUSY, "is there already; nothing was overwritten");
+        error_at_file(err, dir);
+        return s;
+    }
+    if (snprintf(tmp, sizeof tmp, "%s.tmp", dir) >= (int)sizeof tmp)
+        return error_set(err, TL_LIMIT, "the path is too long");
+    (void)file_remove_tree(m->alloc, tmp, NULL); /* what an interrupted save left */
+    TRY(file_mkdirs(tmp, err));
+    tl_status s = model_write_files(m, tmp, err);
+    if (s == TL_OK) s = file_sync_dir(tmp, err);
+    if (s == TL_OK) s = file_rename(tmp, dir, err);
+    if (s != TL_OK) file_remove_tree(m->alloc, tmp, NULL);
+    return s;
+}
+
+/* ---- weights in ------------------------------------------------------------------------------------------------ */
+
+/* The file's tensor for a piece: the family's name, or the same without its outer prefix, as some exporters write it.
+ */
+static const safetensors_entry *find_piece(const safetensors *s, const param_piece *p) {
+    const safetensors_entry *t = safetensors_find(s, p->name);
+    const char *dot = strchr(p->name, '.');
+    return t || !dot ? t : safetensors_find(s, dot + 1);
+}
+
+static tl_status read_piece(tl_model *m, size_t i, const param_piece *p, const safetensors_entry *t, float *scratch,
+                            tl_error *err) {
+    int64_t d0 = p->rows ? (p->transposed ? p->cols : p->rows) : p->cols, d1 = p->transposed ? p->rows : p->cols;
+    bool fits = p->rows ? t->ndim == 2 && t->dim[0] == d0 && t->dim[1] == d1 : t->ndim == 1 && t->dim[0] == d0;
+    if (!fits) {
+        tl_status s =
+            p->rows ? error_set(err, TL_SHAPE, "the configuration wants (%lld, %lld)", (long long)d0, (long long)d1)
+                    : error_set(err, TL_SHAPE, "the configuration wants (%lld)", (long long)d0);
+        error_at_tensor(err, t->name);
+        return s;
+    }
+    float *dst = piece_data(m, i, p);
+    if (!p->transposed) return safetensors_to_f32(t, dst, err);
+    TRY(safetensors_to_f32(t, scratch, err));
+    transpose(scratch, p->cols, p->rows, dst);
+    return TL_OK;
+}
+
+/* Buffers of old exporters that are no parameters. */
+static bool ignorable(const char *name) {
+    size_t n = strlen(name);
+    return strstr(name, "rotary_emb.inv_freq") || strstr(name, ".attn.masked_bias") ||
+           (n > 10 && strcmp(name + n - 10, ".attn.bias") == 0);
+}
+
+static tl_status read_all(tl_model *m, const safetensors *s, float *scratch, uint8_t *used, tl_error *err) {
+    for (size_t i = 0; i < m->params.n; i++) {
+        param_piece piece[PARAM_PIECES];
+        int n = params_pieces(&m->config, &m->params.list[i], piece);
+        for (int k = 0; k < n; k++) {
+            const safetensors_entry *t = find_piece(s, &piece[k]);
+            if (!t) {
+                tl_status st = error_set(err, TL_NOTFOUND, "this tensor of the architecture is missing");
+                error_at_tensor(err, piece[k].name);
+                return st;
+            }
+            used[t - s->list] = 1;
+            TRY(read_piece(m, i, &piece[k], t, scratch, err));
+        }
+    }
+    for (size_t i = 0; i < s->n; i++) {
+        bool tied_copy = m->config.tied && strcmp(s->list[i].name, "lm_head.weight") == 0;
+        if (used[i] || tied_copy || ignorable(s->list[i].name)) continue;
+        tl_status st = error_set(err, TL_FORMAT, "the architecture has no such tensor");
+        error_at_tensor(err, s->list[i].name);
+        return st;
+    }
+    return TL_OK;
+}
+
+tl_status model_read_weights(tl_model *m, const char *dir, tl_error *err) {
+    safetensors s;
+    TRY(safetensors_open(m->alloc, dir, &s, err));
+    size_t largest = 1;
+    for (size_t i = 0; i < s.n; i++)
+        if (s.list[i].count > (int64_t)largest) largest = (size_t)s.list[i].count;
+    float *scratch = mem_take(m->alloc, largest * sizeof *scratch);
+    uint8_t *used = mem_new(m->alloc, s.n, 1);
+    tl_status st =
+        scratch && used ? read_all(m, &s, scratch, used, err) : error_set(err, TL_NOMEM, "no memory to read weights");
+    if (st != TL_OK && err && !err->file[0]) error_at_file(err, dir);
+    if (scratch) mem_give(m->alloc, scratch, largest * sizeof *scratch);
+    mem_free(m->alloc, used);
+    safetensors_close(&s);
+    return st;
+}
+
+/* ---- open -------------------------------------------------------------------------------------------------------- */
+
+/* The directory that holds config.json: path itself, or the checkpoint that a run directory's "latest" names. */
+static tl_status find_dir(const tl_allocator *a, const char *path, char *dir, size_t size, tl_error *err) {
+    char file[PATH_ROOM];
+    if (!file_is_dir(path)) {
+        tl_status s = error_set(err, TL_NOTFOUND, file_exists(path) ? "not a directory" : "no such directory");
+        error_at_file(err, path);
+        return s;
+    }
+    TRY(file_join(file, sizeof file, path, "latest", err));
+    if (!file_exists(file)) return file_join(dir, size, path, ".", err);
+    char *name;
+    size_t n;
+    TRY(file_read(a, file, 256, &name, &n, err));
+    while (n && (name[n - 1] == '\n' || name[n - 1] == ' ')) name[--n] = 0;
+    bool plain = n && !strchr(name, '/') && name[0] != '.';
+    tl_status joined = plain ? file_join(dir, size, path, name, err) : TL_OK;
+    mem_free(a, name);
+    if (plain) return joined;
+    tl_status s = error_set(err, TL_FORMAT, "does not name a checkpoint");
+    error_at_file(err, file);
+    return s;
+}
+
+static tl_status open_into(tl_model *m, const char *dir, tl_error *err) {
+    char path[PATH_ROOM], unknown[400];
+    json_t *o;
+    TRY(file_join(path, sizeof path, dir, "config.json", err));
+    TRY(json_read_file(m->alloc, path, 16u << 20, &o, err));
+    tl_status s = config_read(o, &m->config, unknown, sizeof unknown, err);
+    json_decref(o);
+    if (s != TL_OK) {
+        error_at_file(err, path);
+        return s;
+    }
+    if (unknown[0]) log_line(&m->log, TL_LOG_WARN, "%s: keys not known: %s", path, unknown);
+    TRY(params_init(&m->params, m->alloc, &m->config, err));
+    TRY(take_flat(m, err));
+    TRY(model_read_weights(m, dir, err));
+    tl_error why;
+    s = tokenizer_open(m->alloc, dir, &m->tokenizer, &why);
+    m->owns_tokenizer = s == TL_OK;
+    if (s == TL_NOTFOUND) return TL_OK; /* a model without a tokenizer can still be trained on ids */
+    if (s != TL_OK && err) *err = why;
+    return s;
+}
+
+tl_status model_open(tl_engine *e, const char *path, tl_model **out, tl_error *err) {
+    char dir[PATH_ROOM];
+    tl_model *m;
+    *out = NULL;
+    TRY(find_dir(tl_engine_allocator(e), path, dir, sizeof dir, err));
+    TRY(model_new(e, &m, err));
+    memcpy(m->path, dir, strnlen(dir, sizeof m->path - 1)); /* for messages: may be cut */
+    tl_status s = open_into(m, dir, err);
+    if (s != TL_OK) {
+        model_close(m);
+        return s;
+    }
+    *out = m;
+    return TL_OK;
+}
