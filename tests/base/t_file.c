@@ -266,6 +266,10 @@ static void bad_paths_are_refused(void **state) {
     assert_fails(TL_ARG, file_mkdirs("", &e), &e);
     assert_fails(TL_NOTFOUND, file_write(&mem_default, in_dir("no/such/folder"), "x", 1, &e), &e);
     assert_false(file_exists(in_dir("no")));
+    char joined[6];
+    assert_ok(file_join(joined, sizeof joined, "ab", "cd", &e), &e);
+    assert_string_equal(joined, "ab/cd");
+    assert_fails(TL_LIMIT, file_join(joined, sizeof joined, "ab", "cde", &e), &e);
     assert_int_equal(file_size(dir), -1);
     assert_int_equal(file_size(in_dir("none")), -1);
 }
