@@ -1,0 +1,177 @@
+#include "infer/decoder.h"
+
+#include <string.h>
+
+static const int64_t bucket_rows[DECODER_BUCKETS] = {1, 4, 16, 64, 256, 512};
+enum { LARGEST = 512 };
+
+size_t decoder_cache_per_token(const model_config *c, tl_dtype t) {
+    return 2 * (size_t)(c->layers * c->kv_heads * c->head_dim) * tl_dtype_bytes(t);
+}
+
+static size_t sinusoid_bytes(const model_config *c) {
+    return (size_t)(c->context * c->width) * sizeof(float);
+}
+
+static tl_status take_memory(decoder *d, tl_error *err) {
+    const model_config *c = &d->model->config;
+    const tl_allocator *a = d->model->alloc;
+    size_t positions;
+    if (mul_overflows((size_t)d->slots, (size_t)d->capacity, &positions) ||
+        mul_overflows(positions, decoder_cache_per_token(c, d->cache_dtype), &d->cache_bytes))
+        return error_set(err, TL_LIMIT, "a cache of %lld x %lld positions is too large", (long long)d->slots,
+                         (long long)d->capacity);
+    d->cache = mem_take(a, d->cache_bytes);
+    d->ids = mem_new(a, 4 * LARGEST, sizeof *d->ids);
+    d->freq = mem_new(a, (size_t)build_rope_dims(c) / 2 + 1, sizeof *d->freq);
+    d->slopes = mem_new(a, (size_t)c->heads, sizeof *d->slopes);
+    if (c->positions == POS_SINUSOIDAL) d->sinusoid = mem_take(a, sinusoid_bytes(c));
+    if (!d->cache || !d->ids || !d->freq || !d->slopes || (c->positions == POS_SINUSOIDAL && !d->sinusoid))
+        return error_set(err, TL_NOMEM, "no memory for a cache of %zu bytes", d->cache_bytes);
+    d->pos = d->ids + LARGEST;
+    d->slot = d->pos + LARGEST;
+    d->select = d->slot + LARGEST;
+    double mscale;
+    build_rope_freq(c, d->capacity, d->freq, &mscale);
+    build_alibi_slopes(c->heads, d->slopes);
+    if (d->sinusoid) build_sinusoid(c->context, c->width, d->sinusoid);
+    return TL_OK;
+}
+
+tl_status decoder_init(decoder *d, tl_model *m, int64_t slots, int64_t capacity, tl_dtype dtype, tl_dtype cache_dtype,
+                       tl_error *err) {
+    memset(d, 0, sizeof *d);
+    d->model = m;
+    d->slots = slots;
+    d->capacity = capacity;
+    d->dtype = dtype ? dtype : TL_F32;
+    d->cache_dtype = cache_dtype ? cache_dtype : TL_F32;
+    if (slots < 1 || capacity < 1)
+        return error_set(err, TL_ARG, "a cache needs at least one sequence and one position");
+    if (m->config.positions == POS_LEARNED && capacity > m->config.context)
+        return error_set(err, TL_ARG, "%lld positions, but the model has learned %lld", (long long)capacity,
+                         (long long)m->config.context);
+    tl_status s = d->dtype == TL_BF16 ? model_bf16(m, err) : TL_OK;
+    if (s == TL_OK) s = take_memory(d, err);
+    if (s != TL_OK) decoder_fini(d);
+    return s;
+}
+
+void decoder_fini(decoder *d) {
+    if (!d->model) return;
+    const tl_allocator *a = d->model->alloc;
+    for (int i = 0; i < DECODER_BUCKETS; i++) {
+        tl_plan_destroy(d->plan[i].plan);
+        build_fini(&d->plan[i].build, a);
+        tl_graph_destroy(d->plan[i].graph);
+    }
+    if (d->cache) mem_give(a, d->cache, d->cache_bytes);
+    if (d->sinusoid) mem_give(a, d->sinusoid, sinusoid_bytes(&d->model->config));
+    mem_free(a, d->ids);
+    mem_free(a, d->freq);
+    mem_free(a, d->slopes);
+    memset(d, 0, sizeof *d);
+}
+
+/* ---- plans ------------------------------------------------------------------------------------------- */
+
+static tl_status bind(tl_plan *p, const tl_tensor *t, void *data) {
+    return t ? tl_plan_bind(p, t, data) : TL_OK;
+}
+
+/* Binds what all plans share: weights, constants, cache, input buffers. */
+static tl_status bind_all(decoder *d, decoder_plan *b) {
+    tl_model *m = d->model;
+    const model_config *c = &m->config;
+    build_result *r = &b->build;
+    for (size_t i = 0; i < m->params.n; i++) {
+        const model_param *q = &m->params.list[i];
+        void *data = q->decay && d->dtype == TL_BF16 ? (void *)(m->flat16 + q->offset) : (void *)(m->flat + q->offset);
+        TRY(bind(b->plan, r->params[i], data));
+    }
+    size_t layer = d->cache_bytes / (2 * (size_t)c->layers);
+    for (int64_t l = 0; l < c->layers; l++) {
+        TRY(bind(b->plan, r->kcache[l], (char *)d->cache + 2 * (size_t)l * layer));
+        TRY(bind(b->plan, r->vcache[l], (char *)d->cache + (2 * (size_t)l + 1) * layer));
+    }
+    TRY(bind(b->plan, r->freq, d->freq));
+    TRY(bind(b->plan, r->slopes, d->slopes));
+    TRY(bind(b->plan, r->sinusoid, d->sinusoid));
+    TRY(bind(b->plan, r->ids, d->ids));
+    TRY(bind(b->plan, r->pos, d->pos));
+    TRY(bind(b->plan, r->slot, d->slot));
+    return bind(b->plan, r->select, d->select);
+}
+
+static tl_status plan_make(decoder *d, int k, tl_error *err) {
+    decoder_plan *b = &d->plan[k];
+    tl_model *m = d->model;
+    if (b->plan) return TL_OK;
+    b->rows = bucket_rows[k];
+    build_options o = {.mode = BUILD_DECODE,
+                       .rows = b->rows,
+                       .context = d->capacity,
+                       .slots = d->slots,
+                       .outputs = b->rows < d->slots ? b->rows : d->slots,
+                       .dtype = d->dtype,
+                       .cache = d->cache_dtype};
+    tl_status s = tl_graph_create(m->engine, &b->graph);
+    if (s != TL_OK) return error_set(err, s, "no memory for a graph");
+    s = build_model(b->graph, m->alloc, &m->config, &m->params, &o, &b->build, err);
+    if (s == TL_OK) s = tl_plan_create(b->graph, false, &b->plan, err);
+    if (s == TL_OK && (s = bind_all(d, b)) != TL_OK) error_set(err, s, "a decode plan could not be bound");
+    if (s == TL_OK) return TL_OK;
+    tl_plan_destroy(b->plan);
+    build_fini(&b->build, m->alloc);
+    tl_graph_destroy(b->graph);
+    memset(b, 0, sizeof *b);
+    return s;
+}
+
+/* ---- run --------------------------------------------------------------------------------------------------- */
+
+/* One bucket's worth of tokens; chosen rows beyond the graph's number of outputs repeat row 0. */
+static tl_status run_some(decoder *d, int64_t n, const int32_t *ids, const int32_t *pos, const int32_t *slot,
+                          int64_t n_select, const int32_t *select, const float **logits, tl_error *err) {
+    int k = 0;
+    while (bucket_rows[k] < n) k++;
+    TRY(plan_make(d, k, err));
+    decoder_plan *b = &d->plan[k];
+    memcpy(d->ids, ids, (size_t)n * sizeof *ids);
+    memcpy(d->pos, pos, (size_t)n * sizeof *pos);
+    memcpy(d->slot, slot, (size_t)n * sizeof *slot);
+    for (int64_t i = n; i < b->rows; i++) {
+        d->ids[i] = d->pos[i] = 0;
+        d->slot[i] = -1;
+    }
+    int64_t outputs = b->rows < d->slots ? b->rows : d->slots;
+    for (int64_t i = 0; i < outputs; i++) d->select[i] = i < n_select ? select[i] : 0;
+    tl_status s = tl_plan_run(b->plan);
+    if (s != TL_OK) return error_set(err, s, "a decode plan did not run");
+    *logits = tl_plan_data(b->plan, b->build.logits);
+    return TL_OK;
+}
+
+tl_status decoder_run(decoder *d, int64_t n, const int32_t *ids, const int32_t *pos, const int32_t *slot,
+                      int64_t n_select, const int32_t *select, const float **logits, tl_error *err) {
+    for (int64_t i = 0; i < n; i++) {
+        if (ids[i] < 0 || ids[i] >= d->model->config.vocab)
+            return error_set(err, TL_ARG, "token id %d is outside the vocabulary of %lld", ids[i],
+                             (long long)d->model->config.vocab);
+        if (pos[i] < 0 || pos[i] >= d->capacity || slot[i] >= d->slots)
+            return error_set(err, TL_ARG, "position %d of sequence %d is outside the cache", pos[i], slot[i]);
+    }
+    if (n_select > d->slots || n_select > n) return error_set(err, TL_ARG, "too many rows of logits asked for");
+    int32_t local[LARGEST];
+    int64_t done = 0, first = n;
+    for (int64_t i = 0; i < n_select; i++)
+        if (select[i] < first) first = select[i];
+    if (n_select > LARGEST || n - first > LARGEST) return error_set(err, TL_ARG, "chosen rows lie too far apart");
+    while (n - done > LARGEST) { /* the last part must hold every chosen row */
+        int64_t part = first - done < LARGEST ? first - done : LARGEST;
+        TRY(run_some(d, part, ids + done, pos + done, slot + done, 0, NULL, logits, err));
+        done += part;
+    }
+    for (int64_t i = 0; i < n_select; i++) local[i] = (int32_t)(select[i] - done);
+    return run_some(d, n - done, ids + done, pos + done, slot + done, n_select, local, logits, err);
+}

@@ -1,0 +1,45 @@
+/* infer: generation. The decoder runs tokens of several sequences over one cache by plans in row buckets; the sampler
+ * picks the next id; the session turns text into text. Knows models and tokenizers, no HTTP, no command line. */
+#ifndef INFER_DECODER_H
+#define INFER_DECODER_H
+
+#include "model/model.h"
+
+enum { DECODER_BUCKETS = 6 };
+
+typedef struct decoder_plan {
+    int64_t rows;
+    tl_plan *plan;
+    build_result build; /* handles live in the graph */
+    tl_graph *graph;
+} decoder_plan;
+
+/* A cache of keys and values for `slots` sequences of at most `capacity` positions, and the plans that work on it.
+ * Plans are made when a bucket is first needed and share the cache and the input buffers. */
+typedef struct decoder {
+    tl_model *model;
+    int64_t slots, capacity;
+    tl_dtype cache_dtype, dtype;
+    void *cache;                        /* 2 L (slots, capacity, Hk, Dh) */
+    size_t cache_bytes;                 /* all of it */
+    int32_t *ids, *pos, *slot, *select; /* of the largest bucket */
+    double *freq;
+    float *slopes, *sinusoid;
+    decoder_plan plan[DECODER_BUCKETS];
+} decoder;
+
+/* [allocates: the cache at once, plans when first needed] [fails: NOMEM, CONFIG] */
+tl_status decoder_init(decoder *d, tl_model *m, int64_t slots, int64_t capacity, tl_dtype dtype, tl_dtype cache_dtype,
+                       tl_error *err);
+void decoder_fini(decoder *d);
+
+/* Bytes of cache for one token of one sequence. */
+size_t decoder_cache_per_token(const model_config *c, tl_dtype cache_dtype);
+
+/* Computes n tokens: token i is ids[i] at position pos[i] of sequence slot[i], written into the cache. Positions of a
+ * slot must come in order. Logits (n_select, V) f32 of rows select[] land in *logits, which stays valid until the next
+ * call; n_select at most min(slots, n). More tokens than the largest bucket are split. */
+tl_status decoder_run(decoder *d, int64_t n, const int32_t *ids, const int32_t *pos, const int32_t *slot,
+                      int64_t n_select, const int32_t *select, const float **logits, tl_error *err);
+
+#endif

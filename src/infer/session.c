@@ -1,0 +1,261 @@
+#include "infer/session.h"
+
+#include <string.h>
+
+/* ---- create ------------------------------------------------------------------------------------------ */
+
+static tl_status copy_stops(struct tl_session *s, tl_error *err) {
+    const tl_allocator *a = s->model->alloc;
+    s->stop = mem_new(a, s->o.n_stop, sizeof *s->stop);
+    s->stop_len = mem_new(a, s->o.n_stop, sizeof *s->stop_len);
+    if (!s->stop || !s->stop_len) return error_set(err, TL_NOMEM, "no memory for a session");
+    for (size_t i = 0; i < s->o.n_stop; i++) {
+        s->stop[i] = mem_strdup(a, s->o.stop[i]);
+        if (!s->stop[i]) return error_set(err, TL_NOMEM, "no memory for a session");
+        s->stop_len[i] = strlen(s->stop[i]);
+        if (!s->stop_len[i]) return error_set(err, TL_ARG, "a stop text must not be empty");
+    }
+    return TL_OK;
+}
+
+tl_status session_create(tl_model *m, const tl_session_options *o, struct tl_session **out, tl_error *err) {
+    static const tl_session_options none;
+    *out = NULL;
+    struct tl_session *s = mem_new(m->alloc, 1, sizeof *s);
+    if (!s) return error_set(err, TL_NOMEM, "no memory for a session");
+    s->model = m;
+    s->o = o ? *o : none;
+    token_list_init(&s->seen, m->alloc);
+    str_init(&s->out, m->alloc);
+    sampler_options so = {.temperature = s->o.temperature,
+                          .top_k = s->o.top_k,
+                          .top_p = s->o.top_p,
+                          .min_p = s->o.min_p,
+                          .repeat_penalty = s->o.repeat_penalty,
+                          .seed = s->o.seed};
+    if (s->o.repeat_last == 0) s->o.repeat_last = 64;
+    int64_t context = s->o.context > 0 ? s->o.context : m->config.context;
+    tl_status st = TL_OK;
+    if (s->o.max_tokens < 0 || s->o.context < 0 || s->o.repeat_last < 0)
+        st = error_set(err, TL_ARG, "a length must not be negative");
+    if (st == TL_OK) st = copy_stops(s, err);
+    if (st == TL_OK) st = sampler_init(&s->pick, m->alloc, &so, m->config.vocab, err);
+    if (st == TL_OK) st = decoder_init(&s->dec, m, 1, context, TL_F32, s->o.cache_dtype, err);
+    if (st != TL_OK) {
+        session_destroy(s);
+        return st;
+    }
+    *out = s;
+    return TL_OK;
+}
+
+static void text_close(struct tl_session *s) {
+    str rest;
+    if (!s->text_open) return;
+    str_init(&rest, s->model->alloc);
+    token_decoder_finish(&s->text, &rest, NULL); /* frees */
+    str_fini(&rest);
+    s->text_open = false;
+}
+
+void session_destroy(struct tl_session *s) {
+    if (!s) return;
+    const tl_allocator *a = s->model->alloc;
+    text_close(s);
+    decoder_fini(&s->dec);
+    sampler_fini(&s->pick);
+    token_list_fini(&s->seen);
+    str_fini(&s->out);
+    for (size_t i = 0; s->stop && i < s->o.n_stop; i++) mem_free(a, s->stop[i]);
+    mem_free(a, s->stop);
+    mem_free(a, s->stop_len);
+    mem_free(a, s->scratch);
+    mem_free(a, s);
+}
+
+/* ---- what has been seen ---------------------------------------------------------------------------------- */
+
+tl_status session_ids(struct tl_session *s, const int32_t *ids, size_t n, tl_error *err) {
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] < 0 || ids[i] >= s->model->config.vocab)
+            return error_set(err, TL_ARG, "token id %d is outside the vocabulary of %lld", ids[i],
+                             (long long)s->model->config.vocab);
+    if (!token_list_reserve(&s->seen, n)) return error_set(err, TL_NOMEM, "no memory for the prompt");
+    if (n) memcpy(s->seen.id + s->seen.n, ids, n * sizeof *ids);
+    s->seen.n += n;
+    s->finished = false;
+    s->generated = 0;
+    return TL_OK;
+}
+
+static int32_t bos_of(const struct tl_session *s) {
+    if (s->model->config.bos >= 0) return s->model->config.bos;
+    return s->model->tokenizer ? tokenizer_role_id(s->model->tokenizer, TOKENIZER_BOS) : -1;
+}
+
+static int32_t eos_of(const struct tl_session *s) {
+    if (s->model->config.eos >= 0) return s->model->config.eos;
+    return s->model->tokenizer ? tokenizer_role_id(s->model->tokenizer, TOKENIZER_EOD) : -1;
+}
+
+tl_status session_text(struct tl_session *s, const char *text, size_t n, bool special, tl_error *err) {
+    if (!s->model->tokenizer) return error_set(err, TL_STATE, "the model has no tokenizer; give it token ids");
+    size_t had = s->seen.n;
+    unsigned flags = (had ? 0 : TOKENIZER_ADD) | (special ? TOKENIZER_PARSE : 0);
+    TRY(tokenizer_encode(s->model->tokenizer, text, n, flags, &s->seen, err));
+    for (size_t i = had; i < s->seen.n; i++)
+        if (s->seen.id[i] >= s->model->config.vocab) {
+            int32_t id = s->seen.id[i];
+            s->seen.n = had;
+            return error_set(err, TL_CONFIG, "the tokenizer gives id %d, the model's vocabulary is %lld", id,
+                             (long long)s->model->config.vocab);
+        }
+    s->finished = false;
+    s->generated = 0;
+    return TL_OK;
+}
+
+/* An empty session starts from BOS; where there is none, from the end of a document, behind which a text begins. */
+static tl_status begin(struct tl_session *s, tl_error *err) {
+    if (s->seen.n) return TL_OK;
+    int32_t id = bos_of(s) >= 0 ? bos_of(s) : eos_of(s);
+    if (id < 0)
+        return error_set(err, TL_STATE, "nothing to start from: the model has no BOS token and there is no prompt");
+    return session_ids(s, &id, 1, err);
+}
+
+/* Brings the cache up to the last token seen. */
+static tl_status compute(struct tl_session *s, tl_error *err) {
+    if (s->o.no_cache) s->computed = 0;
+    int64_t n = (int64_t)s->seen.n - s->computed;
+    if (n == 0) return TL_OK;
+    if (!mem_reserve(s->model->alloc, &s->scratch, &s->scratch_cap, 2 * (size_t)n))
+        return error_set(err, TL_NOMEM, "no memory for a prompt of %lld tokens", (long long)n);
+    int32_t *pos = s->scratch, *slot = pos + n, last = (int32_t)(n - 1);
+    for (int64_t i = 0; i < n; i++) {
+        pos[i] = (int32_t)(s->computed + i);
+        slot[i] = 0;
+    }
+    TRY(decoder_run(&s->dec, n, s->seen.id + s->computed, pos, slot, 1, &last, &s->logits, err));
+    s->computed += n;
+    return TL_OK;
+}
+
+tl_status session_logits(struct tl_session *s, const float **logits, tl_error *err) {
+    TRY(begin(s, err));
+    if ((int64_t)s->seen.n > s->dec.capacity)
+        return error_set(err, TL_LIMIT, "%zu tokens do not fit the context of %lld", s->seen.n,
+                         (long long)s->dec.capacity);
+    TRY(compute(s, err));
+    *logits = s->logits;
+    return TL_OK;
+}
+
+/* ---- text out -------------------------------------------------------------------------------------------------- */
+
+/* Bytes of out that can be shown: all but the longest tail that could be the beginning of a stop text. A complete stop
+ * text cuts out there; *stopped tells. */
+static size_t showable(struct tl_session *s, bool *stopped) {
+    size_t keep = 0;
+    *stopped = false;
+    for (size_t i = 0; i < s->o.n_stop; i++) {
+        const char *hit =
+            s->out.len >= s->stop_len[i] ? memmem(s->out.data, s->out.len, s->stop[i], s->stop_len[i]) : NULL;
+        if (hit) {
+            s->out.len = (size_t)(hit - s->out.data);
+            *stopped = true;
+            keep = 0;
+        }
+        for (size_t k = s->stop_len[i] - 1; k > keep && !*stopped; k--)
+            if (k <= s->out.len && memcmp(s->out.data + s->out.len - k, s->stop[i], k) == 0) keep = k;
+    }
+    return s->out.len - keep;
+}
+
+/* Drops what the last piece showed. */
+static void forget_given(struct tl_session *s) {
+    if (!s->given) return;
+    memmove(s->out.data, s->out.data + s->given, s->out.len - s->given);
+    s->out.len -= s->given;
+    s->given = 0;
+}
+
+static void show(struct tl_session *s, tl_piece *p, size_t n) {
+    p->text = n ? s->out.data : "";
+    p->size = n;
+    s->given = n;
+}
+
+static tl_status finish(struct tl_session *s, tl_finish why, tl_piece *p, tl_error *err) {
+    bool stopped;
+    if (s->text_open && why != TL_FINISH_STOP) {
+        TRY(token_decoder_finish(&s->text, &s->out, err));
+        s->text_open = false;
+    }
+    text_close(s);
+    showable(s, &stopped);
+    show(s, p, s->out.len);
+    p->done = true;
+    p->finish = stopped ? TL_FINISH_STOP : why;
+    s->finished = true;
+    return TL_OK;
+}
+
+/* ---- the next token ---------------------------------------------------------------------------------------------- */
+
+static tl_status decode(struct tl_session *s, int32_t id, tl_error *err) {
+    if (!s->model->tokenizer) return TL_OK;
+    if (!s->text_open) {
+        token_decoder_init(&s->text, s->model->tokenizer, TOKENIZER_SKIP | TOKENIZER_REPLACE);
+        s->text_open = true;
+    }
+    TRY(token_decoder_push(&s->text, id, &s->out, err));
+    return s->out.failed ? error_set(err, TL_NOMEM, "no memory for text") : TL_OK;
+}
+
+tl_status session_next(struct tl_session *s, tl_piece *p, tl_error *err) {
+    *p = (tl_piece){.text = "", .id = -1};
+    forget_given(s);
+    if (s->finished) {
+        p->done = true;
+        return TL_OK;
+    }
+    TRY(begin(s, err));
+    if ((int64_t)s->seen.n > s->dec.capacity)
+        return error_set(err, TL_LIMIT, "a prompt of %zu tokens does not fit the context of %lld", s->seen.n,
+                         (long long)s->dec.capacity);
+    if (s->o.max_tokens && s->generated >= s->o.max_tokens) return finish(s, TL_FINISH_LENGTH, p, err);
+    if ((int64_t)s->seen.n >= s->dec.capacity && s->generated) return finish(s, TL_FINISH_CONTEXT, p, err);
+    TRY(compute(s, err));
+    size_t back = (size_t)s->o.repeat_last < s->seen.n ? (size_t)s->o.repeat_last : s->seen.n;
+    int32_t id;
+    TRY(sampler_pick(&s->pick, s->logits, s->seen.id + s->seen.n - back, back, s->seen.n, &id, &p->logprob, err));
+    if (!token_list_reserve(&s->seen, 1)) return error_set(err, TL_NOMEM, "no memory for one more token");
+    s->seen.id[s->seen.n++] = id;
+    s->generated++;
+    p->id = id;
+    if (id == eos_of(s) && !s->o.ignore_eos) return finish(s, TL_FINISH_EOS, p, err);
+    TRY(decode(s, id, err));
+    bool stopped;
+    size_t n = showable(s, &stopped);
+    if (stopped) return finish(s, TL_FINISH_STOP, p, err);
+    show(s, p, n);
+    return TL_OK;
+}
+
+int64_t session_rewind(struct tl_session *s, int64_t n) {
+    if (n < 0) n = 0;
+    if ((size_t)n < s->seen.n) s->seen.n = (size_t)n;
+    if (s->computed >= (int64_t)s->seen.n)
+        s->computed = s->seen.n ? (int64_t)s->seen.n - 1 : 0; /* the last one's logits */
+    text_close(s);
+    str_clear(&s->out);
+    s->given = 0;
+    s->finished = false;
+    s->generated = 0;
+    return (int64_t)s->seen.n;
+}
+
+void session_reset(struct tl_session *s) {
+    session_rewind(s, 0);
+}

@@ -1,0 +1,38 @@
+/* A session: one sequence from text to text. Prompt tokens are computed when the next token is asked for, in one pass;
+ * what the cache holds already is not computed again. */
+#ifndef INFER_SESSION_H
+#define INFER_SESSION_H
+
+#include "infer/decoder.h"
+#include "infer/sampler.h"
+
+struct tl_session {
+    tl_model *model;
+    tl_session_options o;
+    decoder dec;
+    sampler pick;
+    token_list seen;  /* every token of the sequence, prompt and generated */
+    int64_t computed; /* the first so many are in the cache */
+    int64_t generated;
+    const float *logits; /* of the last token, NULL before the first run */
+    token_decoder text;  /* ids to whole characters */
+    bool text_open;
+    str out;      /* characters decoded and not given out yet */
+    size_t given; /* bytes at the front of out that the last piece showed */
+    char **stop;  /* own copies */
+    size_t *stop_len;
+    bool finished;
+    int32_t *scratch; /* positions and slots of a prompt */
+    size_t scratch_cap;
+};
+
+tl_status session_create(tl_model *m, const tl_session_options *o, struct tl_session **out, tl_error *err);
+void session_destroy(struct tl_session *s);
+tl_status session_text(struct tl_session *s, const char *text, size_t n, bool special, tl_error *err);
+tl_status session_ids(struct tl_session *s, const int32_t *ids, size_t n, tl_error *err);
+tl_status session_next(struct tl_session *s, tl_piece *piece, tl_error *err);
+tl_status session_logits(struct tl_session *s, const float **logits, tl_error *err);
+int64_t session_rewind(struct tl_session *s, int64_t n);
+void session_reset(struct tl_session *s);
+
+#endif
