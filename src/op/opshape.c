@@ -30,6 +30,18 @@ tl_status shape_bad_attr(const shape_rule *h, const char *fmt, ...) {
     return error_set(h->s->err, TL_ARG, "%s: %s", h->op, why);
 }
 
+tl_status shape_attr_kind(const shape_rule *h, int32_t kind, int32_t kinds) {
+    if (kind < 0 || kind >= kinds) return shape_bad_attr(h, "kind %d is not one of 0 to %d", (int)kind, (int)kinds - 1);
+    return TL_OK;
+}
+
+tl_status shape_attr_dtype(const shape_rule *h, tl_dtype dtype, int like) {
+    if (!tensor_is_float(dtype) || (dtype == TL_F64) != (h->s->in[like]->dtype == TL_F64))
+        return shape_bad_attr(h, "a result in %s from %s in %s", tl_dtype_name(dtype), h->arg[like],
+                              tl_dtype_name(h->s->in[like]->dtype));
+    return TL_OK;
+}
+
 tl_status shape_present(const shape_rule *h, int i) {
     if (!shape_has(h, i)) return shape_refuse(h, i, TL_ARG, "the operator needs it");
     const tl_desc *d = h->s->in[i];

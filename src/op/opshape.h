@@ -27,6 +27,11 @@ tl_status shape_refuse(const shape_rule *h, int i, tl_status code, const char *f
 /* "op: <text>" where an attribute, not a tensor, is wrong. */
 tl_status shape_bad_attr(const shape_rule *h, const char *fmt, ...) TL_PRINTF(2, 3);
 
+/* kind must be in [0, kinds). */
+tl_status shape_attr_kind(const shape_rule *h, int32_t kind, int32_t kinds);
+/* A float dtype for a result beside argument like: f64 only with f64. */
+tl_status shape_attr_dtype(const shape_rule *h, tl_dtype dtype, int like);
+
 /* Present, sane, last dimension contiguous. */
 tl_status shape_present(const shape_rule *h, int i);
 /* Present and of a kind: F of ops.def; F or quantized blocks; one dtype; S for the data of argument like. */

@@ -11,6 +11,20 @@
 #ifndef OP_REF_H
 #define OP_REF_H
 
+/* Statements whose operations do not count: what an oracle computes a second time rather than store. The counting
+ * type stops its counters here. */
+#ifndef UNCOUNTED
+#define UNCOUNTED(...)                                                                                                 \
+    do {                                                                                                               \
+        __VA_ARGS__;                                                                                                   \
+    } while (0)
+#endif
+/* double even where REAL is float (angles of positions); REAL where that counts */
+#ifndef WIDE
+#define WIDE         double
+#define WIDE_MATH(f) f
+#endif
+
 #include "base/half.h"
 #include "op/op.h"
 #include "tensor/block.h"
@@ -86,24 +100,45 @@ static inline bool ref_wants(const tl_op_call *c, int k) {
     return c->out[k].data != NULL && c->out[k].d.dtype != TL_NONE;
 }
 
-/* Writes v to offset i of output k, or adds it to what is there; rounds once. An output nobody wants is not written. */
-static inline void ref_put(const tl_op_call *c, int k, int64_t i, REAL v) {
-    const tl_arg *o = &c->out[k];
-    if (!ref_wants(c, k)) return;
-    if (c->acc >> k & 1) v = ref_get(o, i) + v;
-    switch (o->d.dtype) {
-    case TL_F32: ((float *)o->data)[i] = (float)v; break;
-    case TL_F64: ((double *)o->data)[i] = (double)v; break;
-    case TL_BF16: ((uint16_t *)o->data)[i] = half_f32_to_bf16(ref_to_odd((double)v)); break;
-    case TL_F16: ((uint16_t *)o->data)[i] = half_f32_to_f16(ref_to_odd((double)v)); break;
+/* Writes v to offset i of a, whatever the call says about adding; rounds once. */
+static inline void ref_store(const tl_arg *a, int64_t i, REAL v) {
+    switch (a->d.dtype) {
+    case TL_F32: ((float *)a->data)[i] = (float)v; break;
+    case TL_F64: ((double *)a->data)[i] = (double)v; break;
+    case TL_BF16: ((uint16_t *)a->data)[i] = half_f32_to_bf16(ref_to_odd((double)v)); break;
+    case TL_F16: ((uint16_t *)a->data)[i] = half_f32_to_f16(ref_to_odd((double)v)); break;
     default: break;
     }
 }
 
-#define GET(arg, i)     ref_get((arg), (i))
-#define GETI(arg, i)    ref_get_int((arg), (i))
-#define PUT(c, k, i, v) ref_put((c), (k), (i), (v))
-#define WANTS(c, k)     ref_wants((c), (k))
+/* Writes v to offset i of output k, or adds it to what is there. An output nobody wants is not written. */
+static inline void ref_put(const tl_op_call *c, int k, int64_t i, REAL v) {
+    const tl_arg *o = &c->out[k];
+    if (!ref_wants(c, k)) return;
+    if (c->acc >> k & 1) v = ref_get(o, i) + v;
+    ref_store(o, i, v);
+}
+
+/* Offset of element n, counted over all dimensions. */
+static inline int64_t ref_at(const tl_desc *d, int64_t n) {
+    int64_t width = tl_desc_last(d);
+    return tl_desc_row(d, n / width) + n % width;
+}
+
+/* Moves n elements (whole blocks) as they are stored; to and from have one dtype and may be the same memory. */
+static inline void ref_move(const tl_arg *to, int64_t to_at, const tl_arg *from, int64_t at, int64_t n) {
+    size_t size = tl_dtype_bytes(from->d.dtype);
+    int64_t block = tl_dtype_block(from->d.dtype);
+    memmove((char *)to->data + (size_t)(to_at / block) * size, (const char *)from->data + (size_t)(at / block) * size,
+            (size_t)(n / block) * size);
+}
+
+#define GET(arg, i)      ref_get((arg), (i))
+#define GETI(arg, i)     ref_get_int((arg), (i))
+#define PUT(c, k, i, v)  ref_put((c), (k), (i), (v))
+#define WANTS(c, k)      ref_wants((c), (k))
+#define STORE(arg, i, v) ref_store((arg), (i), (v))
+#define AT(arg, n)       ref_at(&(arg)->d, (n))
 /* Offset of row r (over all dimensions but the last). */
 #define ROW(arg, r) tl_desc_row(&(arg)->d, (r))
 

@@ -126,3 +126,34 @@ tl_desc tensor_window(const tl_desc *d, int64_t width) {
     if (w.ndim) w.dim[w.ndim - 1] = width;
     return w;
 }
+
+bool tensor_reshape(const tl_desc *d, int ndim, const int64_t *dim, tl_desc *out) {
+    tl_desc y = tl_desc_make(d->dtype, ndim, dim);
+    if (ndim < 0 || ndim > TL_DIMS || !tensor_valid(&y) || tl_desc_count(&y) != tl_desc_count(d)) return false;
+    if (!tl_desc_contiguous(d)) {
+        /* From the inside out: old dimensions are merged while they lie in one piece, and each such piece must be cut
+         * up by new dimensions exactly. */
+        int i = d->ndim - 1, k = ndim - 1;
+        while (i >= 0) {
+            int64_t piece = d->dim[i], stride = d->stride[i], next = stride * piece;
+            for (i--; i >= 0 && (d->dim[i] == 1 || piece == 1 || d->stride[i] == next); i--) {
+                if (d->dim[i] == 1) continue;
+                if (piece == 1) stride = d->stride[i];
+                piece *= d->dim[i];
+                next = stride * piece;
+            }
+            while (k >= 0 && piece % dim[k] == 0 && (piece > 1 || dim[k] == 1)) {
+                y.stride[k] = stride;
+                stride *= dim[k];
+                piece /= dim[k];
+                k--;
+            }
+            if (piece != 1) return false;
+        }
+        if (k >= 0) return false;
+        if (ndim && dim[ndim - 1] == 1) y.stride[ndim - 1] = 1;
+        if (ndim && y.stride[ndim - 1] != 1) return false;
+    }
+    *out = y;
+    return true;
+}

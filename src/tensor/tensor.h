@@ -18,5 +18,7 @@ int64_t tensor_row_stride(const tl_desc *d);
 const char *tensor_print(const tl_desc *d, char *buf, size_t size);
 /* Window [at, at+width) of the last dim. */
 tl_desc tensor_window(const tl_desc *d, int64_t width);
+/* The same elements under other dimensions, without a copy; false if the layout (or the count) does not allow it. */
+bool tensor_reshape(const tl_desc *d, int ndim, const int64_t *dim, tl_desc *out);
 
 #endif
