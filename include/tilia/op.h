@@ -71,7 +71,9 @@ typedef struct tl_cost {
 typedef struct tl_op_infer {
     void *attr;                /* may be completed (a zero that stands for a default) */
     const tl_desc *in[TL_OP_INS]; /* NULL: absent */
-    tl_desc out[TL_OP_OUTS];   /* to be filled; leave dtype TL_NONE for an output that this call does not have */
+    tl_desc out[TL_OP_OUTS];   /* to be filled; leave dtype TL_NONE for an output that this call does not have. Comes
+                                * with the descriptors of what is bound through acc, TL_NONE elsewhere: operators that
+                                * work in place on the caller's memory (kv_write, adamw) have their shapes from there */
     tl_error *err;
 } tl_op_infer;
 

@@ -24,7 +24,7 @@ struct rmsnorm_attr { float eps; float offset; };                  /* gain is of
 struct rmsnorm_bwd_attr { float eps; float offset; };
 struct scalenorm_attr { float eps; };
 struct scalenorm_bwd_attr { float eps; };
-struct rope_table_attr { float mscale; int32_t pad; };             /* cos and sin are multiplied by mscale; 0 means 1 */
+struct rope_table_attr { float mscale; tl_dtype dtype; };          /* cos and sin times mscale, 0 means 1; TL_NONE: f32 */
 struct rope_attr { int32_t style; int32_t inverse; };
 struct attention_attr {
     float scale;           /* 0: 1/sqrt(Dh) */
@@ -36,7 +36,7 @@ struct attention_attr {
 };
 struct attention_bwd_attr { struct attention_attr f; };
 struct attention_kv_attr { float scale; float softcap; int64_t window; };
-struct kv_write_attr { int32_t pad; };
+struct kv_write_attr { int32_t pad; };                             /* the cache's shape comes from the tensor bound through acc */
 struct act_attr { int32_t kind; };
 struct act_bwd_attr { int32_t kind; };
 struct glu_attr { int32_t kind; };
