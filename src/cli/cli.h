@@ -1,0 +1,54 @@
+/* cli: the program. One file per command; stdout carries the result and nothing else, progress and errors go to stderr.
+ * Exit codes: 0 done, 1 failed, 2 wrong usage, 130/143 interrupted after a clean checkpoint. May include every room. */
+#ifndef CLI_CLI_H
+#define CLI_CLI_H
+
+#include "tilia.h"
+
+#include <argp.h>
+#include <stdio.h>
+
+enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+
+#define COMMAND(name, function, help) int function(int argc, char **argv);
+#include "cli/commands.def"
+#undef COMMAND
+
+/* Options that every command takes. Put CLI_CHILD into the command's argp children and hand &common to it as input
+ * number 0 (cli_begin does both halves of the work). */
+typedef struct cli_common {
+    int threads;
+    uint64_t seed;
+    bool has_seed;
+    const char *device;
+    bool quiet, json;
+} cli_common;
+extern const struct argp cli_common_argp;
+
+/* Parses arguments; argp's own errors exit with 2. argv[0] becomes "tilia COMMAND". */
+int cli_parse(const struct argp *a, int argc, char **argv, void *input);
+/* Prints "tilia: file: text" to stderr and returns the exit code: 2 for ARG, else 1. */
+int cli_fail(const tl_error *e);
+/* The same for a mistake in the arguments: returns 2. */
+int cli_usage(const char *fmt, ...) TL_PRINTF(1, 2);
+/* An engine with the common options; log lines go to stderr (warnings only when quiet). */
+tl_status cli_engine(const cli_common *c, tl_engine **out, tl_error *e);
+/* Flushes stdout; a full disk or a closed pipe there is a failure. */
+int cli_finish(int code);
+
+/* "12.3k", "4.56M", "1.2 GB"; into buf, which is returned. */
+const char *cli_count(double n, char *buf, size_t size);
+const char *cli_bytes(double n, char *buf, size_t size);
+/* Text as a JSON string on f. */
+void cli_json_text(FILE *f, const char *text, size_t n);
+/* Parses a whole number or real within bounds; argp_error names the option when it is not one. */
+int64_t cli_int(struct argp_state *s, const char *option, const char *arg, int64_t min, int64_t max);
+double cli_real(struct argp_state *s, const char *option, const char *arg, double min, double max);
+
+/* Set by SIGINT and SIGTERM after cli_catch_signals; a second signal ends the process at once. 0: none yet. */
+void cli_catch_signals(void);
+int cli_signal(void);
+/* 130 or 143 for the signal caught. */
+int cli_signal_code(void);
+
+#endif
