@@ -19,7 +19,7 @@ static inline act_count act_value_count(int32_t kind) {
 
 static inline act_count act_slope_count(int32_t kind) {
     static const act_count count[ACT_KINDS] = {
-        [ACT_GELU] = {8, 2},  [ACT_GELU_TANH] = {16, 1}, [ACT_SILU] = {5, 2},
+        [ACT_GELU] = {8, 2},  [ACT_GELU_TANH] = {17, 1}, [ACT_SILU] = {5, 2},
         [ACT_RELU2] = {1, 0}, [ACT_SIGMOID] = {3, 2},    [ACT_TANH] = {2, 1},
     };
     return count[kind];
