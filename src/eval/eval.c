@@ -1,0 +1,216 @@
+#include "eval/eval.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { EVAL_TOKENS = 4096 };
+
+struct evaluator {
+    tl_model *model;
+    const tl_allocator *alloc;
+    eval_options o;
+    tl_graph *graph;
+    tl_plan *plan;
+    build_result build;
+    loader_batch batch; /* (rows, context) */
+    int32_t *block;
+    double *freq;
+    float *small; /* denominator, slopes, sinusoid */
+    size_t small_count, freq_count;
+};
+
+/* ---- open ------------------------------------------------------------------------------------------------------- */
+
+static size_t pad16(size_t n) {
+    return (n + 15) / 16 * 16;
+}
+
+static size_t cells(const evaluator *e) {
+    return (size_t)(e->o.rows * e->o.context);
+}
+
+static tl_status take_memory(evaluator *e, tl_error *err) {
+    const model_config *c = &e->model->config;
+    size_t table = c->positions == POS_SINUSOIDAL ? (size_t)(c->context * c->width) : 0;
+    e->small_count = 16 + pad16((size_t)c->heads) + table;
+    e->freq_count = c->positions == POS_ROPE ? (size_t)build_rope_dims(c) / 2 + 1 : 1;
+    e->block = mem_take(e->alloc, 4 * cells(e) * sizeof *e->block);
+    e->small = mem_take(e->alloc, e->small_count * sizeof *e->small);
+    e->freq = mem_take(e->alloc, e->freq_count * sizeof *e->freq);
+    if (!e->block || !e->small || !e->freq) return error_set(err, TL_NOMEM, "no memory to evaluate");
+    size_t n = cells(e);
+    e->batch = (loader_batch){e->block, e->block + n, e->block + 2 * n, e->block + 3 * n, 0};
+    memset(e->small, 0, e->small_count * sizeof *e->small);
+    memset(e->freq, 0, e->freq_count * sizeof *e->freq);
+    e->small[0] = 1; /* losses are wanted one by one; the graph's own mean is not used */
+    double mscale;
+    if (c->positions == POS_ROPE) build_rope_freq(c, e->o.context, e->freq, &mscale);
+    if (c->positions == POS_ALIBI) build_alibi_slopes(c->heads, e->small + 16);
+    if (table) build_sinusoid(c->context, c->width, e->small + 16 + pad16((size_t)c->heads));
+    return TL_OK;
+}
+
+static tl_status bind(evaluator *e, const tl_tensor *t, void *data) {
+    return t ? tl_plan_bind(e->plan, t, data) : TL_OK;
+}
+
+static tl_status bind_all(evaluator *e) {
+    tl_model *m = e->model;
+    build_result *r = &e->build;
+    for (size_t i = 0; i < m->params.n; i++) {
+        const model_param *q = &m->params.list[i];
+        bool half = q->decay && e->o.dtype == TL_BF16;
+        TRY(bind(e, r->params[i], half ? (void *)(m->flat16 + q->offset) : (void *)(m->flat + q->offset)));
+    }
+    TRY(bind(e, r->ids, e->batch.input));
+    TRY(bind(e, r->targets, e->batch.target));
+    TRY(bind(e, r->pos, e->batch.pos));
+    TRY(bind(e, r->doc, e->batch.doc_start));
+    TRY(bind(e, r->freq, e->freq));
+    TRY(bind(e, r->slopes, e->small + 16));
+    TRY(bind(e, r->sinusoid, e->small + 16 + pad16((size_t)m->config.heads)));
+    return bind(e, r->denom, e->small);
+}
+
+static tl_status make_plan(evaluator *e, tl_error *err) {
+    build_options o = {
+        .mode = BUILD_EVAL, .rows = e->o.rows, .context = e->o.context, .dtype = e->o.dtype, .packed = e->o.packed};
+    tl_model *m = e->model;
+    tl_status s = tl_graph_create(m->engine, &e->graph);
+    if (s != TL_OK) return error_set(err, s, "no memory for a graph");
+    TRY(build_model(e->graph, e->alloc, &m->config, &m->params, &o, &e->build, err));
+    TRY(tl_plan_create(e->graph, false, &e->plan, err));
+    s = bind_all(e);
+    return s == TL_OK ? TL_OK : error_set(err, s, "an evaluation plan could not be bound");
+}
+
+static tl_status resolve(const model_config *c, eval_options *o, tl_error *err) {
+    if (!o->context) o->context = c->context;
+    if (o->context < 1 || o->rows < 0) return error_set(err, TL_ARG, "no rows or no context to evaluate with");
+    if (!o->rows) o->rows = o->context < EVAL_TOKENS ? EVAL_TOKENS / o->context : 1;
+    if (!o->dtype) o->dtype = TL_F32;
+    if (o->dtype != TL_F32 && o->dtype != TL_BF16)
+        return error_set(err, TL_ARG, "evaluation computes in f32 or bf16, not %s", tl_dtype_name(o->dtype));
+    if (o->context > c->context && c->positions == POS_SINUSOIDAL)
+        return error_set(err, TL_CONFIG, "context %lld, but the model's position table has %lld rows",
+                         (long long)o->context, (long long)c->context);
+    return TL_OK;
+}
+
+tl_status evaluator_open(tl_model *m, const eval_options *o, evaluator **out, tl_error *err) {
+    *out = NULL;
+    evaluator *e = mem_new(m->alloc, 1, sizeof *e);
+    if (!e) return error_set(err, TL_NOMEM, "no memory to evaluate");
+    e->model = m;
+    e->alloc = m->alloc;
+    e->o = *o;
+    tl_status s = resolve(&m->config, &e->o, err);
+    if (s == TL_OK && e->o.dtype == TL_BF16) s = model_bf16(m, err);
+    if (s == TL_OK) s = take_memory(e, err);
+    if (s == TL_OK) s = make_plan(e, err);
+    if (s != TL_OK) {
+        evaluator_close(e);
+        return s;
+    }
+    *out = e;
+    return TL_OK;
+}
+
+void evaluator_close(evaluator *e) {
+    if (!e) return;
+    tl_plan_destroy(e->plan);
+    build_fini(&e->build, e->alloc);
+    tl_graph_destroy(e->graph);
+    if (e->block) mem_give(e->alloc, e->block, 4 * cells(e) * sizeof *e->block);
+    if (e->small) mem_give(e->alloc, e->small, e->small_count * sizeof *e->small);
+    if (e->freq) mem_give(e->alloc, e->freq, e->freq_count * sizeof *e->freq);
+    mem_free(e->alloc, e);
+}
+
+size_t evaluator_bytes(const evaluator *e) {
+    tl_plan_info info;
+    tl_plan_info_get(e->plan, &info);
+    return info.arena_bytes + 4 * cells(e) * sizeof *e->block + e->small_count * sizeof *e->small +
+           e->freq_count * sizeof *e->freq;
+}
+
+/* ---- run --------------------------------------------------------------------------------------------------------- */
+
+static tl_status check_ids(const evaluator *e, tl_error *err) {
+    int64_t V = e->model->config.vocab;
+    for (size_t i = 0; i < cells(e); i++)
+        if (e->batch.input[i] < 0 || e->batch.input[i] >= V || e->batch.target[i] >= V)
+            return error_set(err, TL_CONFIG, "the text has the id %d, the model a vocabulary of %lld",
+                             e->batch.input[i] < 0 || e->batch.input[i] >= V ? e->batch.input[i] : e->batch.target[i],
+                             (long long)V);
+    return TL_OK;
+}
+
+static void add_losses(const evaluator *e, eval_result *r) {
+    const float *losses = tl_plan_data(e->plan, e->build.losses);
+    for (size_t i = 0; i < cells(e); i++) {
+        if (e->batch.target[i] < 0) continue;
+        r->nats += (double)losses[i];
+        r->tokens++;
+        size_t n = 0;
+        const tokenizer *t = e->model->tokenizer;
+        if (t && !tokenizer_is_special(t, e->batch.target[i]) && tokenizer_text(t, e->batch.target[i], &n))
+            r->bytes += (int64_t)n;
+    }
+}
+
+static tl_status run_loader(evaluator *e, const loader *l, eval_result *out, bool (*cancel)(void *), void *user,
+                            tl_error *err) {
+    memset(out, 0, sizeof *out);
+    for (int64_t i = 0; i < loader_steps(l); i++) {
+        if (cancel && cancel(user)) return error_set(err, TL_CANCELLED, "evaluation was cancelled");
+        loader_get_once(l, i, &e->batch);
+        TRY(check_ids(e, err));
+        tl_status s = tl_plan_run(e->plan);
+        if (s != TL_OK) return error_set(err, s, "an evaluation did not run");
+        add_losses(e, out);
+    }
+    if (!out->tokens) return error_set(err, TL_LIMIT, "the text has no token to predict");
+    out->loss = out->nats / (double)out->tokens;
+    if (!isfinite(out->loss)) return error_set(err, TL_NUMERIC, "the loss is %g", out->loss);
+    return TL_OK;
+}
+
+tl_status evaluator_run(evaluator *e, const tokens *t, eval_result *out, bool (*cancel)(void *user), void *user,
+                        tl_error *err) {
+    loader_options lo = {
+        .mode = LOADER_WINDOWS, .B = e->o.rows, .T = e->o.context, .in_order = true, .across = !e->o.packed};
+    loader *l;
+    TRY(loader_open(e->alloc, t, &lo, &l, err));
+    /* The bf16 copy belongs to whoever changed the weights last: a trainer keeps it current, nobody else does. */
+    tl_status s = e->o.dtype == TL_BF16 ? model_bf16(e->model, err) : TL_OK;
+    if (s == TL_OK) s = run_loader(e, l, out, cancel, user, err);
+    loader_close(l);
+    return s;
+}
+
+double eval_perplexity(const eval_result *r) {
+    return exp(r->loss);
+}
+
+double eval_bits_per_byte(const eval_result *r) {
+    return r->bytes ? r->nats / log(2) / (double)r->bytes : 0;
+}
+
+tl_status eval_text(tl_model *m, const eval_options *o, const char *text, size_t n, eval_result *out, tl_error *err) {
+    if (!m->tokenizer) return error_set(err, TL_STATE, "the model has no tokenizer; evaluate ids instead");
+    token_list ids;
+    token_store store;
+    evaluator *e = NULL;
+    token_list_init(&ids, m->alloc);
+    token_store_init(&store, m->alloc, m->config.vocab, tokenizer_role_id(m->tokenizer, TOKENIZER_EOD));
+    tl_status s = tokenizer_encode(m->tokenizer, text, n, 0, &ids, err);
+    if (s == TL_OK) s = token_store_add(&store, ids.id, ids.n, err);
+    if (s == TL_OK) s = token_store_end(&store, err);
+    if (s == TL_OK) s = evaluator_open(m, o, &e, err);
+    if (s == TL_OK) s = evaluator_run(e, &store.view, out, NULL, NULL, err);
+    evaluator_close(e);
+    token_store_fini(&store);
+    token_list_fini(&ids);
+    return s;
+}

@@ -1,0 +1,351 @@
+/* How a trainer comes to be: settings, memory, graphs, plans. */
+#include "train/trainer.h"
+
+#include <math.h>
+#include <string.h>
+
+/* ---- settings -------------------------------------------------------------------------------------------------- */
+
+static double or_default(float x, double otherwise) {
+    return x > 0 ? (double)x : x < 0 ? 0 : otherwise;
+}
+
+/* A float that was written as 0.9 means 0.9: shortest decimal, not its binary neighbour, so that both faces of the
+ * trainer (float options, text options) give the same settings. */
+static double tidy(double x) {
+    if (x == 0 || !isfinite(x)) return x;
+    double scale = pow(10, 7 - ceil(log10(fabs(x))));
+    double y = round(x * scale) / scale;
+    return (float)y == (float)x ? y : x;
+}
+
+static tl_status check_settings(const model_config *c, const trainer_settings *s, tl_error *err) {
+    if (s->rows < 1 || s->rows > INT32_MAX)
+        return error_set(err, TL_ARG, "a step needs at least one row; asked for %lld", (long long)s->rows);
+    if (s->micro < 1 || s->micro > s->rows)
+        return error_set(err, TL_ARG, "a micro-batch of %lld rows, but a step has %lld", (long long)s->micro,
+                         (long long)s->rows);
+    if (s->context < 1) return error_set(err, TL_ARG, "a context of %lld tokens", (long long)s->context);
+    if (s->context > c->context && (c->positions == POS_LEARNED || c->positions == POS_SINUSOIDAL))
+        return error_set(err, TL_CONFIG, "a context of %lld, but the model's positions end at %lld",
+                         (long long)s->context, (long long)c->context);
+    if (s->dtype != TL_F32 && s->dtype != TL_BF16)
+        return error_set(err, TL_ARG, "training computes in f32 or bf16, not %s", tl_dtype_name(s->dtype));
+    if (!(s->schedule.lr > 0) || !isfinite(s->schedule.lr))
+        return error_set(err, TL_ARG, "the learning rate is %g", s->schedule.lr);
+    if (!(s->schedule.min_lr >= 0) || s->schedule.min_lr > s->schedule.lr)
+        return error_set(err, TL_ARG, "the lowest learning rate is %g, the highest %g", s->schedule.min_lr,
+                         s->schedule.lr);
+    if (s->schedule.warmup < 0 || s->schedule.steps < 0)
+        return error_set(err, TL_ARG, "negative steps: %lld, warm-up %lld", (long long)s->schedule.steps,
+                         (long long)s->schedule.warmup);
+    if (s->schedule.steps && s->schedule.warmup >= s->schedule.steps)
+        return error_set(err, TL_ARG, "warm-up takes %lld steps of only %lld", (long long)s->schedule.warmup,
+                         (long long)s->schedule.steps);
+    if (s->beta1 >= 1 || s->beta2 >= 1)
+        return error_set(err, TL_ARG, "beta1 and beta2 must lie in [0,1); they are %g and %g", s->beta1, s->beta2);
+    return TL_OK;
+}
+
+tl_status trainer_resolve(const model_config *c, const tl_trainer_options *o, trainer_settings *s, tl_error *err) {
+    memset(s, 0, sizeof *s);
+    s->schedule = (schedule){o->schedule, tidy(or_default(o->lr, 1e-3)), tidy((double)o->min_lr), o->warmup, o->steps};
+    if ((unsigned)o->schedule > TL_SCHEDULE_WSD) return error_set(err, TL_ARG, "no schedule number %d", o->schedule);
+    s->rows = o->batch_rows;
+    s->micro = o->micro_rows ? o->micro_rows : o->batch_rows;
+    s->context = o->context ? o->context : c->context;
+    s->dtype = o->dtype ? o->dtype : TL_F32;
+    s->beta1 = tidy(or_default(o->beta1, 0.9));
+    s->beta2 = tidy(or_default(o->beta2, 0.95));
+    s->eps = tidy(or_default(o->eps, 1e-8));
+    s->decay = tidy(or_default(o->decay, 0.1));
+    s->clip = tidy(or_default(o->clip, 1.0));
+    s->recompute = o->recompute;
+    s->packed = o->packed;
+    s->seed = o->seed;
+    return check_settings(c, s, err);
+}
+
+/* ---- graphs ------------------------------------------------------------------------------------------------------ */
+
+static tl_status plan_forward(tl_engine *e, const tl_allocator *a, const model_config *c, const model_params *p,
+                              const trainer_settings *s, bool dry, trainer_plan *out, build_result *r, tl_error *err) {
+    build_options o = {.mode = BUILD_TRAIN,
+                       .rows = s->micro,
+                       .context = s->context,
+                       .dtype = s->dtype,
+                       .packed = s->packed,
+                       .trainable = true};
+    tl_status st = tl_graph_create(e, &out->graph);
+    if (st != TL_OK) return error_set(err, st, "no memory for a graph");
+    TRY(build_model(out->graph, a, c, p, &o, r, err));
+    tl_graph_backward(out->graph, r->loss, NULL, 0, NULL, s->recompute);
+    return tl_plan_create(out->graph, dry, &out->plan, err);
+}
+
+static tl_status plan_norm(tl_engine *e, const model_params *p, bool dry, trainer_plan *out, tl_tensor **x,
+                           tl_tensor **norm, tl_error *err) {
+    tl_status st = tl_graph_create(e, &out->graph);
+    if (st != TL_OK) return error_set(err, st, "no memory for a graph");
+    *x = tl_input(out->graph, "gradients", TL_F32, 1, &p->total);
+    *norm = tl_global_norm(out->graph, *x);
+    tl_output(out->graph, *norm, "norm");
+    return tl_plan_create(out->graph, dry, &out->plan, err);
+}
+
+/* What a range of the flat buffers is bound to. */
+typedef struct update_range {
+    tl_tensor *p, *m, *v, *g, *p16;
+    int64_t at;
+} update_range;
+
+typedef struct update_inputs {
+    update_range range[2]; /* matrices, then vectors; p NULL: there are none */
+    tl_tensor *hyper, *norm;
+} update_inputs;
+
+/* Matrices decay and have a bf16 copy, vectors do neither. */
+static void add_range(tl_graph *g, update_inputs *u, int k, int64_t at, int64_t n, bool copy) {
+    static const char *const names[2][5] = {{"p", "m", "v", "g", "p16"}, {"vp", "vm", "vv", "vg", "vp16"}};
+    update_range *r = &u->range[k];
+    *r = (update_range){.at = at};
+    if (n < 1) return;
+    r->p = tl_input(g, names[k][0], TL_F32, 1, &n);
+    r->m = tl_input(g, names[k][1], TL_F32, 1, &n);
+    r->v = tl_input(g, names[k][2], TL_F32, 1, &n);
+    r->g = tl_input(g, names[k][3], TL_F32, 1, &n);
+    if (copy) r->p16 = tl_input(g, names[k][4], TL_BF16, 1, &n);
+    tl_adamw(g, r->p, r->m, r->v, r->g, r->p16, u->hyper, u->norm, k == 0);
+}
+
+static tl_status plan_update(tl_engine *e, const model_params *p, bool bf16, bool dry, trainer_plan *out,
+                             update_inputs *u, tl_error *err) {
+    int64_t one = 1, hyper = HYPER_COUNT;
+    tl_status st = tl_graph_create(e, &out->graph);
+    if (st != TL_OK) return error_set(err, st, "no memory for a graph");
+    u->hyper = tl_input(out->graph, "hyper", TL_F32, 1, &hyper);
+    u->norm = tl_input(out->graph, "norm", TL_F32, 1, &one);
+    add_range(out->graph, u, 0, 0, p->decayed, bf16);
+    add_range(out->graph, u, 1, p->decayed, p->total - p->decayed, false);
+    return tl_plan_create(out->graph, dry, &out->plan, err);
+}
+
+static void plan_fini(trainer_plan *p) {
+    tl_plan_destroy(p->plan);
+    tl_graph_destroy(p->graph);
+}
+
+/* ---- bytes ------------------------------------------------------------------------------------------------------- */
+
+static int64_t padded_rows(const trainer_settings *s) {
+    return (s->rows + s->micro - 1) / s->micro * s->micro;
+}
+
+static size_t small_floats(const model_config *c) {
+    size_t n = HYPER_COUNT + 16 + 16; /* hyper, norm, denominator: a cache line each at least */
+    n += ((size_t)c->heads + 15) / 16 * 16;
+    if (c->positions == POS_SINUSOIDAL) n += (size_t)c->context * (size_t)c->width;
+    return n;
+}
+
+static size_t freq_doubles(const model_config *c) {
+    int64_t n = c->positions == POS_ROPE ? build_rope_dims(c) / 2 : 0;
+    return n > 0 ? (size_t)n : 1;
+}
+
+static void count_bytes(const model_config *c, const model_params *p, const trainer_settings *s, size_t arenas,
+                        trainer_bytes *b) {
+    size_t flat = (size_t)p->total * sizeof(float);
+    b->weights = flat;
+    b->weights16 = s->dtype == TL_BF16 ? (size_t)p->decayed * sizeof(uint16_t) : 0;
+    b->gradients = flat;
+    b->moments = 2 * flat;
+    b->activations = arenas;
+    b->batch = 4 * (size_t)(padded_rows(s) * s->context) * sizeof(int32_t) + small_floats(c) * sizeof(float) +
+               freq_doubles(c) * sizeof(double);
+    b->total = b->weights + b->weights16 + b->gradients + b->moments + b->activations + b->batch;
+}
+
+static size_t arena_bytes(const tl_plan *p) {
+    tl_plan_info info;
+    tl_plan_info_get(p, &info);
+    return info.arena_bytes;
+}
+
+static void add_cost(tl_cost *to, const tl_plan *p, double times) {
+    tl_plan_info info;
+    tl_plan_info_get(p, &info);
+    to->flops += times * info.cost.flops;
+    to->special += times * info.cost.special;
+    to->bytes_read += times * info.cost.bytes_read;
+    to->bytes_written += times * info.cost.bytes_written;
+}
+
+tl_status trainer_measure(tl_engine *e, const model_config *c, const model_params *p, const trainer_settings *s,
+                          trainer_bytes *bytes, tl_cost *cost, tl_error *err) {
+    const tl_allocator *a = tl_engine_allocator(e);
+    trainer_plan fwd = {0}, norm = {0}, update = {0};
+    build_result r = {0};
+    update_inputs u;
+    tl_tensor *x, *y;
+    tl_status st = check_settings(c, s, err);
+    if (st == TL_OK) st = plan_forward(e, a, c, p, s, true, &fwd, &r, err);
+    if (st == TL_OK) st = plan_norm(e, p, true, &norm, &x, &y, err);
+    if (st == TL_OK) st = plan_update(e, p, s->dtype == TL_BF16, true, &update, &u, err);
+    if (st == TL_OK) {
+        count_bytes(c, p, s, arena_bytes(fwd.plan) + arena_bytes(norm.plan) + arena_bytes(update.plan), bytes);
+        if (cost) {
+            *cost = (tl_cost){0};
+            add_cost(cost, fwd.plan, (double)(padded_rows(s) / s->micro));
+            add_cost(cost, norm.plan, 1);
+            add_cost(cost, update.plan, 1);
+        }
+    }
+    build_fini(&r, a);
+    plan_fini(&fwd);
+    plan_fini(&norm);
+    plan_fini(&update);
+    return st;
+}
+
+/* ---- create ------------------------------------------------------------------------------------------------------ */
+
+static tl_status take_memory(trainer *t, tl_error *err) {
+    const model_config *c = &t->model->config;
+    size_t flat = (size_t)t->model->params.total * sizeof(float);
+    size_t cells = (size_t)(t->padded * t->set.context);
+    t->grad = mem_take(t->alloc, flat);
+    t->m = mem_take(t->alloc, flat);
+    t->v = mem_take(t->alloc, flat);
+    t->small_count = small_floats(c);
+    t->small = mem_take(t->alloc, t->small_count * sizeof *t->small);
+    t->freq = mem_take(t->alloc, freq_doubles(c) * sizeof *t->freq);
+    t->batch_block = mem_take(t->alloc, 4 * cells * sizeof *t->batch_block);
+    if (!t->grad || !t->m || !t->v || !t->small || !t->freq || !t->batch_block)
+        return error_set(err, TL_NOMEM, "no memory to train %lld parameters", (long long)t->model->params.count);
+    memset(t->grad, 0, flat);
+    memset(t->m, 0, flat);
+    memset(t->v, 0, flat);
+    memset(t->small, 0, t->small_count * sizeof *t->small);
+    memset(t->freq, 0, freq_doubles(c) * sizeof *t->freq);
+    int32_t *b = t->batch_block;
+    t->batch = (loader_batch){b, b + cells, b + 2 * cells, b + 3 * cells, 0};
+    for (size_t i = 0; i < cells; i++) { /* rows behind the step's last one stay padding for good */
+        t->batch.input[i] = 0;
+        t->batch.target[i] = -1;
+        t->batch.pos[i] = (int32_t)(i % (size_t)t->set.context);
+        t->batch.doc_start[i] = 0;
+    }
+    return TL_OK;
+}
+
+static void fill_constants(trainer *t) {
+    const model_config *c = &t->model->config;
+    double mscale;
+    t->hyper = t->small;
+    t->norm_value = t->hyper + HYPER_COUNT;
+    t->denom = t->norm_value + 16;
+    t->slopes = t->denom + 16;
+    t->sinusoid = t->slopes + ((size_t)c->heads + 15) / 16 * 16;
+    if (c->positions == POS_ROPE) build_rope_freq(c, t->set.context, t->freq, &mscale);
+    if (c->positions == POS_ALIBI) build_alibi_slopes(c->heads, t->slopes);
+    if (c->positions == POS_SINUSOIDAL) build_sinusoid(c->context, c->width, t->sinusoid);
+}
+
+static tl_status bind(tl_plan *p, const tl_tensor *x, void *data) {
+    return x ? tl_plan_bind(p, x, data) : TL_OK;
+}
+
+static tl_status bind_forward(trainer *t) {
+    tl_model *m = t->model;
+    tl_plan *p = t->fwd.plan;
+    for (size_t i = 0; i < m->params.n; i++) {
+        const model_param *q = &m->params.list[i];
+        bool half = q->decay && t->set.dtype == TL_BF16;
+        TRY(bind(p, t->build.params[i], half ? (void *)(m->flat16 + q->offset) : (void *)(m->flat + q->offset)));
+        TRY(bind(p, tl_param_grad(t->fwd.graph, t->build.params[i]), t->grad + q->offset));
+    }
+    TRY(bind(p, t->build.freq, t->freq));
+    TRY(bind(p, t->build.slopes, t->slopes));
+    TRY(bind(p, t->build.sinusoid, t->sinusoid));
+    return bind(p, t->build.denom, t->denom);
+}
+
+static tl_status bind_update(trainer *t, const update_inputs *u) {
+    tl_model *m = t->model;
+    for (int k = 0; k < 2; k++) {
+        const update_range *r = &u->range[k];
+        TRY(bind(t->update.plan, r->p, m->flat + r->at));
+        TRY(bind(t->update.plan, r->m, t->m + r->at));
+        TRY(bind(t->update.plan, r->v, t->v + r->at));
+        TRY(bind(t->update.plan, r->g, t->grad + r->at));
+        TRY(bind(t->update.plan, r->p16, m->flat16));
+    }
+    TRY(bind(t->update.plan, u->hyper, t->hyper));
+    return bind(t->update.plan, u->norm, t->norm_value);
+}
+
+static tl_status make_plans(trainer *t, tl_error *err) {
+    tl_model *m = t->model;
+    update_inputs u;
+    tl_tensor *grads;
+    TRY(plan_forward(m->engine, t->alloc, &m->config, &m->params, &t->set, false, &t->fwd, &t->build, err));
+    TRY(plan_norm(m->engine, &m->params, false, &t->norm, &grads, &t->norm_out, err));
+    TRY(plan_update(m->engine, &m->params, t->set.dtype == TL_BF16, false, &t->update, &u, err));
+    tl_status s = bind_forward(t);
+    if (s == TL_OK) s = bind(t->norm.plan, grads, t->grad);
+    if (s == TL_OK) s = bind(t->norm.plan, t->norm_out, t->norm_value);
+    if (s == TL_OK) s = bind_update(t, &u);
+    if (s != TL_OK) return error_set(err, s, "a training plan could not be bound");
+    tl_cost cost = {0};
+    add_cost(&cost, t->fwd.plan, (double)(t->padded / t->set.micro));
+    add_cost(&cost, t->norm.plan, 1);
+    add_cost(&cost, t->update.plan, 1);
+    t->flops = cost.flops;
+    count_bytes(&m->config, &m->params, &t->set,
+                arena_bytes(t->fwd.plan) + arena_bytes(t->norm.plan) + arena_bytes(t->update.plan), &t->bytes);
+    return TL_OK;
+}
+
+tl_status trainer_create(tl_model *m, const trainer_settings *s, trainer **out, tl_error *err) {
+    *out = NULL;
+    TRY(check_settings(&m->config, s, err));
+    trainer *t = mem_new(m->alloc, 1, sizeof *t);
+    if (!t) return error_set(err, TL_NOMEM, "no memory for a trainer");
+    t->model = m;
+    t->alloc = m->alloc;
+    t->set = *s;
+    t->padded = padded_rows(s);
+    tl_status st = s->dtype == TL_BF16 ? model_bf16(m, err) : TL_OK;
+    if (st == TL_OK) st = take_memory(t, err);
+    if (st == TL_OK) {
+        fill_constants(t);
+        st = make_plans(t, err);
+    }
+    if (st != TL_OK) {
+        trainer_destroy(t);
+        return st;
+    }
+    *out = t;
+    return TL_OK;
+}
+
+static void give(const trainer *t, void *p, size_t bytes) {
+    if (p) mem_give(t->alloc, p, bytes);
+}
+
+void trainer_destroy(trainer *t) {
+    if (!t) return;
+    size_t flat = (size_t)t->model->params.total * sizeof(float);
+    plan_fini(&t->fwd);
+    plan_fini(&t->norm);
+    plan_fini(&t->update);
+    build_fini(&t->build, t->alloc);
+    give(t, t->grad, flat);
+    give(t, t->m, flat);
+    give(t, t->v, flat);
+    give(t, t->small, t->small_count * sizeof *t->small);
+    give(t, t->freq, freq_doubles(&t->model->config) * sizeof *t->freq);
+    give(t, t->batch_block, 4 * (size_t)(t->padded * t->set.context) * sizeof *t->batch_block);
+    mem_free(t->alloc, t);
+}

@@ -1,0 +1,133 @@
+#include "train/trainer.h"
+
+#include <math.h>
+#include <string.h>
+#include <time.h>
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* ---- batches ------------------------------------------------------------------------------------------------ */
+
+/* Ids that are no row of the table would read zeros in silence. */
+static tl_status check_ids(const trainer *t, tl_error *err) {
+    int64_t n = t->set.rows * t->set.context, V = t->model->config.vocab;
+    for (int64_t i = 0; i < n; i++) {
+        int32_t bad = t->batch.input[i] < 0 || t->batch.input[i] >= V ? t->batch.input[i] : t->batch.target[i];
+        if (t->batch.input[i] >= 0 && t->batch.input[i] < V && t->batch.target[i] < V) continue;
+        return error_set(err, TL_ARG, "row %lld has the id %d at position %lld; the vocabulary has %lld",
+                         (long long)(i / t->set.context), bad, (long long)(i % t->set.context), (long long)V);
+    }
+    return TL_OK;
+}
+
+static tl_status bind_batch(trainer *t, int64_t first) {
+    size_t at = (size_t)(first * t->set.context);
+    TRY(tl_plan_bind(t->fwd.plan, t->build.ids, t->batch.input + at));
+    TRY(tl_plan_bind(t->fwd.plan, t->build.targets, t->batch.target + at));
+    if (t->build.pos) TRY(tl_plan_bind(t->fwd.plan, t->build.pos, t->batch.pos + at));
+    return t->build.doc ? tl_plan_bind(t->fwd.plan, t->build.doc, t->batch.doc_start + at) : TL_OK;
+}
+
+static tl_status run_micro(trainer *t, int64_t first, double *loss) {
+    TRY(bind_batch(t, first));
+    /* Random numbers count rows of activations, that is tokens. */
+    tl_run_info info = {t->set.seed, (uint64_t)t->step, first * t->set.context};
+    tl_plan_run_info(t->fwd.plan, &info);
+    TRY(tl_plan_run(t->fwd.plan));
+    *loss += (double)*(const float *)tl_plan_data(t->fwd.plan, t->build.loss);
+    return TL_OK;
+}
+
+/* ---- the step ------------------------------------------------------------------------------------------------- */
+
+static void set_hyper(trainer *t, double lr) {
+    const trainer_settings *s = &t->set;
+    double n = (double)(t->step - t->skipped + 1); /* updates with this one: bias correction counts those alone */
+    memset(t->hyper, 0, HYPER_COUNT * sizeof *t->hyper);
+    t->hyper[HYPER_LR] = (float)lr;
+    t->hyper[HYPER_BETA1] = (float)s->beta1;
+    t->hyper[HYPER_BETA2] = (float)s->beta2;
+    t->hyper[HYPER_EPS] = (float)s->eps;
+    t->hyper[HYPER_DECAY] = (float)s->decay;
+    t->hyper[HYPER_CLIP] = (float)s->clip;
+    t->hyper[HYPER_BC1] = (float)(1 - pow(s->beta1, n));
+    t->hyper[HYPER_BC2] = (float)(1 - pow(s->beta2, n));
+    t->hyper[HYPER_GSCALE] = 1;
+}
+
+static void clear_gradients(trainer *t) {
+    memset(t->grad, 0, (size_t)t->model->params.total * sizeof *t->grad);
+}
+
+static tl_status not_finite(trainer *t, const tl_metrics *m, tl_error *err) {
+    clear_gradients(t);
+    bool loss = !isfinite(m->loss);
+    return error_set(err, TL_NUMERIC, "step %lld: the %s is %g", (long long)t->step + 1,
+                     loss ? "loss" : "norm of the gradient", loss ? m->loss : m->norm);
+}
+
+/* The batch buffers are filled. */
+static tl_status step_batch(trainer *t, tl_metrics *m, tl_error *err) {
+    double begin = now(), lr = schedule_lr(&t->set.schedule, t->step);
+    *m = (tl_metrics){.step = t->step + 1, .lr = lr, .tokens = t->batch.labels, .flops = t->flops};
+    TRY(check_ids(t, err));
+    *t->denom = (float)t->batch.labels;
+    tl_status s = TL_OK;
+    for (int64_t first = 0; first < t->padded && s == TL_OK; first += t->set.micro) s = run_micro(t, first, &m->loss);
+    if (s == TL_OK) s = tl_plan_run(t->norm.plan);
+    if (s != TL_OK) {
+        clear_gradients(t);
+        return error_set(err, s, "a step did not run");
+    }
+    m->norm = (double)*t->norm_value;
+    if (!isfinite(m->loss) || !isfinite(m->norm)) return not_finite(t, m, err);
+    set_hyper(t, lr);
+    s = tl_plan_run(t->update.plan);
+    if (s != TL_OK) return error_set(err, s, "an update did not run");
+    t->step++;
+    t->tokens += m->tokens;
+    m->seconds = now() - begin;
+    return TL_OK;
+}
+
+tl_status trainer_step(trainer *t, const loader *l, tl_metrics *m, tl_error *err) {
+    loader_get_rows(l, t->step + t->data_shift, 0, t->set.rows, &t->batch);
+    return step_batch(t, m, err);
+}
+
+tl_status trainer_step_ids(trainer *t, const int32_t *ids, tl_metrics *m, tl_error *err) {
+    int64_t T = t->set.context;
+    t->batch.labels = 0;
+    for (int64_t r = 0; r < t->set.rows; r++)
+        for (int64_t i = 0; i < T; i++) {
+            int64_t to = r * T + i, from = r * (T + 1) + i;
+            t->batch.input[to] = ids[from];
+            t->batch.target[to] = ids[from + 1];
+            t->batch.pos[to] = (int32_t)i;
+            t->batch.doc_start[to] = 0;
+            t->batch.labels += ids[from + 1] >= 0;
+        }
+    return step_batch(t, m, err);
+}
+
+void trainer_pass_over(trainer *t) {
+    t->step++;
+    t->skipped++;
+}
+
+tl_status trainer_probe(trainer *t, const loader *l, double *seconds, tl_error *err) {
+    loader_get_rows(l, t->step + t->data_shift, 0, t->set.rows, &t->batch);
+    TRY(check_ids(t, err));
+    *t->denom = (float)t->batch.labels;
+    double begin = now(), loss = 0;
+    tl_status s = TL_OK;
+    for (int64_t first = 0; first < t->padded && s == TL_OK; first += t->set.micro) s = run_micro(t, first, &loss);
+    if (s == TL_OK) s = tl_plan_run(t->norm.plan);
+    clear_gradients(t);
+    *seconds = now() - begin;
+    return s == TL_OK ? TL_OK : error_set(err, s, "a step did not run");
+}
