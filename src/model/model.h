@@ -30,6 +30,8 @@ tl_status model_save(const tl_model *m, const char *dir, tl_error *err); /* whol
 void model_close(tl_model *m);
 /* Writes config.json, model.safetensors and the tokenizer into an existing directory, each synced. */
 tl_status model_write_files(const tl_model *m, const char *dir, tl_error *err);
+/* The directory of config.json that a path means: itself, or the checkpoint that a run's "latest" names. */
+tl_status model_find_dir(const tl_allocator *a, const char *path, char *dir, size_t size, tl_error *err);
 /* Fills flat from dir/model.safetensors (or shards) by the names of the architecture; every tensor must be there with
  * its shape, and nothing else. */
 tl_status model_read_weights(tl_model *m, const char *dir, tl_error *err);

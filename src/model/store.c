@@ -247,7 +247,7 @@ tl_status model_read_weights(tl_model *m, const char *dir, tl_error *err) {
 /* ---- open -------------------------------------------------------------------------------------------------------- */
 
 /* The directory that holds config.json: path itself, or the checkpoint that a run directory's "latest" names. */
-static tl_status find_dir(const tl_allocator *a, const char *path, char *dir, size_t size, tl_error *err) {
+tl_status model_find_dir(const tl_allocator *a, const char *path, char *dir, size_t size, tl_error *err) {
     char file[PATH_ROOM];
     if (!file_is_dir(path)) {
         tl_status s = error_set(err, TL_NOTFOUND, file_exists(path) ? "not a directory" : "no such directory");
@@ -296,7 +296,7 @@ tl_status model_open(tl_engine *e, const char *path, tl_model **out, tl_error *e
     char dir[PATH_ROOM];
     tl_model *m;
     *out = NULL;
-    TRY(find_dir(tl_engine_allocator(e), path, dir, sizeof dir, err));
+    TRY(model_find_dir(tl_engine_allocator(e), path, dir, sizeof dir, err));
     TRY(model_new(e, &m, err));
     memcpy(m->path, dir, strnlen(dir, sizeof m->path - 1)); /* for messages: may be cut */
     tl_status s = open_into(m, dir, err);

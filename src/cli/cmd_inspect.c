@@ -1,0 +1,87 @@
+/* tilia inspect MODEL: every tensor with its role, shape, bytes and FLOPs. */
+#include "cli/cli.h"
+
+#include "model/model.h"
+
+typedef struct options {
+    cli_common common;
+    const char *model;
+} options;
+
+static error_t parse(int key, char *arg, struct argp_state *st) {
+    options *o = st->input;
+    switch (key) {
+    case ARGP_KEY_INIT: st->child_inputs[0] = &o->common; return 0;
+    case ARGP_KEY_ARG:
+        if (o->model) argp_error(st, "more than one model");
+        o->model = arg;
+        return 0;
+    case ARGP_KEY_END:
+        if (!o->model) argp_error(st, "which model?");
+        return 0;
+    default: return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static const struct argp_child children[] = {{&cli_common_argp, 0, NULL, 0}, {0}};
+static const struct argp argp = {
+    NULL,     parse, "MODEL", "Every tensor of a model: name in its file, role, shape, bytes, FLOPs a token.",
+    children, NULL,  NULL};
+
+static const char *const roles[] = {"token embedding",   "position table", "norm gain",   "norm bias",
+                                    "query, key, value", "its bias",       "query norm",  "key norm",
+                                    "attention output",  "its bias",       "mlp in",      "its bias",
+                                    "mlp out",           "its bias",       "output head", "its bias"};
+
+static void print_piece(const options *o, const model_param *m, const param_piece *p, bool first) {
+    int64_t n = p->rows ? p->rows * p->cols : p->cols;
+    /* a table is looked up, not multiplied */
+    int64_t flops = p->rows && m->role != ROLE_EMBED && m->role != ROLE_POS ? 2 * n : 0;
+    char shape[48];
+    if (p->rows)
+        snprintf(shape, sizeof shape, "%lld x %lld", (long long)(p->transposed ? p->cols : p->rows),
+                 (long long)(p->transposed ? p->rows : p->cols));
+    else
+        snprintf(shape, sizeof shape, "%lld", (long long)p->cols);
+    if (o->common.json)
+        printf("%s{\"name\": \"%s\", \"role\": \"%s\", \"shape\": \"%s\", \"dtype\": \"f32\", \"params\": %lld, "
+               "\"bytes\": %lld, "
+               "\"flops_per_token\": %lld}",
+               first ? "" : ", ", p->name, roles[m->role], shape, (long long)n, (long long)n * 4, (long long)flops);
+    else
+        printf("%-48s %-18s %16s  f32 %12lld %12lld\n", p->name, roles[m->role], shape, (long long)n * 4,
+               (long long)flops);
+}
+
+int cmd_inspect(int argc, char **argv) {
+    options o = {0};
+    if (cli_parse(&argp, argc, argv, &o)) return EXIT_USAGE;
+    tl_engine *engine;
+    tl_model *m;
+    tl_error e = {0};
+    if (cli_engine(&o.common, &engine, &e) != TL_OK) return cli_fail(&e);
+    if (model_open(engine, o.model, &m, &e) != TL_OK) {
+        tl_engine_destroy(engine);
+        return cli_fail(&e);
+    }
+    if (o.common.json)
+        printf("{\"params\": %lld, \"tensors\": [", (long long)m->params.count);
+    else
+        printf("%-48s %-18s %16s  %-3s %12s %12s\n", "tensor", "role", "shape", "", "bytes", "FLOPs/token");
+    for (size_t i = 0; i < m->params.n; i++) {
+        param_piece p[PARAM_PIECES];
+        int n = params_pieces(&m->config, &m->params.list[i], p);
+        for (int k = 0; k < n; k++) print_piece(&o, &m->params.list[i], &p[k], i == 0 && k == 0);
+    }
+    char a[32], b[32];
+    if (o.common.json)
+        printf("]}\n");
+    else
+        printf("\n%s parameters (%s without embeddings), %zu tensors%s\n",
+               cli_count((double)m->params.count, a, sizeof a),
+               cli_count((double)m->params.count_no_embedding, b, sizeof b), m->params.n,
+               m->config.tied ? "; the head is the token embedding" : "");
+    model_close(m);
+    tl_engine_destroy(engine);
+    return EXIT_DONE;
+}
