@@ -16,6 +16,7 @@ bool isa_cap(const char *name, uint32_t *mask);
 
 /* Decides whether a kernel takes a call. Returns NULL and fills phases, tiles, scratch (and state unless dry), or the
  * reason for refusing, a string constant. threads: for scratch per worker. alloc: for state. */
+extern const char kernel_no_memory[]; /* the one reason that is an error: planning fails with NOMEM */
 typedef const char *(*kernel_prepare_fn)(const tl_op_call *c, int threads, bool dry, const tl_allocator *alloc,
                                          kernel_exec *x);
 
