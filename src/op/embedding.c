@@ -39,13 +39,12 @@ void embedding_grad(tl_grad *g) {
     tl_grad_emit(g, OP_DEF(embedding_bwd), &b, in, 2, to, 1);
 }
 
-/* The rows that are read count as bytes, not the whole table. */
+/* Of the table only rows that are read count as bytes. */
 void embedding_cost(const tl_op_call *c, tl_cost *cost) {
     float scale = ATTR(c, embedding)->scale;
+    int64_t ids = tl_desc_count(&c->in[0].d), rows = c->in[1].d.dim[0];
     cost_begin(c, cost);
-    tl_desc rows = c->in[1].d;
-    double table = cost_bytes(&rows), count = (double)tl_desc_count(&c->in[0].d);
-    if (rows.dim[0] > 0) cost->bytes_read += table / (double)rows.dim[0] * count - table;
+    if (ids < rows) cost->bytes_read -= cost_bytes(&c->in[1].d) * (double)(rows - ids) / (double)rows;
     if (scale != 0 && scale != 1) cost_add(cost, tl_desc_count(&c->out[0].d), 1, 0);
 }
 

@@ -50,6 +50,7 @@ typedef struct op_example {
     op_fill fill[TL_OP_INS];
     int64_t lo[TL_OP_INS], hi[TL_OP_INS];
     double value[TL_OP_INS];
+    tl_desc bound[TL_OP_OUTS];     /* outputs whose memory the caller has: known before the shape rule (kv_write, adamw) */
     void (*prepare)(example_call *x); /* NULL, or finishes the inputs after filling (consistent lse, sorted ids ...) */
     uint32_t unwanted;                /* bit k: output k is not asked for */
     uint32_t acc;                     /* bit k: output k is added into */
@@ -239,6 +240,7 @@ static inline bool example_open_err(const op_example *e, uint64_t seed, example_
     s.attr = x->attr;
     s.err = err;
     for (int i = 0; i < TL_OP_INS; i++) s.in[i] = e->fill[i] == FILL_ABSENT ? NULL : &e->in[i];
+    memcpy(s.out, e->bound, sizeof s.out);
     if (x->op->shape(&s) != TL_OK) return false;
     memcpy(x->inferred, s.out, sizeof s.out);
     for (int i = 0; i < TL_OP_INS; i++) {
