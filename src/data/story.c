@@ -29,6 +29,7 @@ typedef struct story_walk {
     size_t best;       /* longest prefix that could be matched */
     size_t count;      /* derivations found */
     double nats;       /* of the last one */
+    double mass;       /* probability of the derivations that reach the text's end */
     bool stop_at_end;  /* only the prefix is asked for */
     bool prefix_found; /* the text ended inside a derivation */
 } story_walk;
@@ -94,7 +95,10 @@ static bool story_emit(story_walk *w, story_point *s, const char *p, size_t n) {
         return true;
     }
     for (size_t i = 0; i < n; i++, s->offset++) {
-        if (s->offset == w->n) w->prefix_found = true;
+        if (s->offset == w->n) {
+            w->prefix_found = true;
+            w->mass += exp(-s->nats);
+        }
         if (s->offset == w->n || w->text[s->offset] != p[i]) {
             if (s->offset > w->best) w->best = s->offset;
             return false;
@@ -226,6 +230,12 @@ bool story_prefix_ok(story_lang lang, const char *text, size_t n) {
     story_walk w = {.g = story_of(lang), .text = text, .n = n, .stop_at_end = true};
     story_walk_from_start(&w);
     return w.prefix_found;
+}
+
+double story_prefix_nats(story_lang lang, const char *text, size_t n) {
+    story_walk w = {.g = story_of(lang), .text = text, .n = n};
+    story_walk_from_start(&w);
+    return w.count ? -log(w.mass + exp(-w.nats)) : w.mass > 0 ? -log(w.mass) : (double)INFINITY;
 }
 
 size_t story_derivations(story_lang lang, const char *text, size_t n) {

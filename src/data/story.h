@@ -22,6 +22,9 @@ tl_status story_generate(story_lang lang, uint64_t seed, uint64_t index, str *ou
 bool story_score(story_lang lang, const char *text, size_t n, double *nats, size_t *where);
 /* True if some story starts with text. */
 bool story_prefix_ok(story_lang lang, const char *text, size_t n);
+/* -log of the probability that a story starts with text (infinite if none does): differences between a prefix and the
+ * next longer one are what each byte costs the best possible model. Takes as long as parsing the prefix. */
+double story_prefix_nats(story_lang lang, const char *text, size_t n);
 /* Number of derivations of text: 0 or 1, as tests make sure. */
 size_t story_derivations(story_lang lang, const char *text, size_t n);
 
