@@ -62,6 +62,7 @@ static const part_row parts[] = {
     {"init", PART_CHOICE, AT(init), init_names, 0, 0},
     {"kv_heads", PART_INT, AT(kv_heads), NULL, 1, 65536},
     {"head_dim", PART_INT, AT(head_dim), NULL, 1, 65536},
+    {"begin_document", PART_BOOL, AT(begin_document), NULL, 0, 0},
     {"drop_embed", PART_REAL, AT(drop_embed), NULL, 0, 0.99},
     {"drop_resid", PART_REAL, AT(drop_resid), NULL, 0, 0.99},
 };

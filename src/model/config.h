@@ -51,7 +51,8 @@ typedef struct model_config {
     double drop_embed, drop_resid;
     model_init init;
     double init_std;
-    int32_t bos, eos; /* -1: none */
+    int32_t bos, eos;    /* -1: none */
+    bool begin_document; /* a text begins behind an end-of-document id: how Tilia trains where there is no BOS */
 } model_config;
 
 /* The recipe's defaults for a model_type; UNSUPPORTED names the known ones. */

@@ -22,6 +22,8 @@ struct tl_model {
     int64_t step;    /* of the checkpoint it came from */
 };
 
+/* Vocabulary and special ids of a configuration for a new model, from its tokenizer. */
+void model_fit_tokenizer(model_config *c, const tl_tokenizer *t);
 tl_status model_create(tl_engine *e, const model_config *c, tl_tokenizer *t, uint64_t seed, tl_model **out,
                        tl_error *err);
 /* A run directory (its latest checkpoint), a checkpoint or a Hugging Face directory. */

@@ -34,6 +34,13 @@ static tl_status model_new(tl_engine *e, tl_model **out, tl_error *err) {
     return TL_OK;
 }
 
+void model_fit_tokenizer(model_config *c, const tl_tokenizer *t) {
+    c->vocab = tokenizer_vocab(t);
+    c->bos = tokenizer_role_id(t, TOKENIZER_BOS);
+    c->eos = tokenizer_role_id(t, TOKENIZER_EOD);
+    c->begin_document = c->bos < 0 && c->eos >= 0;
+}
+
 tl_status model_create(tl_engine *e, const model_config *c, tl_tokenizer *t, uint64_t seed, tl_model **out,
                        tl_error *err) {
     TRY(config_check(c, err));
@@ -246,27 +253,57 @@ tl_status model_read_weights(tl_model *m, const char *dir, tl_error *err) {
 
 /* ---- open -------------------------------------------------------------------------------------------------------- */
 
-/* The directory that holds config.json: path itself, or the checkpoint that a run directory's "latest" names. */
+/* What RUN/latest says, if it can be a name: "" if not. */
+static tl_status read_latest(const tl_allocator *a, const char *file, char name[256], tl_error *err) {
+    char *text;
+    size_t n;
+    TRY(file_read(a, file, 255, &text, &n, err));
+    while (n && (text[n - 1] == '\n' || text[n - 1] == ' ')) text[--n] = 0;
+    bool plain = n && !strchr(text, '/') && text[0] != '.';
+    if (plain) memcpy(name, text, n + 1);
+    mem_free(a, text);
+    if (plain) return TL_OK;
+    tl_status s = error_set(err, TL_FORMAT, "does not name a checkpoint");
+    error_at_file(err, file);
+    return s;
+}
+
+/* The last finished checkpoint of a folder by name: for a run that was killed before it wrote its first "latest", or
+ * whose "latest" names one that is gone. "" if there is none. */
+static tl_status newest_checkpoint(const tl_allocator *a, const char *path, char name[256], tl_error *err) {
+    char **names;
+    size_t n;
+    name[0] = 0;
+    TRY(file_list(a, path, &names, &n, err));
+    for (size_t i = 0; i < n; i++) {
+        char manifest[PATH_ROOM];
+        int len = snprintf(manifest, sizeof manifest, "%s/%s/manifest.json", path, names[i]);
+        if (strncmp(names[i], "ckpt-", 5) != 0 || strchr(names[i], '.') || strlen(names[i]) > 255) continue;
+        if (len < (int)sizeof manifest && file_exists(manifest)) memcpy(name, names[i], strlen(names[i]) + 1);
+    }
+    file_list_free(a, names);
+    return TL_OK;
+}
+
+/* The directory that holds the weights: path itself, the checkpoint that a run directory's "latest" names, or, of a
+ * folder of runs, that of the run that its link "latest" leads to. */
 tl_status model_find_dir(const tl_allocator *a, const char *path, char *dir, size_t size, tl_error *err) {
-    char file[PATH_ROOM];
+    char file[PATH_ROOM], run[PATH_ROOM], name[256] = "";
     if (!file_is_dir(path)) {
         tl_status s = error_set(err, TL_NOTFOUND, file_exists(path) ? "not a directory" : "no such directory");
         error_at_file(err, path);
         return s;
     }
+    TRY(file_join(run, sizeof run, path, "latest", err));
+    if (file_is_dir(run)) path = run;
     TRY(file_join(file, sizeof file, path, "latest", err));
-    if (!file_exists(file)) return file_join(dir, size, path, ".", err);
-    char *name;
-    size_t n;
-    TRY(file_read(a, file, 256, &name, &n, err));
-    while (n && (name[n - 1] == '\n' || name[n - 1] == ' ')) name[--n] = 0;
-    bool plain = n && !strchr(name, '/') && name[0] != '.';
-    tl_status joined = plain ? file_join(dir, size, path, name, err) : TL_OK;
-    mem_free(a, name);
-    if (plain) return joined;
-    tl_status s = error_set(err, TL_FORMAT, "does not name a checkpoint");
-    error_at_file(err, file);
-    return s;
+    if (file_exists(file)) {
+        TRY(read_latest(a, file, name, err));
+        TRY(file_join(dir, size, path, name, err));
+        if (file_is_dir(dir)) return TL_OK;
+    }
+    TRY(newest_checkpoint(a, path, name, err));
+    return file_join(dir, size, path, name[0] ? name : ".", err);
 }
 
 static tl_status open_into(tl_model *m, const char *dir, tl_error *err) {
