@@ -22,6 +22,12 @@ static double rate(int t) {
     return 0.01 * (1 - (t - 1) / (double)STEPS);
 }
 
+static void near(double x, double want, double tol, const char *what) {
+    if (fabs(x - want) <= tol) return;
+    print_message("%s: %.17g, not %.17g\n", what, x, want);
+    fail();
+}
+
 /* One step over double or float memory: norm, then the update. */
 #define DEFINE_STEPS(name, type, dtype, ref)                                                                           \
     typedef struct name##_state {                                                                                      \
@@ -59,12 +65,6 @@ static double rate(int t) {
     }
 DEFINE_STEPS(wide, double, TL_F64, ref_f64)
 DEFINE_STEPS(narrow, float, TL_F32, ref_f32)
-
-static void near(double x, double want, double tol, const char *what) {
-    if (fabs(x - want) <= tol) return;
-    print_message("%s: %.17g, not %.17g\n", what, x, want);
-    fail();
-}
 
 /* In double to rounding (PyTorch adds 1e-6 to the norm before it clips, which shows in the 7th digit: the tolerance);
  * in float within 1e-4 of the way that the parameters went. */
