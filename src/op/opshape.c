@@ -95,13 +95,14 @@ tl_status shape_same_dtype(const shape_rule *h, int i, int j) {
 }
 
 tl_status shape_ndim(const shape_rule *h, int i, int ndim) {
-    if (h->s->in[i]->ndim != ndim) return shape_refuse(h, i, TL_SHAPE, "it must have %d dimensions", ndim);
+    if (h->s->in[i]->ndim != ndim)
+        return shape_refuse(h, i, TL_SHAPE, "it must have %d dimension%s", ndim, ndim == 1 ? "" : "s");
     return TL_OK;
 }
 
 tl_status shape_min_ndim(const shape_rule *h, int i, int ndim) {
     if (h->s->in[i]->ndim < ndim)
-        return shape_refuse(h, i, TL_SHAPE, "it must have %d dimension%s or more", ndim, ndim > 1 ? "s" : "");
+        return shape_refuse(h, i, TL_SHAPE, "it must have %d dimension%s or more", ndim, ndim == 1 ? "" : "s");
     return TL_OK;
 }
 
