@@ -40,7 +40,7 @@ static tl_status engine_isa_of(const char *asked, uint32_t *isa, tl_error *err) 
 }
 
 static tl_status engine_open(tl_engine *e, const tl_engine_options *o, tl_error *err) {
-    int threads;
+    int threads = 1;
     TRY(engine_threads_of(o->threads, &threads, err));
     TRY(engine_isa_of(o->isa, &e->isa, err));
     if (o->device && strcmp(o->device, "cpu") != 0)

@@ -268,13 +268,18 @@ graph_node *graph_append(tl_graph *g, const tl_op_def *op, const void *attr, tl_
         d[i] = in[i] ? &in[i]->d : NULL;
     }
     tl_error err;
-    for (int k = 0; acc && k < op->n_out; k++)
-        if (acc[k]) n->d[k] = acc[k]->d;
+    for (int k = 0; k < op->n_out; k++) {
+        n->acc[k] = acc ? acc[k] : NULL;
+        if (n->acc[k]) n->d[k] = n->acc[k]->d;
+    }
     if (graph_infer(op, n->attr, d, n_in, n->d, &err) != TL_OK) {
         g->err = err;
         error_at_tensor(&g->err, place);
         return NULL;
     }
+    /* Values have no strides: where a split's parts lie is decided by the planner, which copies if it must. */
+    for (int k = 0; k < op->n_out; k++)
+        if (n->d[k].dtype != TL_NONE) n->d[k] = tl_desc_make(n->d[k].dtype, n->d[k].ndim, n->d[k].dim);
     if (!graph_acc_fits(g, n, place)) return NULL;
     g->nodes[g->n_nodes++] = n;
     for (int k = 0; k < op->n_out; k++)
