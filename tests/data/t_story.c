@@ -97,8 +97,8 @@ static char *last_word(char *text, const char *word) {
  * the parser stop inside that very word. */
 static void agreement_reaches_far(void **state) {
     (void)state;
-    static const char *const swap[][2] = {{"He", "She"},    {"She", "He"},      {"Anna", "Clara"}, {"Tom", "Sam"},
-                                          {"kite", "drum"}, {"otter", "panda"}, {"his", "her"},    {"her", "his"}};
+    static const char *const swap[][2] = {{"He", "She"},  {"She", "He"},    {"Anna", "Clara"},
+                                          {"Tom", "Sam"}, {"kite", "drum"}, {"otter", "panda"}};
     size_t far[sizeof swap / sizeof *swap] = {0};
     str s, bad;
     str_init(&s, &mem_default);
@@ -108,9 +108,10 @@ static void agreement_reaches_far(void **state) {
         assert_int_equal(story_generate(STORY_EN, SEED, i, &s, NULL), TL_OK);
         for (size_t k = 0; k < sizeof swap / sizeof *swap; k++) {
             char *p = last_word(s.data, swap[k][0]), *first = strstr(s.data, swap[k][0]);
-            bool noun = k >= 2 && k < 6;
+            bool noun = k >= 2;
+            if (noun && strstr(s.data, swap[k][1])) continue; /* it may be the one meant here */
             if (!p || p - s.data < 120 || (noun && p - first < 100)) continue;
-            if (noun && (k == 4 ? strncmp(p - 4, "the ", 4) : k == 5 ? strncmp(p - 4, "the ", 4) : 0)) continue;
+            if (k >= 4 && strncmp(p - 4, "the ", 4)) continue;
             size_t at = (size_t)(p - s.data), where = 0;
             str_clear(&bad);
             str_add(&bad, s.data, at);
@@ -157,7 +158,7 @@ static void prefixes_are_recognised(void **state) {
 /* Alternatives are drawn evenly: girls and boys, and kinds of weather, by four standard deviations. */
 static void choices_are_even(void **state) {
     (void)state;
-    static const char *const word[] = {" girl, ", " boy, ", "rainy ", "misty ", " dry "};
+    static const char *const word[] = {" girl, ", " boy, ", "foggy ", "misty ", "snowy "};
     size_t count[5] = {0};
     str s;
     str_init(&s, &mem_default);
