@@ -138,12 +138,79 @@ static void float_and_double_agree(void **state) {
     }
 }
 
+/* out[0] in in[0]'s memory, where the table allows it. */
+static void in_place_says_the_same(void **state) {
+    (void)state;
+    size_t tried = 0;
+    for (size_t i = 0; i < list.n; i++) {
+        op_example e = list.e[i];
+        example_call x, y;
+        const tl_op_def *op = tl_op_find(e.op);
+        if (!(op->flags & TL_OP_INPLACE) || !tl_desc_contiguous(&e.in[0])) continue;
+        e.acc = 0, e.out_pad = 0;
+        open_or_fail(&e, &x);
+        open_or_fail(&e, &y);
+        bool fits =
+            x.call.out[0].data && x.inferred[0].dtype == e.in[0].dtype && tl_desc_same_shape(&x.inferred[0], &e.in[0]);
+        if (fits) {
+            void *own = y.call.out[0].data;
+            op->ref_f32(&x.call);
+            y.call.out[0].data = y.call.in[0].data;
+            op->ref_f32(&y.call);
+            for (int k = 0; k < TL_OP_OUTS; k++)
+                if (x.out_bytes[k]) assert_memory_equal(x.call.out[k].data, y.call.out[k].data, x.out_bytes[k]);
+            y.call.out[0].data = own;
+            tried++;
+        }
+        example_close(&x);
+        example_close(&y);
+    }
+    assert_true(tried > 50);
+}
+
+/* Adding into an output is the plain result plus what was there, up to the rounding of the output's dtype. */
+static void adding_is_the_sum(void **state) {
+    (void)state;
+    size_t tried = 0;
+    for (size_t i = 0; i < list.n; i++) {
+        op_example e = list.e[i], plain = e;
+        example_call before, x, y;
+        bool updates = !strcmp(e.op, "adamw") || !strcmp(e.op, "kv_write"); /* these change, not add */
+        if (!e.acc || updates) continue;
+        plain.acc = 0;
+        open_or_fail(&e, &before);
+        open_or_fail(&e, &x);
+        open_or_fail(&plain, &y);
+        x.op->ref_f64(&x.call);
+        y.op->ref_f64(&y.call);
+        for (int k = 0; k < TL_OP_OUTS; k++) {
+            const tl_arg *a = &x.call.out[k], *b = &y.call.out[k], *old = &before.call.out[k];
+            if (!(e.acc >> k & 1) || !a->data) continue;
+            int64_t last = tl_desc_last(&a->d);
+            for (int64_t j = 0; j < tl_desc_count(&a->d); j++) {
+                int64_t at = tl_desc_row(&a->d, j / last) + j % last;
+                double sum = example_load(b, at) + example_load(old, at), got = example_load(a, at);
+                double size = fabs(example_load(b, at)) + fabs(example_load(old, at)) + fabs(got);
+                if (fabs(got - sum) > tolerance(a->d.dtype) * size)
+                    fail_msg("%s, %s: %g, not %g", e.op, e.label, got, sum);
+            }
+            tried++;
+        }
+        example_close(&before);
+        example_close(&x);
+        example_close(&y);
+    }
+    assert_true(tried > 100);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(covers_every_operator),
         cmocka_unit_test(outputs_fit_the_table),
         cmocka_unit_test(references_write_their_outputs_alone),
         cmocka_unit_test(float_and_double_agree),
+        cmocka_unit_test(in_place_says_the_same),
+        cmocka_unit_test(adding_is_the_sum),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
