@@ -1,5 +1,5 @@
 /* What cost rules are made of. A rule counts the operations of its reference kernel, exactly: cost_begin, then
- * cost_add per loop. tests/op/t_cost.cpp runs the reference over a counting type and compares. */
+ * cost_add per loop. tests/op/t_op_cost.cpp runs the reference over a counting type and compares. */
 #ifndef OP_OPCOST_H
 #define OP_OPCOST_H
 

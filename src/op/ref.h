@@ -1,5 +1,5 @@
 /* What references are written with. A reference is REF(name), a function over REAL: float in ref_f32.c, double in
- * ref_f64.c, a class that counts its operations in tests/op/t_cost.cpp. So it keeps to what C and C++ share: no
+ * ref_f64.c, a class that counts its operations in tests/op/t_op_cost.cpp. So it keeps to what C and C++ share: no
  * designated initialisers or compound literals, pointers from void cast, REAL made by (REAL)x, operands of one type,
  * and the functions real_* of this file; x / y, sqrt, exp ... count as special, + - * as flops, comparisons and signs
  * as nothing.

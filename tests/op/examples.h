@@ -11,7 +11,7 @@
  *     }
  *     examples_free(&list);
  *
- * Examples of this file and of examples_a.h together cover every row of ops.def (t_examples checks it). Written in the
+ * Examples of this file and of examples_a.h together cover every row of ops.def (t_op_examples checks it). Written in the
  * common subset of C and C++. Link the room op. */
 #ifndef TESTS_OP_EXAMPLES_H
 #define TESTS_OP_EXAMPLES_H
