@@ -1,0 +1,99 @@
+/* Launcher of attention over a cache. */
+#include <math.h>
+
+#include "cpu/attention/attention.h"
+
+/* Parts of the keys, so that a single row of few heads feeds every core; by shapes alone. What lies in a part depends
+ * on the positions at run time, so that a cache that is hardly filled is balanced too. */
+static int64_t kv_splits(const attn_job *j) {
+    enum { ENOUGH = 32, FEWEST = 256 };
+    const int64_t tiles = j->Hk * ((j->R + ATTN_BR - 1) / ATTN_BR);
+    return attn_max(1, attn_min((j->C + FEWEST - 1) / FEWEST, (ENOUGH + tiles - 1) / tiles));
+}
+
+void attn_kv_lay(const attn_job *j, attn_isa isa, attn_kv_layout *l) {
+    const int64_t rows = ATTN_BR + ATTN_PAD;
+    l->Dhq = attn_up(j->Dh, isa.lanes);
+    l->Dvp = attn_up(j->Dv, isa.lanes);
+    l->blocks = (j->R + ATTN_BR - 1) / ATTN_BR;
+    l->part_row = attn_up((l->Dvp + 2) * 4, 64);
+    l->part = j->splits > 1 ? 0 : -1;
+    l->worker = j->splits > 1 ? j->Hk * j->R * j->splits * l->part_row : 0;
+    int64_t at = 0;
+#define PLACE(name, bytes) l->w_##name = at, at += attn_up((bytes), 64)
+    PLACE(q, rows * l->Dhq * 4);
+    PLACE(s, rows * ATTN_BC * 4);
+    PLACE(o, rows * l->Dvp * 4);
+    PLACE(row, ATTN_ROWS_BYTES);
+    PLACE(kt, ATTN_BC * j->Dh * 4);
+    PLACE(v, ATTN_BC * l->Dvp * 4);
+#undef PLACE
+    l->w_bytes = attn_up(at, 4096) + 256;
+    l->total = l->worker + j->workers * l->w_bytes;
+}
+
+static const char *kv_job(const tl_op_call *c, attn_job *j) {
+    const struct attention_kv_attr *attr = ATTR(c, attention_kv);
+    const tl_desc *q = &c->in[0].d, *k = &c->in[1].d;
+    *j = (attn_job){.B = 1,
+                    .T = q->dim[0],
+                    .H = q->dim[1],
+                    .Dh = q->dim[2],
+                    .Q = k->dim[0],
+                    .C = k->dim[1],
+                    .Hk = k->dim[2],
+                    .Dv = c->in[2].d.dim[3],
+                    .softcap = attr->softcap,
+                    .window = attr->window};
+    if (j->T <= 0 || j->H <= 0 || j->Hk <= 0 || j->Dh <= 0 || j->Dv <= 0 || j->Q <= 0 || j->C <= 0) return "empty";
+    if (k->dtype != c->in[2].d.dtype) return "keys and values differ in dtype";
+    j->r = j->H / j->Hk;
+    j->R = j->T * j->r;
+    j->scale = attr->scale > 0.0f ? attr->scale : (float)(1.0 / sqrt((double)j->Dh));
+    j->q = attn_take(&c->in[0]);
+    j->k = attn_take(&c->in[1]);
+    j->v = attn_take(&c->in[2]);
+    j->o = attn_take(&c->out[0]);
+    j->slot = c->in[3].data;
+    j->pos = c->in[4].data;
+    for (int i = 5; i < 7; i++)
+        if (c->in[i].d.dtype != TL_NONE && c->in[i].d.dtype != TL_F32) return "auxiliary inputs must be f32";
+    if (c->in[5].d.dtype != TL_NONE) j->sinks = c->in[5].data;
+    if (c->in[6].d.dtype != TL_NONE) j->slopes = c->in[6].data;
+    j->plain = j->softcap <= 0.0f && c->in[6].d.dtype == TL_NONE;
+    j->splits = kv_splits(j);
+    return NULL;
+}
+
+static const char *kv_prepare(const tl_op_call *c, int threads, attn_isa isa, kernel_exec *x) {
+    attn_job j;
+    attn_kv_layout l;
+    const char *why = attn_dtypes(c, isa, 0, 3);
+    if (!why) why = kv_job(c, &j);
+    if (why) return why;
+    j.workers = threads;
+    attn_kv_lay(&j, isa, &l);
+    x->tiles[0] = j.Hk * l.blocks * j.splits;
+    x->tiles[1] = j.Hk * j.R;
+    x->phases = j.splits > 1 ? 2 : 1;
+    x->scratch = (size_t)l.total;
+    return NULL;
+}
+
+#define PREPARE(isa)                                                                                                   \
+    const char *attn_kv_prepare_##isa(const tl_op_call *c, int threads, bool dry, const tl_allocator *a,               \
+                                      kernel_exec *x) {                                                                \
+        (void)dry, (void)a;                                                                                            \
+        return kv_prepare(c, threads, attn_isa_##isa, x);                                                              \
+    }
+PREPARE(avx2)
+PREPARE(avx512)
+#undef PREPARE
+
+void attn_kv_run(const kernel_task *t, int phase, int64_t lo, int64_t hi, int worker) {
+    attn_job j;
+    (void)kv_job(t->call, &j);
+    j.scratch = t->scratch;
+    j.workers = t->workers;
+    ((attn_leaf_fn)t->exec->leaf)(&j, phase, lo, hi, worker);
+}

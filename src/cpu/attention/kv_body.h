@@ -1,0 +1,195 @@
+/* Attention over a cache. A tile is a block of rows of one kv head and one part of the keys. Consecutive rows of one
+ * slot go through the tiles of the forward pass, packing keys as they come; few rows, as in decoding, read the cache
+ * once, row by row, without packing. With several parts phase 1 merges them in their order. */
+#ifndef ATTN_KV_BODY_H
+#define ATTN_KV_BODY_H
+
+#include "cpu/attention/fwd_body.h"
+
+enum { KV_FEW = 4, KV_SPLIT = 256 }; /* fewer rows than this are not worth packing; fewest keys of a part */
+
+typedef struct kv_space {
+    const attn_kv_layout *l;
+    tile_space w;
+    tile_rows *t;
+    uint32_t *kt, *v;
+    int64_t hk, split;
+} kv_space;
+
+/* lane i: the sum of x[i] */
+INLINE vf sum_block(vf *x) {
+    transpose_block(x);
+    UNROLL for (int h = VW / 2; h > 0; h /= 2) {
+        UNROLL for (int i = 0; i < h; i++) x[i] = vf_add(x[i], x[i + h]);
+    }
+    return x[0];
+}
+
+/* Scores of row r with keys [k0, k0 + kn). */
+INLINE void kv_scores(const kv_space *s, const key_rows *keys, tl_dtype dtype, int64_t r, int64_t k0, int64_t kn) {
+    const float *q = (const float *)(const void *)(s->w.q + r * s->w.ldq);
+    for (int64_t c = 0; c < kn; c += VW) {
+        vf x[VW];
+        UNROLL for (int i = 0; i < VW; i++) x[i] = vf_zero();
+        for (int64_t i = 0; i < attn_min(VW, kn - c); i++) {
+            const char *row = key_row(keys, k0 + c + i);
+            vf sum = vf_zero();
+            for (int64_t d = 0; d < keys->n; d += VW)
+                sum = vf_fma(row_load(row, dtype, d, keys->n), vf_load(q + d), sum);
+            x[i] = sum;
+        }
+        vf_store(s->w.s + r * ATTN_BC + c, sum_block(x));
+    }
+}
+
+/* O of row r = alpha O + P V, four vectors of its width at a time. */
+INLINE void kv_values(const kv_space *s, const key_rows *values, tl_dtype dtype, int64_t r, int64_t k0, int64_t c0,
+                      int64_t c1) {
+    float *o = s->w.o + r * s->w.ldo;
+    const float *p = s->w.s + r * ATTN_BC;
+    const vf alpha = vf_set(s->t->alpha[r]);
+    for (int64_t d = 0; d < values->n; d += 4 * VW) {
+        vf acc[4];
+        const int64_t n = attn_min(4, (values->n - d + VW - 1) / VW);
+        for (int64_t i = 0; i < 4; i++) acc[i] = i < n ? vf_mul(alpha, vf_load(o + d + i * VW)) : vf_zero();
+        for (int64_t c = c0; c < c1; c++) {
+            const char *row = key_row(values, k0 + c);
+            const vf x = vf_set(p[c]);
+            UNROLL for (int i = 0; i < 4; i++) acc[i] = vf_fma(x, row_load(row, dtype, d + i * VW, values->n), acc[i]);
+        }
+        for (int64_t i = 0; i < n; i++) vf_store(o + d + i * VW, acc[i]);
+    }
+}
+
+INLINE void kv_few_as(const attn_job *j, const kv_space *s, const key_rows *keys, const key_rows *values,
+                      tl_dtype dtype, int64_t k0, int64_t kn) {
+    const int64_t c1 = attn_up(kn, VW);
+    for (int64_t r = 0; r < s->t->n; r++) {
+        tile_rows *t = s->t;
+        float *x = s->w.s + r * ATTN_BC;
+        const int64_t lo = attn_max(0, t->lo[r] - k0), hi = attn_min(kn, t->hi[r] - k0);
+        if (hi <= lo) continue;
+        kv_scores(s, keys, dtype, r, k0, kn);
+        if (!j->plain) row_options(j, x, NULL, 0, c1, k0, t->at[r], t->head[r], t->hi[r]);
+        row_mask(x, 0, c1, lo, hi, NULL, 0, kn);
+        row_softmax(x, 0, c1, j->plain ? j->scale * ATTN_LOG2E : 1.0f, &t->m[r], &t->l[r], &t->alpha[r]);
+        kv_values(s, values, dtype, r, k0, lo, hi);
+    }
+}
+
+static void kv_few(const attn_job *j, const kv_space *s, const key_rows *keys, const key_rows *values, int64_t k0,
+                   int64_t kn) {
+    if (keys->dtype == TL_F32)
+        kv_few_as(j, s, keys, values, TL_F32, k0, kn);
+    else if (keys->dtype == TL_BF16)
+        kv_few_as(j, s, keys, values, TL_BF16, k0, kn);
+    else
+        kv_few_as(j, s, keys, values, TL_F16, k0, kn);
+}
+
+/* Rows [m0, m0 + n) of the kv head, all of one slot. */
+static void kv_group(const attn_job *j, const kv_space *s, int64_t m0, int64_t n) {
+    tile_rows *t = s->t;
+    const int64_t slot = j->slot[m0 / j->r];
+    int64_t first = INT64_MAX, end = 0;
+    t->n = n;
+    for (int64_t r = 0; r < n; r++) {
+        const int64_t i = (m0 + r) / j->r, pos = j->pos[i];
+        t->query[r] = i;
+        t->head[r] = s->hk * j->r + (m0 + r) % j->r;
+        t->at[r] = pos;
+        t->hi[r] = slot >= 0 && slot < j->Q && pos >= 0 ? pos + 1 : 0;
+        t->lo[r] = attn_max(0, t->hi[r] - (j->window > 0 ? attn_min(j->window, j->C) : j->C));
+        first = attn_min(first, t->hi[r] ? t->lo[r] : INT64_MAX);
+        end = attn_max(end, t->hi[r]);
+        pack_row(s->w.q + r * s->w.ldq, s->w.ldq, at(&j->q, 0, i, t->head[r]), j->q.dtype, j->Dh);
+    }
+    tile_begin(t, &s->w);
+    if (!end) return;
+    if (j->splits > 1) {
+        const int64_t each = attn_max(KV_SPLIT, attn_up((end - first + j->splits - 1) / j->splits, VW));
+        first += s->split * each;
+        end = attn_min(end, first + each);
+    }
+    const key_rows keys = {at(&j->k, slot, 0, s->hk), j->k.st * j->k.size, j->C, j->k.dtype, j->Dh};
+    const key_rows values = {at(&j->v, slot, 0, s->hk), j->v.st * j->v.size, j->C, j->v.dtype, j->Dv};
+    for (int64_t k0 = first; k0 < end; k0 += ATTN_BC) {
+        const int64_t kn = attn_min(ATTN_BC, end - k0), up = attn_up(kn, NR);
+        if (n < KV_FEW) {
+            kv_few(j, s, &keys, &values, k0, kn);
+            continue;
+        }
+        for (int64_t p = 0; p < up; p += NR) pack_transposed(s->kt + p * s->w.units, &keys, k0 + p, end, s->w.units);
+        pack_keys(s->v, s->w.ldo, &values, k0, k0 + up, end);
+        tile_forward(j, t, &s->w, k0, kn, s->kt, s->v, NULL, end);
+    }
+}
+
+static float *kv_part(const attn_job *j, const attn_kv_layout *l, int64_t hk, int64_t m, int64_t split) {
+    return (float *)(void *)(j->scratch + l->part + ((hk * j->R + m) * j->splits + split) * l->part_row);
+}
+
+static void kv_tile(const attn_job *j, const attn_kv_layout *l, int64_t tile, char *mine) {
+    const int64_t block = tile / j->splits % l->blocks, m0 = block * ATTN_BR, m1 = attn_min(m0 + ATTN_BR, j->R);
+    kv_space s = {.l = l, .hk = tile / j->splits / l->blocks, .split = tile % j->splits};
+    s.w = (tile_space){(uint32_t *)(void *)(mine + l->w_q),
+                       (float *)(void *)(mine + l->w_s),
+                       (float *)(void *)(mine + l->w_o),
+                       l->Dhq,
+                       l->Dvp,
+                       j->Dh};
+    s.t = (tile_rows *)(void *)(mine + l->w_row);
+    s.kt = (uint32_t *)(void *)(mine + l->w_kt), s.v = (uint32_t *)(void *)(mine + l->w_v);
+    for (int64_t a = m0, b; a < m1; a = b) {
+        for (b = a; b < m1 && j->slot[b / j->r] == j->slot[a / j->r];) b = attn_min(m1, (b / j->r + 1) * j->r);
+        kv_group(j, &s, a, b - a);
+        for (int64_t r = 0; r < b - a; r++) {
+            const float *o = s.w.o + r * s.w.ldo;
+            if (l->part >= 0) {
+                float *part = kv_part(j, l, s.hk, a + r, s.split);
+                memcpy(part, o, (size_t)l->Dvp * sizeof(float));
+                part[l->Dvp] = s.t->m[r];
+                part[l->Dvp + 1] = s.t->l[r];
+                continue;
+            }
+            float lse;
+            const float by = row_finish(j, s.t->head[r], s.t->m[r], s.t->l[r], &lse);
+            tile_store_row(at_out(&j->o, 0, s.t->query[r], s.t->head[r]), j->o.dtype, o, j->Dv, by);
+        }
+    }
+}
+
+/* One row: the parts under their common maximum. */
+static void kv_merge(const attn_job *j, const attn_kv_layout *l, int64_t tile) {
+    const int64_t hk = tile / j->R, m = tile % j->R, head = hk * j->r + m % j->r;
+    float top = -INFINITY, sum = 0.0f, lse;
+    float *o = kv_part(j, l, hk, m, 0);
+    for (int64_t s = 0; s < j->splits; s++) {
+        const float x = kv_part(j, l, hk, m, s)[l->Dvp];
+        top = x > top ? x : top;
+    }
+    for (int64_t s = 0; s < j->splits; s++) {
+        const float *part = kv_part(j, l, hk, m, s);
+        const float by = part[l->Dvp + 1] == 0.0f ? 0.0f : exp2f(part[l->Dvp] - top);
+        sum += by * part[l->Dvp + 1];
+        for (int64_t d = 0; d < l->Dvp; d += VW) {
+            const vf x = vf_mul(vf_set(by), vf_load(part + d));
+            vf_store(o + d, s ? vf_add(vf_load(o + d), x) : x);
+        }
+    }
+    const float by = row_finish(j, head, top, sum, &lse);
+    tile_store_row(at_out(&j->o, 0, m / j->r, head), j->o.dtype, o, j->Dv, by);
+}
+
+static void kv_leaf(const attn_job *j, int phase, int64_t lo, int64_t hi, int worker) {
+    attn_kv_layout l;
+    attn_kv_lay(j, (attn_isa){VW, PANEL, UNIT}, &l);
+    for (int64_t tile = lo; tile < hi; tile++) {
+        if (phase == 0)
+            kv_tile(j, &l, tile, j->scratch + l.worker + worker * l.w_bytes);
+        else
+            kv_merge(j, &l, tile);
+    }
+}
+
+#endif
