@@ -181,12 +181,12 @@ void tl_grad_claim(tl_grad *c, int i, int k) {
         graph_fail_at(c->g, TL_INTERNAL, grad_op(c), "no such output to claim as a gradient");
         return;
     }
-    if (n->out[k]) {
+    tl_tensor *x = n->in[i], *into = NULL;
+    if (n->acc[k]) {
         graph_fail_at(c->g, TL_STATE, grad_op(c), "the gradient of this loss was asked for already");
         return;
     }
-    tl_tensor *x = n->in[i], *into = NULL;
-    if (x->kind == TENSOR_PARAM) into = grad_target(c, n->op, k, &n->d[k], x);
+    if (!n->out[k] && x->kind == TENSOR_PARAM) into = grad_target(c, n->op, k, &n->d[k], x);
     tl_tensor *t = graph_node_out(c->g, n, k);
     if (!t) return;
     n->acc[k] = into;
@@ -285,6 +285,13 @@ static void grad_walk(tl_grad *c, bool recompute) {
     c->node = NULL;
 }
 
+/* What the caller gets: a value that can be an output, so no bare input or constant. */
+static tl_tensor *grad_result(tl_grad *c, tl_tensor *x) {
+    if (x->kind == TENSOR_PARAM) return x->grad;
+    tl_tensor *t = grad_sum(c, x);
+    return t && t->kind != TENSOR_NODE ? grad_cast(c->g, t, t->d.dtype, NULL) : t;
+}
+
 static bool grad_check(tl_graph *g, tl_tensor *const *ys, tl_tensor *const *dys, int n, tl_tensor *const *wrt,
                        int n_wrt) {
     const char *why = NULL;
@@ -328,8 +335,7 @@ void autodiff_run(tl_graph *g, tl_tensor *const *ys, tl_tensor *const *dys, int 
                 c.sum[ys[i]->index] = dys ? dys[i] : &c.one;
         }
         grad_walk(&c, recompute);
-        for (int i = 0; dwrt && i < n_wrt && grad_ok(&c); i++)
-            dwrt[i] = wrt[i]->kind == TENSOR_PARAM ? wrt[i]->grad : grad_sum(&c, wrt[i]);
+        for (int i = 0; dwrt && i < n_wrt && grad_ok(&c); i++) dwrt[i] = grad_result(&c, wrt[i]);
         g->backward = false;
     }
     arena_fini(&tmp);

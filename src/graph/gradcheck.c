@@ -48,6 +48,7 @@ static tl_status gradcheck_memory(gradcheck *c, const tl_arg *in) {
         /* further outputs of a built-in operator are statistics for its own gradient */
         bool result = k == 0 || (c->op->flags & TL_OP_VIEW) || (c->op->id < 0 && !(c->op->save & TL_SAVE_OUT(k)));
         if (!result || shape[k].dtype != TL_F64) continue;
+        shape[k] = tl_desc_make(TL_F64, shape[k].ndim, shape[k].dim); /* a part of a split too */
         size_t n = (size_t)tl_desc_count(&shape[k]);
         c->y[k] = (tl_arg){arena_new(&c->mem, n, sizeof(double)), shape[k]};
         c->dy[k] = arena_new(&c->mem, n, sizeof(double));
@@ -99,7 +100,7 @@ static void gradcheck_build(gradcheck *c, tl_graph *g, int way, tl_tensor **in, 
         in[i] = (param ? tl_param : tl_input)(g, name, d->dtype, d->ndim, d->dim);
         if (!param && (c->check >> i & 1u)) wrt[n_wrt++] = in[i];
     }
-    tl_apply(g, c->op, c->attr, in, c->n_in, NULL, out, c->op->n_out);
+    tl_apply(g, c->op, c->attr, in, c->n_in, NULL, out, c->differ == 1 ? 1 : c->op->n_out);
     for (int k = 0; k < c->op->n_out; k++) {
         dy[k] = NULL;
         if (!(c->differ >> k & 1u)) continue;
