@@ -449,6 +449,53 @@ static void caches_are_causal_attention(void **state) {
         }
 }
 
+/* A key that is NaN spoils the rows that see it and no other. */
+static void nan_stays_where_it_is_seen(void **state) {
+    (void)state;
+    attention_case *x = open_case(square, (struct attention_attr){.causal = 1, .window = 2}, 0);
+    x->k[3 * 8] = NAN; /* token 3, key head 0 */
+    forward(x);
+    for (int t = 0; t < 14; t++)
+        for (int h = 0; h < 4; h++) {
+            bool spoiled = (t == 3 || t == 4) && h < 2;
+            for (int d = 0; d < 3; d++) assert_true(isnan(x->o[(t * 4 + h) * 3 + d]) == spoiled);
+            assert_true(isnan(x->lse[(t / 7 * 4 + h) * 7 + t % 7]) == spoiled);
+        }
+    free(x);
+}
+
+/* Queries and keys normed per head: rows of any length give the same attention, and scores stay within g_q g_k
+ * sqrt(Dh). */
+static void normed_queries_and_keys(void **state) {
+    (void)state;
+    const double gain = 1.5;
+    attention_case *x = open_case((int64_t[]){1, 6, 6, 2, 2, 8, 3}, (struct attention_attr){.causal = 1}, 0);
+    attention_case *y = open_case((int64_t[]){1, 6, 6, 2, 2, 8, 3}, (struct attention_attr){.causal = 1}, 0);
+    for (int i = 0; i < 96; i++) y->q[i] *= 1 + i / 8, y->k[i] *= 100 - i / 8;
+    attention_case *both[] = {x, y};
+    for (int c = 0; c < 2; c++)
+        for (int r = 0; r < 12; r++) {
+            double *rows[] = {both[c]->q + 8 * r, both[c]->k + 8 * r};
+            double g[8];
+            for (int d = 0; d < 8; d++) g[d] = gain;
+            for (int i = 0; i < 2; i++) {
+                struct rmsnorm_attr a = {0, 0};
+                tl_op_call n = {.attr = &a};
+                n.in[0] = n.out[0] = arg(rows[i], TL_F64, 2, 1, 8, 1, 1);
+                n.in[1] = arg(g, TL_F64, 1, 8, 1, 1, 1);
+                OP_DEF(rmsnorm)->ref_f64(&n);
+            }
+        }
+    forward(x);
+    forward(y);
+    assert_close(y->o, x->o, 36, 1e-14, "o");
+    for (int h = 0; h < 2; h++)
+        for (int t = 0; t < 6; t++) /* logsumexp of t + 1 scores, none larger than the bound */
+            assert_true(fabs(x->lse[h * 6 + t] - log(t + 1)) <= gain * gain * sqrt(8) * (1 + 1e-12));
+    free(x);
+    free(y);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(equals_torch),
@@ -461,6 +508,8 @@ int main(void) {
         cmocka_unit_test(the_future_is_not_seen),
         cmocka_unit_test(documents_are_apart),
         cmocka_unit_test(closed_forms),
+        cmocka_unit_test(nan_stays_where_it_is_seen),
+        cmocka_unit_test(normed_queries_and_keys),
         cmocka_unit_test(parts_join),
         cmocka_unit_test(caches_are_causal_attention),
     };
