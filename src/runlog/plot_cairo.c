@@ -1,0 +1,265 @@
+#include "runlog/plot_cairo.h"
+#include "base/file.h"
+
+#include <cairo-svg.h>
+#include <cairo.h>
+#include <math.h>
+
+/* Okabe and Ito's palette: distinct also for colour-blind readers. */
+static const double plot_color[][3] = {{0.00, 0.45, 0.70}, {0.84, 0.37, 0.00}, {0.00, 0.62, 0.45}, {0.80, 0.47, 0.65},
+                                       {0.90, 0.62, 0.00}, {0.34, 0.71, 0.91}, {0.35, 0.35, 0.35}, {0.60, 0.40, 0.12}};
+enum { PLOT_COLORS = sizeof plot_color / sizeof *plot_color };
+
+typedef struct plot_sheet {
+    cairo_t *cr;
+    const plot_spec *p;
+    plot_axis x, y;
+    double left, top, width, height; /* of the drawing area */
+} plot_sheet;
+
+static double plot_px(const plot_sheet *s, double v) {
+    return s->left + (plot_scale(&s->x, v) - s->x.min) / (s->x.max - s->x.min) * s->width;
+}
+
+static double plot_py(const plot_sheet *s, double v) {
+    return s->top + s->height - (plot_scale(&s->y, v) - s->y.min) / (s->y.max - s->y.min) * s->height;
+}
+
+static void plot_ink(cairo_t *cr, double grey) {
+    cairo_set_source_rgb(cr, grey, grey, grey);
+}
+
+/* Text around (x, y): h and v 0 left/top, 0.5 middle, 1 right/bottom. */
+static void plot_text(cairo_t *cr, double x, double y, double h, double v, const char *text) {
+    cairo_text_extents_t t;
+    cairo_font_extents_t f;
+    cairo_text_extents(cr, text, &t);
+    cairo_font_extents(cr, &f);
+    cairo_move_to(cr, x - h * t.x_advance, y + (1 - v) * f.ascent - v * f.descent * 0.3);
+    cairo_show_text(cr, text);
+}
+
+static void plot_font(cairo_t *cr, double size, bool bold) {
+    cairo_select_font_face(cr, "sans-serif", CAIRO_FONT_SLANT_NORMAL,
+                           bold ? CAIRO_FONT_WEIGHT_BOLD : CAIRO_FONT_WEIGHT_NORMAL);
+    cairo_set_font_size(cr, size);
+}
+
+static void plot_grid(plot_sheet *s) {
+    cairo_t *cr = s->cr;
+    plot_font(cr, 12, false);
+    cairo_set_line_width(cr, 1);
+    for (size_t i = 0; i < s->x.ticks; i++) {
+        double at = floor(s->left + (s->x.tick[i] - s->x.min) / (s->x.max - s->x.min) * s->width) + 0.5;
+        plot_ink(cr, 0.92);
+        cairo_move_to(cr, at, s->top);
+        cairo_line_to(cr, at, s->top + s->height);
+        cairo_stroke(cr);
+        plot_ink(cr, 0.3);
+        plot_text(cr, at, s->top + s->height + 6, 0.5, 0, s->x.label[i]);
+    }
+    for (size_t i = 0; i < s->y.ticks; i++) {
+        double at = s->top + s->height - (s->y.tick[i] - s->y.min) / (s->y.max - s->y.min) * s->height;
+        at = floor(at) + 0.5;
+        plot_ink(cr, 0.92);
+        cairo_move_to(cr, s->left, at);
+        cairo_line_to(cr, s->left + s->width, at);
+        cairo_stroke(cr);
+        plot_ink(cr, 0.3);
+        plot_text(cr, s->left - 8, at, 1, 0.5, s->y.label[i]);
+    }
+    plot_ink(cr, 0.45);
+    cairo_move_to(cr, floor(s->left) + 0.5, s->top);
+    cairo_line_to(cr, floor(s->left) + 0.5, floor(s->top + s->height) + 0.5);
+    cairo_line_to(cr, s->left + s->width, floor(s->top + s->height) + 0.5);
+    cairo_stroke(cr);
+}
+
+static void plot_labels(plot_sheet *s) {
+    cairo_t *cr = s->cr;
+    plot_ink(cr, 0.1);
+    if (s->p->title) {
+        plot_font(cr, 16, true);
+        plot_text(cr, s->left, 12, 0, 0, s->p->title);
+    }
+    plot_font(cr, 13, false);
+    if (s->p->xlabel) plot_text(cr, s->left + s->width / 2, s->top + s->height + 26, 0.5, 0, s->p->xlabel);
+    if (s->p->ylabel) {
+        cairo_save(cr);
+        cairo_translate(cr, 12, s->top + s->height / 2);
+        cairo_rotate(cr, -M_PI / 2);
+        plot_text(cr, 0, 0, 0.5, 0, s->p->ylabel);
+        cairo_restore(cr);
+    }
+}
+
+static void plot_source(cairo_t *cr, int color, bool faint) {
+    const double *c = plot_color[color % PLOT_COLORS];
+    cairo_set_source_rgba(cr, c[0], c[1], c[2], faint ? 0.25 : 1);
+}
+
+static void plot_dots(plot_sheet *s, const plot_series *c) {
+    for (size_t i = 0; i < c->n; i++) {
+        double x = plot_px(s, c->x[i]), y = plot_py(s, c->y[i]);
+        if (isnan(x) || isnan(y)) continue;
+        cairo_arc(s->cr, x, y, 3, 0, 2 * M_PI);
+        cairo_fill(s->cr);
+    }
+}
+
+/* Of many points in one pixel column only the first, lowest, highest and last are drawn: the same picture, and a file
+ * that does not grow with the run. */
+static void plot_curve(plot_sheet *s, const plot_series *c) {
+    cairo_t *cr = s->cr;
+    bool pen = false;
+    for (size_t i = 0; i < c->n;) {
+        double x = plot_px(s, c->x[i]), first = plot_py(s, c->y[i]), low = first, high = first, last = first;
+        size_t k = i + 1;
+        if (isnan(x) || isnan(first)) {
+            pen = false;
+            i = k;
+            continue;
+        }
+        for (; k < c->n && c->n > 1500; k++) {
+            double xk = plot_px(s, c->x[k]), yk = plot_py(s, c->y[k]);
+            if (isnan(xk) || isnan(yk) || floor(xk) != floor(x)) break;
+            low = fmin(low, yk);
+            high = fmax(high, yk);
+            last = yk;
+        }
+        if (pen)
+            cairo_line_to(cr, x, first);
+        else
+            cairo_move_to(cr, x, first);
+        if (k > i + 1) {
+            cairo_line_to(cr, x, low);
+            cairo_line_to(cr, x, high);
+            cairo_line_to(cr, x, last);
+        }
+        pen = true;
+        i = k;
+    }
+    cairo_stroke(cr);
+}
+
+static void plot_curves(plot_sheet *s) {
+    cairo_t *cr = s->cr;
+    cairo_save(cr);
+    cairo_rectangle(cr, s->left, s->top, s->width, s->height);
+    cairo_clip(cr);
+    cairo_set_line_join(cr, CAIRO_LINE_JOIN_ROUND);
+    if (s->p->has_floor) {
+        double y = plot_py(s, s->p->floor), dash[] = {7, 5};
+        cairo_set_dash(cr, dash, 2, 0);
+        cairo_set_line_width(cr, 1.5);
+        plot_ink(cr, 0.25);
+        cairo_move_to(cr, s->left, y);
+        cairo_line_to(cr, s->left + s->width, y);
+        cairo_stroke(cr);
+        cairo_set_dash(cr, NULL, 0, 0);
+    }
+    int next = 0;
+    for (size_t i = 0; i < s->p->n; i++) {
+        const plot_series *c = &s->p->series[i];
+        plot_source(cr, c->color < 0 ? next++ : c->color, c->faint);
+        cairo_set_line_width(cr, c->faint ? 1 : 2);
+        plot_curve(s, c);
+        if (c->marked) plot_dots(s, c);
+    }
+    cairo_restore(cr);
+}
+
+static void plot_legend_line(plot_sheet *s, double x, double y, const char *name) {
+    cairo_move_to(s->cr, x, y);
+    cairo_line_to(s->cr, x + 22, y);
+    cairo_stroke(s->cr);
+    cairo_set_dash(s->cr, NULL, 0, 0);
+    plot_ink(s->cr, 0.15);
+    plot_text(s->cr, x + 29, y, 0, 0.5, name);
+}
+
+/* At the top right, on white. */
+static void plot_legend(plot_sheet *s) {
+    cairo_t *cr = s->cr;
+    double wide = 0, lines = 0;
+    plot_font(cr, 12, false);
+    for (size_t i = 0; i <= s->p->n; i++) {
+        const char *name = i < s->p->n ? s->p->series[i].name : s->p->has_floor ? s->p->floor_name : NULL;
+        cairo_text_extents_t t;
+        if (!name) continue;
+        cairo_text_extents(cr, name, &t);
+        wide = fmax(wide, t.x_advance);
+        lines++;
+    }
+    if (!lines) return;
+    double x = s->left + s->width - wide - 50, y = s->top + 8;
+    cairo_set_source_rgba(cr, 1, 1, 1, 0.85);
+    cairo_rectangle(cr, x - 8, y - 2, wide + 46, lines * 18 + 6);
+    cairo_fill(cr);
+    int next = 0;
+    y += 10;
+    for (size_t i = 0; i < s->p->n; i++) {
+        const plot_series *c = &s->p->series[i];
+        int color = c->color < 0 ? next++ : c->color;
+        if (!c->name) continue;
+        plot_source(cr, color, c->faint);
+        cairo_set_line_width(cr, 2);
+        plot_legend_line(s, x, y, c->name);
+        y += 18;
+    }
+    if (s->p->has_floor && s->p->floor_name) {
+        double dash[] = {7, 5};
+        cairo_set_dash(cr, dash, 2, 0);
+        cairo_set_line_width(cr, 1.5);
+        plot_ink(cr, 0.25);
+        plot_legend_line(s, x, y, s->p->floor_name);
+    }
+}
+
+static cairo_status_t plot_sink(void *user, const unsigned char *p, unsigned n) {
+    str *s = user;
+    str_add(s, p, n);
+    return s->failed ? CAIRO_STATUS_NO_MEMORY : CAIRO_STATUS_SUCCESS;
+}
+
+static cairo_status_t plot_draw(plot_sheet *s, cairo_surface_t *surface) {
+    s->cr = cairo_create(surface);
+    cairo_set_source_rgb(s->cr, 1, 1, 1);
+    cairo_paint(s->cr);
+    plot_grid(s);
+    plot_labels(s);
+    plot_curves(s);
+    plot_legend(s);
+    cairo_status_t r = cairo_status(s->cr);
+    cairo_destroy(s->cr);
+    return r;
+}
+
+tl_status plot_cairo(const tl_allocator *a, const plot_spec *p, bool svg, const char *path, tl_error *e) {
+    plot_sheet s = {.p = p};
+    TRY(plot_fit(p, &s.x, &s.y, e));
+    int w = p->width > 0 ? p->width : 900, h = p->height > 0 ? p->height : 560;
+    s.left = p->ylabel ? 74 : 58;
+    s.top = p->title ? 42 : 16;
+    s.width = w - s.left - 22;
+    s.height = h - s.top - (p->xlabel ? 54 : 34);
+    if (w > 20000 || h > 20000 || s.width < 50 || s.height < 50)
+        return error_set(e, TL_ARG, "a plot of %d x %d pixels", w, h);
+    str out;
+    str_init(&out, a);
+    cairo_surface_t *surface = svg ? cairo_svg_surface_create_for_stream(plot_sink, &out, w, h)
+                                   : cairo_image_surface_create(CAIRO_FORMAT_RGB24, w, h);
+    cairo_status_t r = plot_draw(&s, surface);
+    if (!r && !svg) r = cairo_surface_write_to_png_stream(surface, plot_sink, &out);
+    cairo_surface_finish(surface);
+    if (!r) r = cairo_surface_status(surface);
+    cairo_surface_destroy(surface);
+    tl_status st = TL_OK;
+    if (out.failed || r == CAIRO_STATUS_NO_MEMORY)
+        st = error_set(e, TL_NOMEM, "no memory for a plot");
+    else if (r)
+        st = error_set(e, TL_INTERNAL, "cairo: %s", cairo_status_to_string(r));
+    if (!st) st = file_write(a, path, out.data, out.len, e);
+    str_fini(&out);
+    return st;
+}
