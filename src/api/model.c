@@ -16,11 +16,7 @@ tl_status tl_model_create(tl_engine *e, const char *config, tl_tokenizer *t, uin
     TRY(config_parse(config, &c, unknown, sizeof unknown, err));
     const graph_host *host = (const graph_host *)e;
     if (unknown[0]) log_line(&host->log, TL_LOG_WARN, "keys of the configuration not known: %s", unknown);
-    if (t) {
-        c.vocab = tokenizer_vocab(t);
-        c.bos = tokenizer_role_id(t, TOKENIZER_BOS);
-        c.eos = tokenizer_role_id(t, TOKENIZER_EOD);
-    }
+    if (t) model_fit_tokenizer(&c, t);
     return model_create(e, &c, t, seed, out, err);
 }
 

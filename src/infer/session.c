@@ -100,6 +100,10 @@ static int32_t eos_of(const struct tl_session *s) {
 
 tl_status session_text(struct tl_session *s, const char *text, size_t n, bool special, tl_error *err) {
     if (!s->model->tokenizer) return error_set(err, TL_STATE, "the model has no tokenizer; give it token ids");
+    if (!s->seen.n && s->model->config.begin_document) {
+        int32_t id = eos_of(s);
+        TRY(session_ids(s, &id, 1, err));
+    }
     size_t had = s->seen.n;
     unsigned flags = (had ? 0 : TOKENIZER_ADD) | (special ? TOKENIZER_PARSE : 0);
     TRY(tokenizer_encode(s->model->tokenizer, text, n, flags, &s->seen, err));
