@@ -15,14 +15,18 @@
 #include <string.h>
 
 #if defined(__AVX512F__)
-#define SIMD_W          16
-#define SIMD_NAME(name) name##__avx512
+#define SIMD_W            16
+#define SIMD_NAME(name)   SIMD_NAME_(name, __avx512)
+#define SIMD_NAME_(n, i)  SIMD_NAME__(n, i)
+#define SIMD_NAME__(n, i) n##i
 typedef __m512 vf;
 typedef __m512i vi;
 typedef __mmask16 vm;
 #elif defined(__AVX2__)
-#define SIMD_W          8
-#define SIMD_NAME(name) name##__avx2
+#define SIMD_W            8
+#define SIMD_NAME(name)   SIMD_NAME_(name, __avx2)
+#define SIMD_NAME_(n, i)  SIMD_NAME__(n, i)
+#define SIMD_NAME__(n, i) n##i
 typedef __m256 vf;
 typedef __m256i vi;
 typedef __m256i vm;

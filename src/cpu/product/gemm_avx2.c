@@ -1,0 +1,1 @@
+#include "cpu/product/gemm_body.h"

@@ -1,0 +1,103 @@
+/* linear, linear_dx, linear_dw over our own packed product (gemm.h): any mixture of f32, bf16 and f16 in, f32 sums.
+ * Phases: pack A; columns times blocks of rows. Repeats: chunks of A that keep its packed form within 16 MiB; for
+ * linear_dw also chunks of the sum, which then adds into the f32 result in a fixed order. */
+#include "cpu/product/linear.h"
+
+enum { PACK_FLOATS = 4 << 20, K_CHUNK = 2048, SLIVERS = 16 /* a tile of packing */ };
+
+typedef struct gemm_cut {
+    int64_t m_chunk, k_chunk, m_chunks, k_chunks; /* repeats */
+    int64_t cols, col_tiles, slivers, row_tiles;  /* of the product phase, per repeat */
+    int64_t pack_a, per_worker;                   /* floats */
+} gemm_cut;
+
+static gemm_cut linear_gemm_cut(const linear_view *v, bool sum_chunks) {
+    gemm_cut t = {0};
+    t.k_chunk = sum_chunks && v->k > K_CHUNK ? K_CHUNK : v->k;
+    t.k_chunks = (v->k + t.k_chunk - 1) / t.k_chunk;
+    int64_t fit = PACK_FLOATS / t.k_chunk / 128 * 128;
+    t.m_chunk = fit < 128 ? 128 : fit;
+    if (t.m_chunk > v->m) t.m_chunk = linear_up(v->m, GEMM_MR);
+    t.m_chunks = (v->m + t.m_chunk - 1) / t.m_chunk;
+    t.cols = linear_up((v->n + 7) / 8, 48);
+    if (t.cols > GEMM_NC) t.cols = GEMM_NC;
+    t.col_tiles = (v->n + t.cols - 1) / t.cols;
+    int64_t rows = linear_parts(t.m_chunk, 64, (8 + t.col_tiles - 1) / t.col_tiles);
+    t.slivers = (gemm_slivers(t.m_chunk) + rows - 1) / rows;
+    t.row_tiles = (gemm_slivers(t.m_chunk) + t.slivers - 1) / t.slivers;
+    t.pack_a = linear_up(gemm_pack_floats(t.m_chunk, t.k_chunk), 16);
+    t.per_worker = GEMM_KC * GEMM_NC + (t.k_chunk > GEMM_KC ? t.slivers * GEMM_MR * GEMM_NC : 0);
+    return t;
+}
+
+static const char *linear_gemm_prepare(const tl_op_call *c, int op, int threads, kernel_exec *x) {
+    linear_view v;
+    const char *why = linear_view_of(c, op, &v);
+    if (why) return why;
+    if (gemm_type(v.a) < 0 || gemm_type(v.b) < 0 || gemm_type(v.c) < 0) return "not f32, bf16 or f16";
+    gemm_cut t = linear_gemm_cut(&v, op == OP_linear_dw);
+    x->phases = 2;
+    x->tiles[0] = (gemm_slivers(t.m_chunk) + SLIVERS - 1) / SLIVERS;
+    x->tiles[1] = v.dw ? t.col_tiles * t.row_tiles : 0;
+    x->repeats = t.m_chunks * t.k_chunks;
+    x->scratch = sizeof(float) * (size_t)(t.pack_a + t.per_worker * threads);
+    return NULL;
+}
+
+/* The job of one repeat. */
+static gemm_job linear_gemm_job(const kernel_task *t, int op, const linear_view *v, const gemm_cut *cut, int worker) {
+    const tl_op_call *c = t->call;
+    const int64_t m0 = t->repeat / cut->k_chunks * cut->m_chunk, k0 = t->repeat % cut->k_chunks * cut->k_chunk;
+    gemm_job j = {.m = v->m - m0 < cut->m_chunk ? v->m - m0 : cut->m_chunk,
+                  .n = v->n,
+                  .k = v->k - k0 < cut->k_chunk ? v->k - k0 : cut->k_chunk,
+                  .add = v->add || k0 > 0};
+    const size_t a_size = tl_dtype_bytes(v->a), b_size = tl_dtype_bytes(v->b), c_size = tl_dtype_bytes(v->c);
+    j.a = (gemm_matrix){(char *)c->in[0].data + a_size * (size_t)(m0 * v->a_row + k0 * v->a_col), gemm_type(v->a),
+                        v->a_row, v->a_col};
+    j.b = (gemm_matrix){(char *)c->in[1].data + b_size * (size_t)(k0 * v->b_row), gemm_type(v->b), v->b_row, v->b_col};
+    if (c->out[0].data)
+        j.c = (gemm_matrix){(char *)c->out[0].data + c_size * (size_t)(m0 * v->c_row), gemm_type(v->c), v->c_row, 1};
+    if (op == OP_linear && v->bias) j.bias = c->in[2].data;
+    j.pack_a = t->scratch;
+    j.pack_b = j.pack_a + cut->pack_a + worker * cut->per_worker;
+    if (cut->k_chunk > GEMM_KC) j.temp = j.pack_b + GEMM_KC * GEMM_NC;
+    if (op == OP_linear_dw && v->db && c->out[1].data) {
+        j.row_sum = (float *)c->out[1].data + m0;
+        j.row_sum_add = v->db_add || k0 > 0;
+    }
+    return j;
+}
+
+static void linear_gemm_run(const kernel_task *t, int op, int phase, int64_t lo, int64_t hi, int worker) {
+    linear_view v;
+    linear_view_of(t->call, op, &v);
+    const gemm_cut cut = linear_gemm_cut(&v, op == OP_linear_dw);
+    const gemm_job j = linear_gemm_job(t, op, &v, &cut, worker);
+    gemm_leaf *leaf = (gemm_leaf *)t->exec->leaf;
+    const int64_t slivers = gemm_slivers(j.m);
+    if (phase == 0) {
+        hi = hi * SLIVERS < slivers ? hi * SLIVERS : slivers;
+        if (lo * SLIVERS < hi) leaf(GEMM_PACK, &j, lo * SLIVERS, hi, 0, 0);
+        return;
+    }
+    if (!j.c.p) return;
+    for (int64_t tile = lo; tile < hi; tile++) {
+        const int64_t c0 = tile / cut.row_tiles * cut.cols, s0 = tile % cut.row_tiles * cut.slivers;
+        const int64_t s1 = s0 + cut.slivers < slivers ? s0 + cut.slivers : slivers;
+        if (s0 < s1) leaf(GEMM_TILE, &j, s0, s1, c0, c0 + cut.cols < v.n ? c0 + cut.cols : v.n);
+    }
+}
+
+#define LINEAR_GEMM(op)                                                                                                \
+    const char *gemm_##op##_prepare(const tl_op_call *c, int threads, bool dry, const tl_allocator *alloc,             \
+                                    kernel_exec *x) {                                                                  \
+        (void)dry, (void)alloc;                                                                                        \
+        return linear_gemm_prepare(c, OP_##op, threads, x);                                                            \
+    }                                                                                                                  \
+    void gemm_##op##_run(const kernel_task *t, int phase, int64_t lo, int64_t hi, int worker) {                        \
+        linear_gemm_run(t, OP_##op, phase, lo, hi, worker);                                                            \
+    }
+LINEAR_GEMM(linear)
+LINEAR_GEMM(linear_dx)
+LINEAR_GEMM(linear_dw)

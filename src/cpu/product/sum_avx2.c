@@ -1,0 +1,2 @@
+#define PRODUCT_SUM(op) onednn_##op##__avx2
+#include "cpu/product/sum_body.h"

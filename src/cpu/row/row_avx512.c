@@ -1,0 +1,1 @@
+#include "cpu/row/row_body.h"
