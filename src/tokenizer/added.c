@@ -52,6 +52,9 @@ tl_status added_put(added *d, int32_t id, const char *text, size_t n, unsigned f
     d->token[d->n++] = (added_token){id, flags, (uint32_t)n};
     if (n > d->longest[which]) d->longest[which] = n;
     d->count[which]++;
+    if (flags & (ADDED_LSTRIP | ADDED_RSTRIP)) d->blanks = true;
+    for (size_t i = 0; i < n; i++)
+        if ((uint8_t)text[i] <= ' ') d->blanks = true;
     if (!(flags & ADDED_SPECIAL)) d->plain[which]++;
     return TL_OK;
 }

@@ -33,6 +33,7 @@ typedef struct added {
     size_t node_n, node_cap;
     int32_t root[2][256];                  /* [0]: looked for in the raw text, [1]: in the normalized one */
     size_t longest[2], count[2], plain[2]; /* plain: those that are not special */
+    bool blanks; /* some token holds or takes white space, so it may lie across any border of words */
 } added;
 
 added *added_new(const tl_allocator *a);

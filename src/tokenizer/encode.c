@@ -1,22 +1,41 @@
 #include "tokenizer/encode.h"
 #include "tokenizer/added.h"
+#include "tokenizer/models.h"
+#include "tokenizer/normalize.h"
+#include "tokenizer/piece_cache.h"
+#include "tokenizer/pretoken.h"
 #include <string.h>
 
 struct encoder {
     const tokenizer *t;
     encoder *next; /* in the pool */
+    bpe_scratch scratch;
+    piece_cache *cache;
+    text_buf a, b;
 };
+
+static void encoder_free(encoder *x) {
+    const tl_allocator *al = x->t->alloc;
+    bpe_scratch_fini(&x->scratch);
+    piece_cache_free(al, x->cache);
+    text_fini(&x->a);
+    text_fini(&x->b);
+    mem_free(al, x);
+}
 
 static tl_status encoder_new(const tokenizer *t, encoder **out, tl_error *e) {
     encoder *x = mem_new(t->alloc, 1, sizeof *x);
     if (!x) return error_set(e, TL_NOMEM, "no memory for an encoder");
     x->t = t;
+    x->scratch.alloc = t->alloc;
+    text_init(&x->a, t->alloc);
+    text_init(&x->b, t->alloc);
+    if (t->model == MODEL_BPE && !(x->cache = piece_cache_new(t->alloc))) {
+        encoder_free(x);
+        return error_set(e, TL_NOMEM, "no memory for an encoder");
+    }
     *out = x;
     return TL_OK;
-}
-
-static void encoder_free(encoder *x) {
-    mem_free(x->t->alloc, x);
 }
 
 tl_status encoder_take(const tokenizer *t, encoder **out, tl_error *e) {
@@ -47,20 +66,210 @@ void encoder_drop_pool(tokenizer *t) {
     }
 }
 
+/* Byte-level with one of our scanners, and nothing that rewrites the text. */
+static bool encoder_fast(const tokenizer *t) {
+    return t->model == MODEL_BPE && t->byte_level && (!t->normalizer || t->normalizer->byte_level) && t->pre &&
+           t->pre->fast && !t->bpe->prefix && !t->bpe->suffix;
+}
+
 bool encoder_streams(const tokenizer *t) {
-    return t->model == MODEL_BYTES || t->model == MODEL_CHARS;
+    return t->model == MODEL_BYTES || t->model == MODEL_CHARS || (encoder_fast(t) && t->pre->scanner != SPLIT_NONE) ||
+           (t->model == MODEL_BPE && t->byte_level && !t->normalizer && t->pre && t->pre->stream);
+}
+
+/* ---- pieces ---------------------------------------------------------------------------------- */
+
+static tl_status encode_model(encoder *x, const uint8_t *p, size_t len, size_t *n, tl_error *e) {
+    const tokenizer *t = x->t;
+    switch (t->model) {
+    case MODEL_BPE: return bpe_piece(t->bpe, &t->voc, &x->scratch, p, len, n, e);
+    case MODEL_UNIGRAM: return unigram_piece(t->unigram, &x->scratch, p, len, n, e);
+    case MODEL_WORDPIECE: return wordpiece_piece(t->wordpiece, &t->voc, &x->scratch, p, len, n, e);
+    default: break;
+    }
+    int32_t id = vocab_find(&t->voc, (const char *)p, len);
+    if (id < 0) id = t->unk;
+    if (!bpe_scratch_room(&x->scratch, 1)) return error_set(e, TL_NOMEM, "no memory for a piece");
+    x->scratch.id[0] = id;
+    *n = id >= 0;
+    return id >= 0 ? TL_OK : error_set(e, TL_CONFIG, "a word is not in the vocabulary and there is no unknown token");
+}
+
+/* Bytes of piece p[0..len) that token number i of ids stands for. Unknown tokens stretch to the next known one. */
+static size_t encode_extent(const encoder *x, const int32_t *id, size_t n, size_t i, const uint8_t *p, size_t len) {
+    const vocab *v = &x->t->voc;
+    const char *prefix = x->t->wordpiece ? x->t->wordpiece->prefix : NULL;
+    size_t k, skip = prefix && i ? strlen(prefix) : 0;
+    const char *text = vocab_text(v, id[i], &k);
+    if (i + 1 == n) return len;
+    if (v->entry[id[i]].flags & VOCAB_BYTE) return len ? 1 : 0;
+    if (skip && k >= skip && !memcmp(text, prefix, skip)) text += skip, k -= skip;
+    if (id[i] != x->t->unk && k <= len && !memcmp(text, p, k)) return k;
+    text = vocab_text(v, id[i + 1], &k);
+    uint32_t cp;
+    size_t at = len ? unicode_decode(p, p + len, &cp, NULL) : 0;
+    while (at < len && (k > len - at || memcmp(text, p + at, k))) at += unicode_decode(p + at, p + len, &cp, NULL);
+    return at;
+}
+
+/* Appends n ids of the scratch. from: where the piece's bytes came from (spans only). */
+static tl_status encode_append(encoder *x, const uint8_t *p, size_t len, const text_buf *a, size_t begin, size_t base,
+                               size_t n, token_list *out, tl_error *e) {
+    const int32_t *id = x->scratch.id;
+    if (!token_list_reserve(out, n)) return error_set(e, TL_NOMEM, "no memory for ids");
+    memcpy(out->id + out->n, id, n * sizeof *id);
+    for (size_t i = 0, at = 0; out->want_spans && i < n; i++) {
+        size_t k = encode_extent(x, id, n, i, p + at, len - at);
+        out->span[out->n + i] = a ? text_from(a, begin + at, begin + at + k) : (token_span){base + at, base + at + k};
+        at += k;
+    }
+    out->n += n;
+    return TL_OK;
+}
+
+static tl_status encode_piece(encoder *x, const uint8_t *p, size_t len, const text_buf *a, size_t begin, size_t base,
+                              token_list *out, tl_error *e) {
+    size_t n = 0;
+    bool cached = x->cache && len <= PIECE_CACHE_KEY;
+    piece_entry *c = NULL;
+    if (cached) {
+        piece_key key = piece_key_of(p, len, false);
+        c = piece_cache_at(x->cache, key);
+        if (piece_entry_is(c, key)) {
+            if (!bpe_scratch_room(&x->scratch, PIECE_CACHE_IDS)) return error_set(e, TL_NOMEM, "no memory for a piece");
+            memcpy(x->scratch.id, c->id, sizeof c->id);
+            return encode_append(x, p, len, a, begin, base, c->n, out, e);
+        }
+        TRY(encode_model(x, p, len, &n, e));
+        if (n <= PIECE_CACHE_IDS) piece_entry_set(c, key, x->scratch.id, n);
+    } else {
+        TRY(encode_model(x, p, len, &n, e));
+    }
+    return encode_append(x, p, len, a, begin, base, n, out, e);
+}
+
+/* The loop everything is fast for: scanner, cache, copy. */
+static tl_status encode_fast(encoder *x, const uint8_t *s, size_t n, size_t base, bool final, size_t *used,
+                             token_list *out, tl_error *e) {
+    const tokenizer *t = x->t;
+    split_fn split = split_of(t->pre->scanner);
+    const uint8_t *p = s, *end = s + n;
+    while (p < end) {
+        bool hit = false;
+        const uint8_t *q = split ? split(t->uni, p, end, &hit) : end;
+        if (hit && !final) break;
+        size_t len = (size_t)(q - p);
+        if (len <= PIECE_CACHE_KEY && !out->want_spans) {
+            if (out->cap - out->n < PIECE_CACHE_IDS + 1 && !token_list_reserve(out, PIECE_CACHE_IDS + 1))
+                return error_set(e, TL_NOMEM, "no memory for ids");
+            piece_key key = piece_key_of(p, len, end - p >= 16);
+            const piece_entry *c = piece_cache_at(x->cache, key);
+            if (piece_entry_is(c, key)) {
+                int32_t *to = out->id + out->n;
+                memcpy(to, c->id, 4 * sizeof *to);
+                if (c->n > 4) memcpy(to + 4, c->id + 4, (PIECE_CACHE_IDS - 4) * sizeof *to);
+                out->n += c->n;
+                p = q;
+                continue;
+            }
+        }
+        TRY(encode_piece(x, p, len, NULL, 0, base + (size_t)(p - s), out, e));
+        p = q;
+    }
+    *used = (size_t)(p - s);
+    return TL_OK;
+}
+
+/* Byte-level with a foreign pattern that isolates its matches; the text between matches is pieces too. */
+static tl_status encode_pattern(encoder *x, const uint8_t *s, size_t n, size_t base, bool final, size_t *used,
+                                token_list *out, tl_error *e) {
+    size_t at = 0;
+    while (at < n) {
+        bool found = false, open = false;
+        size_t begin = n, end = n, look = at;
+        do { /* empty matches cut nothing */
+            TRY(regex_next(x->t->pre->stream, (const char *)s, n, look, !final, &found, &begin, &end, &open, e));
+            for (look = end + 1; look < n && (s[look] & 0xc0) == 0x80;) look++;
+        } while (found && begin == end && look < n);
+        if (found && begin == end) found = false;
+        if (!final && (open || !found)) break;
+        if (!found) begin = end = n;
+        if (begin > at) TRY(encode_piece(x, s + at, begin - at, NULL, 0, base + at, out, e));
+        if (end > begin) TRY(encode_piece(x, s + begin, end - begin, NULL, 0, base + begin, out, e));
+        at = end;
+    }
+    *used = at;
+    return TL_OK;
+}
+
+/* ---- the general way ------------------------------------------------------------------------- */
+
+/* Normalized text x->a[begin..end) between added tokens, cut and encoded. */
+static tl_status encode_normal(encoder *x, const text_buf *a, size_t begin, size_t end, bool first, token_list *out,
+                               tl_error *e) {
+    text_buf part, spare;
+    text_init(&part, a->alloc);
+    text_init(&spare, a->alloc);
+    text_reset(&part, a->spans);
+    text_copy(&part, a, begin, end);
+    text_piece(&part, 0, part.n);
+    tl_status s = part.failed ? error_set(e, TL_NOMEM, "no memory for the text") : TL_OK;
+    if (s == TL_OK && x->t->pre) s = pretokenizer_run(x->t->pre, x->t->uni, first, &part, &spare, e);
+    for (size_t i = 0; i < part.pieces && s == TL_OK; i++) {
+        token_span c = part.piece[i];
+        s = encode_piece(x, (const uint8_t *)part.s + c.begin, c.end - c.begin, &part, c.begin, 0, out, e);
+    }
+    text_fini(&part);
+    text_fini(&spare);
+    return s;
+}
+
+static tl_status encode_general(encoder *x, const char *text, size_t n, size_t base, bool special, token_list *out,
+                                tl_error *e) {
+    const tokenizer *t = x->t;
+    text_buf *a = &x->a;
+    text_reset(a, out->want_spans);
+    text_put(a, text, n, (token_span){0, 0});
+    for (size_t i = 0; a->spans && !a->failed && i < n; i++) a->from[i] = (token_span){base + i, base + i + 1};
+    if (a->failed) return error_set(e, TL_NOMEM, "no memory for the text");
+    if (t->normalizer) TRY(normalizer_run(t->normalizer, t->uni, a, &x->b, e));
+    for (size_t at = 0; at < a->n;) {
+        added_match m;
+        bool found = added_next(t->added, t->uni, 1, special, a->s, at, a->n, &m);
+        size_t end = found ? m.begin : a->n;
+        if (end > at) TRY(encode_normal(x, a, at, end, base == 0 && at == 0, out, e));
+        if (!found) break;
+        token_span from = text_from(a, m.begin, m.end);
+        if (!token_list_add(out, m.token->id, from.begin, from.end)) return error_set(e, TL_NOMEM, "no memory for ids");
+        at = m.end;
+    }
+    return TL_OK;
 }
 
 /* Text between added tokens. */
-static tl_status encode_plain(encoder *x, const char *text, size_t n, size_t base, bool final, size_t *used,
-                              token_list *out, tl_error *e) {
+static tl_status encode_plain(encoder *x, const char *text, size_t n, size_t base, unsigned flags, bool final,
+                              size_t *used, token_list *out, tl_error *e) {
     const tokenizer *t = x->t;
     const uint8_t *s = (const uint8_t *)text;
     *used = n;
-    if (t->model == MODEL_CHARS && !final)
-        for (size_t k = 1; k < 4 && k <= n; k++)
-            if (unicode_unfinished(s + n - k, s + n)) *used = n - k;
-    return chars_encode(t, s, *used, base, out, e);
+    if (t->model == MODEL_BYTES || t->model == MODEL_CHARS) {
+        if (t->model == MODEL_CHARS && !final)
+            for (size_t k = 1; k < 4 && k <= n; k++)
+                if (unicode_unfinished(s + n - k, s + n)) *used = n - k;
+        return chars_encode(t, s, *used, base, out, e);
+    }
+    bool special = flags & TOKENIZER_PARSE, normal = false;
+    if (t->added && (special ? t->added->count[1] : t->added->plain[1])) normal = true; /* looked for after it */
+    bool bytes = t->model == MODEL_BPE && t->byte_level && !normal;
+    bool same = !t->normalizer || t->normalizer->byte_level || (t->normalizer->only_nfc && normalize_is_nfc(s, n));
+    if (bytes && t->pre && t->pre->fast && same && !t->bpe->prefix && !t->bpe->suffix)
+        return encode_fast(x, s, n, base, final, used, out, e);
+    if (bytes && t->pre && t->pre->stream && !t->normalizer) return encode_pattern(x, s, n, base, final, used, out, e);
+    if (!final) {
+        *used = 0;
+        return TL_OK;
+    }
+    return encode_general(x, text, n, base, special, out, e);
 }
 
 tl_status encoder_run(encoder *x, const char *text, size_t n, size_t base, unsigned flags, bool final, size_t *used,
@@ -74,13 +283,13 @@ tl_status encoder_run(encoder *x, const char *text, size_t n, size_t base, unsig
         added_match m;
         size_t from = *used, part;
         bool found = added_next(d, x->t->uni, 0, special, text, from, n, &m);
-        bool sure = found && (final || m.end + longest <= n); /* no longer token may begin at its place */
+        /* no longer token may begin at its place, no white space that belongs to it may follow */
+        bool sure = found && (final || m.end + longest <= n);
         size_t end = found ? m.begin : n;
-        if (!found && !final && longest > 1) { /* a token may begin in the last bytes */
+        if (!found && !final && longest > 1) /* a token may begin in the last bytes */
             end = n >= from + longest - 1 ? n - (longest - 1) : from;
-        }
         if (end > from) {
-            TRY(encode_plain(x, text + from, end - from, base + from, sure || (!found && final), &part, out, e));
+            TRY(encode_plain(x, text + from, end - from, base + from, flags, sure || (!found && final), &part, out, e));
             *used += part;
             if (part < end - from) return TL_OK;
         }

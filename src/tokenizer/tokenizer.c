@@ -1,6 +1,10 @@
 #include "tokenizer/added.h"
+#include "tokenizer/bpe.h"
 #include "tokenizer/encode.h"
 #include "tokenizer/internal.h"
+#include "tokenizer/models.h"
+#include "tokenizer/normalize.h"
+#include "tokenizer/pretoken.h"
 #include "tokenizer/unpack.h"
 #include <string.h>
 
@@ -59,6 +63,12 @@ void tokenizer_close(tokenizer *t) {
     vocab_fini(&t->voc);
     added_free(t->added);
     unpack_free(t->unpack);
+    normalizer_free(t->normalizer);
+    pretokenizer_free(t->pre);
+    bpe_free(t->bpe);
+    unigram_free(t->unigram);
+    if (t->wordpiece) mem_free(a, t->wordpiece->prefix);
+    mem_free(a, t->wordpiece);
     mem_free(a, t->uni);
     mem_free(a, t->chars);
     mem_free(a, t->prefix);

@@ -62,8 +62,9 @@ typedef enum tokenizer_role {
 
 int64_t tokenizer_vocab(const tokenizer *t);                        /* largest id + 1 */
 int32_t tokenizer_role_id(const tokenizer *t, tokenizer_role role); /* -1: none */
-/* The bytes id stands for in a text (without decoder effects such as a stripped first space); *n is their
- * number. An id outside the vocabulary, or a hole in it, gives NULL. Borrowed. */
+/* The vocabulary entry of id: raw bytes for byte-level vocabularies; SentencePiece's keep U+2581 for a blank and <0xNN>
+ * for a byte (decoding turns them into text). *n: bytes. An id outside the vocabulary, or a hole in it, gives NULL.
+ * Borrowed. */
 const char *tokenizer_text(const tokenizer *t, int32_t id, size_t *n);
 bool tokenizer_is_special(const tokenizer *t, int32_t id);
 /* The id of a special or added token by its exact content, else of a vocabulary entry; -1: none. */
@@ -115,7 +116,8 @@ tl_status tokenizer_decode(const tokenizer *t, const int32_t *id, size_t n, unsi
 typedef struct token_decoder {
     const tokenizer *t;
     unsigned flags;
-    bool started;    /* a first-token rule (stripped space) is done */
+    bool started;    /* a first token was there */
+    size_t strip;    /* blanks still to be taken from the beginning */
     uint8_t held[8]; /* an unfinished character */
     size_t held_n;
     int32_t *id; /* all ids so far, only for decoders that need context (WordPiece, BPEDecoder ...) */

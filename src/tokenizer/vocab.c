@@ -78,3 +78,28 @@ tl_status vocab_put(vocab *v, int64_t id, const char *text, size_t n, unsigned f
     }
     return TL_OK;
 }
+
+tl_status vocab_reindex(vocab *v, tl_error *e) {
+    if (!v->slots) return TL_OK;
+    uint32_t *slot = mem_new(v->alloc, v->slots, sizeof *slot);
+    if (!slot) return error_set(e, TL_NOMEM, "no memory for the vocabulary");
+    mem_free(v->alloc, v->slot);
+    v->slot = slot;
+    v->used = 0;
+    for (size_t i = 0; i < v->n; i++) {
+        const vocab_entry *x = &v->entry[i];
+        if (!(x->flags & VOCAB_PRESENT) || (x->flags & VOCAB_HIDDEN)) continue;
+        slot[vocab_probe(v, v->blob + x->off, x->len)] = (uint32_t)i + 1;
+        v->used++;
+    }
+    return TL_OK;
+}
+
+tl_status vocab_replace(vocab *v, int64_t id, const char *text, size_t n, unsigned flags, tl_error *e) {
+    if (id >= 0 && (size_t)id < v->n && (v->entry[id].flags & VOCAB_PRESENT)) {
+        bool found = !(v->entry[id].flags & VOCAB_HIDDEN);
+        v->entry[id].flags = VOCAB_HIDDEN;
+        if (found) TRY(vocab_reindex(v, e));
+    }
+    return vocab_put(v, id, text, n, flags | VOCAB_HIDDEN, e);
+}

@@ -33,6 +33,10 @@ void vocab_init(vocab *v, const tl_allocator *a);
 void vocab_fini(vocab *v);
 /* Sets id's bytes. LIMIT: id or bytes out of range; FORMAT: id is there already or the bytes are (unless hidden). */
 tl_status vocab_put(vocab *v, int64_t id, const char *text, size_t n, unsigned flags, tl_error *e);
+/* Gives id, there or not, other bytes and flags, and takes it out of the search by bytes. */
+tl_status vocab_replace(vocab *v, int64_t id, const char *text, size_t n, unsigned flags, tl_error *e);
+/* Builds the search anew, without the hidden entries: after flags were changed. */
+tl_status vocab_reindex(vocab *v, tl_error *e);
 int32_t vocab_find(const vocab *v, const char *text, size_t n); /* -1: none */
 static inline const char *vocab_text(const vocab *v, int32_t id, size_t *n) {
     if (id < 0 || (size_t)id >= v->n || !(v->entry[id].flags & VOCAB_PRESENT)) {

@@ -1,0 +1,239 @@
+/* The tokenizer keys of GGUF: "gpt2" (byte-level BPE), "llama" (SentencePiece BPE), "t5" (Unigram). */
+#include "format/gguf.h"
+#include "tokenizer/added.h"
+#include "tokenizer/alphabet.h"
+#include "tokenizer/load_pieces.h"
+#include "tokenizer/split.h"
+#include <string.h>
+
+/* tokenizer.ggml.pre: which pattern, whether digits stand alone before it, whether whole pieces are looked up. */
+static const struct {
+    const char *name;
+    split_kind split;
+    bool digits, whole;
+} load_pre[] = {
+    {"gpt-2", SPLIT_GPT2, false, false},
+    {"phi-2", SPLIT_GPT2, false, false},
+    {"olmo", SPLIT_GPT2, false, false},
+    {"mpt", SPLIT_GPT2, false, false},
+    {"jina-es", SPLIT_GPT2, false, false},
+    {"roberta-bpe", SPLIT_GPT2, false, false},
+    {"default", SPLIT_GPT2, false, false},
+    {"smollm", SPLIT_GPT2, true, false},
+    {"starcoder", SPLIT_GPT2, true, false},
+    {"refact", SPLIT_GPT2, true, false},
+    {"command-r", SPLIT_GPT2, true, false},
+    {"codeshell", SPLIT_GPT2, true, false},
+    {"llama-bpe", SPLIT_CL100K, false, true},
+    {"llama3", SPLIT_CL100K, false, true},
+    {"llama-v3", SPLIT_CL100K, false, true},
+    {"dbrx", SPLIT_CL100K, false, false},
+    {"smaug-bpe", SPLIT_CL100K, false, false},
+    {"gpt-4", SPLIT_CL100K, false, false},
+    {"qwen2", SPLIT_QWEN2, false, false},
+    {"stablelm2", SPLIT_QWEN2, false, false},
+    {"deepseek-r1-qwen", SPLIT_QWEN2, false, false},
+    {"gpt-4o", SPLIT_O200K, false, false},
+    {"llama4", SPLIT_O200K, false, false},
+};
+
+typedef struct load_gg {
+    const gguf *g;
+    const gguf_value *tokens, *types, *scores, *merges;
+    int64_t bos, eos, eot, unk, pad;
+    bool add_bos, add_eos, prefix;
+    gguf_str pre, chat;
+} load_gg;
+
+static tl_status load_gg_keys(load_gg *x, tl_error *e) {
+    const gguf *g = x->g;
+    TRY(gguf_get_array(g, "tokenizer.ggml.tokens", GGUF_STRING, &x->tokens, e));
+    if (!x->tokens || !x->tokens->count) return error_set(e, TL_NOTFOUND, "the file has no tokenizer.ggml.tokens");
+    TRY(gguf_get_array(g, "tokenizer.ggml.token_type", GGUF_I32, &x->types, e));
+    TRY(gguf_get_array(g, "tokenizer.ggml.scores", GGUF_F32, &x->scores, e));
+    TRY(gguf_get_array(g, "tokenizer.ggml.merges", GGUF_STRING, &x->merges, e));
+    if ((x->types && x->types->count != x->tokens->count) || (x->scores && x->scores->count != x->tokens->count))
+        return error_set(e, TL_FORMAT, "tokenizer.ggml: %zu tokens, but another number of types or scores",
+                         x->tokens->count);
+    static const char *const key[] = {"bos", "eos", "eot", "unknown", "padding"};
+    int64_t *id[] = {&x->bos, &x->eos, &x->eot, &x->unk, &x->pad};
+    for (int i = 0; i < 5; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "tokenizer.ggml.%s_token_id", key[i]);
+        int64_t v = -1;
+        TRY(gguf_get_int(g, name, 0, UINT32_MAX, &v, e));
+        *id[i] = v < (int64_t)x->tokens->count ? v : -1; /* files write 2^32-1 for none */
+    }
+    TRY(gguf_get_bool(g, "tokenizer.ggml.add_bos_token", &x->add_bos, e));
+    TRY(gguf_get_bool(g, "tokenizer.ggml.add_eos_token", &x->add_eos, e));
+    TRY(gguf_get_bool(g, "tokenizer.ggml.add_space_prefix", &x->prefix, e));
+    TRY(gguf_get_str(g, "tokenizer.ggml.pre", &x->pre, e));
+    return gguf_get_str(g, "tokenizer.chat_template", &x->chat, e);
+}
+
+static int load_gg_type(const load_gg *x, size_t i) {
+    return x->types ? gguf_i32_at(x->types, i) : PIECE_NORMAL;
+}
+
+/* ---- gpt2 ------------------------------------------------------------------------------------ */
+
+static tl_status load_gg_bpe_tokens(tokenizer *t, const load_gg *x, str *buf, tl_error *e) {
+    size_t at = 0;
+    gguf_str s;
+    for (int64_t i = 0; gguf_next_str(x->tokens, &at, &s); i++) {
+        int type = load_gg_type(x, (size_t)i);
+        str_clear(buf);
+        str_add(buf, s.s, s.n);
+        str_addc(buf, 0);
+        if (buf->failed) return error_set(e, TL_NOMEM, "no memory for the vocabulary");
+        bool plain = type == PIECE_NORMAL || type == PIECE_BYTE;
+        size_t k = plain ? alphabet_decode(s.s, s.n, buf->data) : SIZE_MAX;
+        const char *text = k == SIZE_MAX ? s.s : buf->data;
+        unsigned flags = k == SIZE_MAX ? VOCAB_LITERAL | VOCAB_HIDDEN : 0u;
+        if (k == SIZE_MAX) k = s.n;
+        if (!flags && vocab_find(&t->voc, text, k) >= 0) flags = VOCAB_HIDDEN;
+        TRY(vocab_put(&t->voc, i, text, k, flags, e));
+    }
+    return TL_OK;
+}
+
+static tl_status load_gg_merges(tokenizer *t, const load_gg *x, str *buf, tl_error *e) {
+    size_t at = 0, index = 0;
+    gguf_str s;
+    if (!x->merges) return error_set(e, TL_NOTFOUND, "the file has no tokenizer.ggml.merges");
+    for (; gguf_next_str(x->merges, &at, &s); index++) {
+        const char *blank = s.n > 1 ? memchr(s.s + 1, ' ', s.n - 1) : NULL;
+        if (!blank) return error_set(e, TL_FORMAT, "tokenizer.ggml.merges[%zu] is not two parts", index);
+        size_t ln = (size_t)(blank - s.s), rn = s.n - ln - 1;
+        str_clear(buf);
+        str_add(buf, s.s, s.n);
+        if (buf->failed) return error_set(e, TL_NOMEM, "no memory for merges");
+        size_t l = alphabet_decode(s.s, ln, buf->data), r = SIZE_MAX;
+        if (l != SIZE_MAX) r = alphabet_decode(blank + 1, rn, buf->data + l);
+        if (r == SIZE_MAX)
+            return error_set(e, TL_FORMAT, "tokenizer.ggml.merges[%zu] is not written in the byte alphabet", index);
+        TRY(load_merge(t, buf->data, l, buf->data + l, r, index, e));
+    }
+    return TL_OK;
+}
+
+static tl_status load_gg_bpe(tokenizer *t, const load_gg *x, str *buf, tl_error *e) {
+    t->model = MODEL_BPE;
+    t->byte_level = true;
+    t->bpe = bpe_new(t->alloc);
+    if (!t->bpe) return error_set(e, TL_NOMEM, "no memory for merges");
+    t->bpe->byte_level = true;
+    gguf_str pre = x->pre.n ? x->pre : (gguf_str){"default", 7};
+    size_t which = 0, known = sizeof load_pre / sizeof *load_pre;
+    while (which < known && (strlen(load_pre[which].name) != pre.n || memcmp(load_pre[which].name, pre.s, pre.n)))
+        which++;
+    if (which == known)
+        return error_set(e, TL_UNSUPPORTED, "tokenizer.ggml.pre \"%.*s\" is not known", (int)(pre.n < 60 ? pre.n : 60),
+                         pre.s);
+    t->bpe->ignore_merges = load_pre[which].whole;
+    TRY(load_gg_bpe_tokens(t, x, buf, e));
+    TRY(load_gg_merges(t, x, buf, e));
+    TRY(bpe_ready(t->bpe, &t->voc, e));
+    str post;
+    str_init(&post, t->alloc);
+    load_template_text(t, x->add_bos ? x->bos : -1, x->add_eos ? x->eos : -1, &post);
+    str_clear(buf);
+    if (load_pre[which].digits)
+        str_adds(buf, "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Digits\",\"individual_digits\":true},");
+    load_pre_text(buf, split_pattern(load_pre[which].split));
+    if (load_pre[which].digits) str_adds(buf, "]}");
+    tl_status s = buf->failed || post.failed
+                      ? error_set(e, TL_NOMEM, "no memory for a tokenizer")
+                      : load_parts_text(t, NULL, buf->data, post.data, "{\"type\":\"ByteLevel\"}", e);
+    str_fini(&post);
+    size_t at = 0;
+    gguf_str text;
+    for (size_t i = 0; s == TL_OK && gguf_next_str(x->tokens, &at, &text); i++) {
+        int type = load_gg_type(x, i);
+        if (type == PIECE_CONTROL || type == PIECE_UNKNOWN)
+            s = load_added_token(t, (int64_t)i, text.s, text.n, ADDED_SPECIAL, e);
+        else if (type == PIECE_USER)
+            s = load_added_token(t, (int64_t)i, text.s, text.n, 0, e);
+    }
+    return s;
+}
+
+/* ---- llama, t5 ------------------------------------------------------------------------------- */
+
+static tl_status load_gg_pieces(tokenizer *t, const load_gg *x, bool unigram, tl_error *e) {
+    if (!x->scores) return error_set(e, TL_NOTFOUND, "the file has no tokenizer.ggml.scores");
+    load_pieces p = {.n = x->tokens->count, .unigram = unigram, .dummy_prefix = x->prefix, .escape = true};
+    p.unk = x->unk, p.bos = x->bos, p.eos = x->eos;
+    p.add_bos = x->add_bos, p.add_eos = x->add_eos;
+    const gguf_value *map = NULL;
+    TRY(gguf_get_bool(x->g, "tokenizer.ggml.remove_extra_whitespaces", &p.squeeze, e));
+    const gguf_value *any = gguf_find(x->g, "tokenizer.ggml.precompiled_charsmap");
+    if (any)
+        TRY(gguf_get_array(x->g, "tokenizer.ggml.precompiled_charsmap", any->type == GGUF_I8 ? GGUF_I8 : GGUF_U8, &map,
+                           e));
+    if (map) p.charsmap = map->data, p.charsmap_n = map->size;
+    p.piece = mem_new(t->alloc, p.n, sizeof *p.piece);
+    if (!p.piece) return error_set(e, TL_NOMEM, "no memory for pieces");
+    size_t at = 0;
+    gguf_str s;
+    tl_status st = TL_OK;
+    for (size_t i = 0; gguf_next_str(x->tokens, &at, &s) && st == TL_OK; i++) {
+        p.piece[i] = (load_piece){s.s, s.n, (double)gguf_f32_at(x->scores, i), load_gg_type(x, i)};
+        if (!(p.piece[i].score > -1e30 && p.piece[i].score < 1e30))
+            st = error_set(e, TL_FORMAT, "tokenizer.ggml.scores[%zu] is no number", i);
+        p.byte_fallback |= p.piece[i].type == PIECE_BYTE;
+        if (p.unk < 0 && p.piece[i].type == PIECE_UNKNOWN) p.unk = (int64_t)i;
+    }
+    if (st == TL_OK) st = load_pieces_into(t, &p, e);
+    mem_free(t->alloc, p.piece);
+    return st;
+}
+
+static tl_status load_gg_into(tokenizer *t, load_gg *x, str *buf, tl_error *e) {
+    gguf_str model = {NULL, 0};
+    TRY(gguf_get_str(x->g, "tokenizer.ggml.model", &model, e));
+    if (!model.n) return error_set(e, TL_NOTFOUND, "the file has no tokenizer.ggml.model");
+    bool llama = model.n == 5 && !memcmp(model.s, "llama", 5), gpt2 = model.n == 4 && !memcmp(model.s, "gpt2", 4),
+         t5 = model.n == 2 && !memcmp(model.s, "t5", 2);
+    x->prefix = x->add_bos = llama; /* what a file means that does not say */
+    if (t5) x->prefix = x->add_eos = true;
+    TRY(load_gg_keys(x, e));
+    if (gpt2)
+        TRY(load_gg_bpe(t, x, buf, e));
+    else if (llama || t5)
+        TRY(load_gg_pieces(t, x, t5, e));
+    else
+        return error_set(e, TL_UNSUPPORTED, "tokenizer.ggml.model \"%.*s\"; gpt2, llama and t5 are known",
+                         (int)(model.n < 40 ? model.n : 40), model.s);
+    t->role[TOKENIZER_BOS] = (int32_t)x->bos;
+    t->role[TOKENIZER_EOS] = (int32_t)x->eos;
+    t->role[TOKENIZER_EOT] = (int32_t)x->eot;
+    t->role[TOKENIZER_PAD] = (int32_t)x->pad;
+    if (!x->chat.n) return TL_OK;
+    t->chat_template = mem_strndup(t->alloc, x->chat.s, x->chat.n);
+    return t->chat_template ? TL_OK : error_set(e, TL_NOMEM, "no memory for the chat template");
+}
+
+tl_status load_gguf_keys(const tl_allocator *a, const gguf *g, tokenizer **out, tl_error *e) {
+    tokenizer *t;
+    str buf;
+    load_gg x = {.g = g};
+    TRY(tokenizer_new(a, MODEL_BPE, &t, e));
+    str_init(&buf, a);
+    tl_status s = load_gg_into(t, &x, &buf, e);
+    str_fini(&buf);
+    if (s == TL_OK)
+        *out = t;
+    else
+        tokenizer_close(t);
+    return s;
+}
+
+tl_status load_gguf(const tl_allocator *a, const char *path, tokenizer **out, tl_error *e) {
+    gguf g;
+    TRY(gguf_open(a, path, &g, e));
+    tl_status s = load_gguf_keys(a, &g, out, e);
+    gguf_close(&g);
+    if (s != TL_OK) error_at_file(e, path);
+    return s;
+}

@@ -1,0 +1,106 @@
+/* vocab.json and merges.txt, as GPT-2 came. */
+#include "base/file.h"
+#include "tokenizer/added.h"
+#include "tokenizer/alphabet.h"
+#include "tokenizer/load.h"
+#include "tokenizer/split.h"
+#include <string.h>
+
+static tl_status load_gpt2_vocab(tokenizer *t, const json_t *v, str *buf, tl_error *e) {
+    if (!json_is_object(v)) return error_set(e, TL_FORMAT, "a vocabulary file must hold a JSON object");
+    json_t *o = (json_t *)(uintptr_t)v;
+    for (void *it = json_object_iter(o); it; it = json_object_iter_next(o, it)) {
+        const char *key = json_object_iter_key(it);
+        size_t n = json_object_iter_key_len(it);
+        const json_t *id = json_object_iter_value(it);
+        if (!json_is_integer(id)) return error_set(e, TL_FORMAT, "the id of \"%.60s\" is not an integer", key);
+        str_clear(buf);
+        str_add(buf, key, n + 1);
+        if (buf->failed) return error_set(e, TL_NOMEM, "no memory for the vocabulary");
+        size_t k = alphabet_decode(key, n, buf->data);
+        if (k == SIZE_MAX)
+            TRY(vocab_put(&t->voc, json_integer_value(id), key, n, VOCAB_LITERAL | VOCAB_HIDDEN, e));
+        else
+            TRY(vocab_put(&t->voc, json_integer_value(id), buf->data, k, 0, e));
+    }
+    return TL_OK;
+}
+
+static tl_status load_gpt2_merge(tokenizer *t, const char *line, size_t n, size_t index, str *buf, tl_error *e) {
+    const char *blank = memchr(line, ' ', n);
+    size_t ln = blank ? (size_t)(blank - line) : 0, rn = blank ? n - ln - 1 : 0;
+    if (!blank || memchr(blank + 1, ' ', rn)) return error_set(e, TL_FORMAT, "a merge must be two parts");
+    str_clear(buf);
+    str_add(buf, line, n);
+    if (buf->failed) return error_set(e, TL_NOMEM, "no memory for merges");
+    size_t l = alphabet_decode(line, ln, buf->data), r = SIZE_MAX;
+    if (l != SIZE_MAX) r = alphabet_decode(blank + 1, rn, buf->data + l);
+    if (r == SIZE_MAX) return error_set(e, TL_FORMAT, "a merge is not written in the byte alphabet");
+    return load_merge(t, buf->data, l, buf->data + l, r, index, e);
+}
+
+static tl_status load_gpt2_merges(tokenizer *t, const char *text, size_t n, str *buf, tl_error *e) {
+    size_t at = 0, index = 0;
+    for (int64_t line = 1; at < n; line++) {
+        const char *end = memchr(text + at, '\n', n - at);
+        size_t len = end ? (size_t)(end - text) - at : n - at, next = at + len + 1;
+        if (len && text[at + len - 1] == '\r') len--;
+        bool note = line == 1 && len >= 8 && !memcmp(text + at, "#version", 8);
+        if (len && !note) {
+            tl_status s = load_gpt2_merge(t, text + at, len, index++, buf, e);
+            if (s != TL_OK) {
+                error_at_line(e, line);
+                return s;
+            }
+        }
+        at = next;
+    }
+    return TL_OK;
+}
+
+static tl_status load_gpt2_into(tokenizer *t, const char *vocab_path, const char *merges_path, str *buf, tl_error *e) {
+    json_t *v;
+    TRY(json_read_file(t->alloc, vocab_path, LOAD_MAX_BYTES, &v, e));
+    tl_status s = load_gpt2_vocab(t, v, buf, e);
+    json_decref(v);
+    if (s != TL_OK) {
+        error_at_file(e, vocab_path);
+        return s;
+    }
+    char *text;
+    size_t n;
+    TRY(file_read(t->alloc, merges_path, LOAD_MAX_BYTES, &text, &n, e));
+    s = load_gpt2_merges(t, text, n, buf, e);
+    mem_free(t->alloc, text);
+    if (s != TL_OK) {
+        error_at_file(e, merges_path);
+        return s;
+    }
+    TRY(bpe_ready(t->bpe, &t->voc, e));
+    str_clear(buf);
+    load_pre_text(buf, split_pattern(SPLIT_GPT2));
+    if (buf->failed) return error_set(e, TL_NOMEM, "no memory for a tokenizer");
+    TRY(load_parts_text(t, NULL, buf->data, NULL, "{\"type\":\"ByteLevel\"}", e));
+    static const char eot[] = "<|endoftext|>";
+    int32_t id = vocab_find(&t->voc, eot, sizeof eot - 1);
+    return id < 0 ? TL_OK : load_added_token(t, id, eot, sizeof eot - 1, ADDED_SPECIAL, e);
+}
+
+tl_status load_gpt2(const tl_allocator *a, const char *vocab_path, const char *merges_path, tokenizer **out,
+                    tl_error *e) {
+    tokenizer *t;
+    str buf;
+    TRY(tokenizer_new(a, MODEL_BPE, &t, e));
+    str_init(&buf, a);
+    t->byte_level = true;
+    t->bpe = bpe_new(a);
+    if (t->bpe) t->bpe->byte_level = true;
+    tl_status s =
+        t->bpe ? load_gpt2_into(t, vocab_path, merges_path, &buf, e) : error_set(e, TL_NOMEM, "no memory for merges");
+    str_fini(&buf);
+    if (s == TL_OK)
+        *out = t;
+    else
+        tokenizer_close(t);
+    return s;
+}
