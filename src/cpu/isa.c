@@ -1,6 +1,6 @@
 /* What processor and operating system both allow. A processor may know AVX-512 while the system does not save its
  * registers: CPUID tells the first, XGETBV the second. */
-#include "cpu/kernel.h"
+#include "cpu/cpu.h"
 
 #include <string.h>
 

@@ -1,0 +1,160 @@
+#include "engine/typical.h"
+
+#include <string.h>
+
+/* Arguments as words: dtype, then a letter for each dimension. Dtypes: x the data's, s that of sums, i i32, d f64, h
+ * bf16; '-' is an absent argument. What is added into follows '>'. */
+typedef struct typical_row {
+    int op;
+    const char *args;
+} typical_row;
+
+static const typical_row typical_rows[] = {
+    {OP_embedding, "iBT xVD"},
+    {OP_embedding_bwd, "iBT xBTD > sVD"},
+    {OP_linear, "xBTD xFD sF"},
+    {OP_linear_dx, "xBTF xFD"},
+    {OP_linear_dw, "xBTF xBTD > sFD sF"},
+    {OP_layernorm, "xBTD sD sD"},
+    {OP_layernorm_bwd, "xBTD xBTD sD sR sR > - sD sD"},
+    {OP_rmsnorm, "xBTD sD"},
+    {OP_rmsnorm_bwd, "xBTD xBTD sD sR > - sD"},
+    {OP_scalenorm, "xBTD s1"},
+    {OP_scalenorm_bwd, "xBTD xBTD s1 sR > - s1"},
+    {OP_rope_table, "iBT dM"},
+    {OP_rope, "xBTHW sBTW"},
+    {OP_attention, "xBTHW xBTKW xBTKW"},
+    {OP_attention_bwd, "xBTHW xBTHW xBTKW xBTKW xBTHW sBHT"},
+    {OP_attention_kv, "x8HW x8CKW x8CKW i8 i8"},
+    {OP_kv_write, "x8KW i8 i8 > x8CKW"},
+    {OP_act, "xBTF"},
+    {OP_act_bwd, "xBTF xBTF"},
+    {OP_glu, "xBTF xBTF"},
+    {OP_glu_bwd, "xBTF xBTF xBTF"},
+    {OP_add, "xBTD xBTD"},
+    {OP_mul, "xBTD xBTD"},
+    {OP_scale, "xBTD"},
+    {OP_dropout, "xBTD"},
+    {OP_softmax, "xBTT"},
+    {OP_softmax_bwd, "xBTT xBTT"},
+    {OP_softcap, "xBTD"},
+    {OP_softcap_bwd, "xBTD xBTD"},
+    {OP_loss_head, "xBTD xVD iBT s1"},
+    {OP_loss_head_bwd, "s1 xBTD xVD iBT s1 sR > - sVD"},
+    {OP_reduce, "xBTD"},
+    {OP_broadcast, "s1"},
+    {OP_global_norm, "sN"},
+    {OP_adamw, "sP s1 > sN sN sN sN hN"},
+    {OP_cast, "xBTD"},
+    {OP_split, "xBTF"},
+    {OP_concat, "xBTD xBTD xBTD"},
+    {OP_reshape, "xBTD"},
+};
+
+enum { B = 2, T = 256, D = 512, F = 2048, V = 8192, H = 8, K = 4, W = 64, C = 512, N = 1 << 20 };
+
+static int64_t typical_dim(char c) {
+    switch (c) {
+    case 'B': return B;
+    case 'T': return T;
+    case 'D': return D;
+    case 'F': return F;
+    case 'V': return V;
+    case 'H': return H;
+    case 'K': return K;
+    case 'W': return W;
+    case 'M': return W / 2;
+    case 'C': return C;
+    case 'R': return B * T;
+    case 'N': return N;
+    case 'P': return HYPER_COUNT;
+    default: return c - '0';
+    }
+}
+
+static tl_desc typical_desc(const char **at, tl_dtype x) {
+    const char *s = *at;
+    int64_t dim[TL_DIMS];
+    int n = 0;
+    tl_dtype t = TL_NONE;
+    switch (*s++) {
+    case 'x': t = x; break;
+    case 's': t = TL_F32; break;
+    case 'i': t = TL_I32; break;
+    case 'd': t = TL_F64; break;
+    case 'h': t = TL_BF16; break;
+    default: break;
+    }
+    while (*s && *s != ' ') dim[n++] = typical_dim(*s++);
+    while (*s == ' ') s++;
+    *at = s;
+    return t == TL_NONE ? (tl_desc){.dtype = TL_NONE} : tl_desc_make(t, n, dim);
+}
+
+static void typical_attr(int op, tl_dtype dtype, void *to) {
+    union {
+        struct embedding_bwd_attr embedding;
+        struct attention_attr attention;
+        struct rmsnorm_attr norm;
+        struct act_attr act;
+        struct scale_attr scale;
+        struct softcap_attr cap;
+        struct dropout_attr dropout;
+        struct broadcast_attr broadcast;
+        struct adamw_attr adamw;
+        struct cast_attr cast;
+        struct split_attr split;
+        struct concat_attr concat;
+        struct reshape_attr reshape;
+        unsigned char bytes[TL_ATTR_MAX];
+    } a;
+    memset(&a, 0, sizeof a);
+    switch (op) {
+    case OP_embedding_bwd: a.embedding = (struct embedding_bwd_attr){.scale = 1, .vocab = V}; break;
+    case OP_attention:
+    case OP_attention_bwd: a.attention.causal = 1; break;
+    case OP_layernorm:
+    case OP_layernorm_bwd:
+    case OP_rmsnorm:
+    case OP_rmsnorm_bwd:
+    case OP_scalenorm:
+    case OP_scalenorm_bwd: a.norm.eps = 1e-5f; break;
+    case OP_act:
+    case OP_act_bwd:
+    case OP_glu:
+    case OP_glu_bwd: a.act.kind = ACT_SILU; break;
+    case OP_scale: a.scale.by = 0.5f; break;
+    case OP_softcap:
+    case OP_softcap_bwd: a.cap.cap = 30; break;
+    case OP_dropout: a.dropout.p = 0.1f; break;
+    case OP_broadcast: a.broadcast = (struct broadcast_attr){.ndim = 3, .dtype = dtype, .dim = {B, T, D}}; break;
+    case OP_adamw: a.adamw.decay = 1; break;
+    case OP_cast: a.cast.dtype = dtype == TL_F32 ? TL_BF16 : TL_F32; break;
+    case OP_split: a.split = (struct split_attr){.n = 2, .width = {F / 2, F / 2}}; break;
+    case OP_concat: a.concat.n = 3; break;
+    case OP_reshape: a.reshape = (struct reshape_attr){.ndim = 2, .dim = {B * T, D}}; break;
+    default: break;
+    }
+    memcpy(to, &a, sizeof a.bytes);
+}
+
+tl_status typical_make(int op, tl_dtype dtype, typical_call *t, tl_error *err) {
+    memset(t, 0, sizeof *t);
+    const char *at = NULL;
+    for (size_t i = 0; i < sizeof typical_rows / sizeof *typical_rows; i++)
+        if (typical_rows[i].op == op) at = typical_rows[i].args;
+    if (!at) return error_set(err, TL_NOTFOUND, "no typical call of %s", op_table[op].name);
+    typical_attr(op, dtype, t->attr);
+    tl_op_infer s = {.attr = t->attr, .err = err};
+    for (int i = 0; *at && *at != '>'; i++) t->call.in[i].d = typical_desc(&at, dtype);
+    if (*at == '>') at += 2;
+    for (int k = 0; *at; k++) {
+        s.out[k] = typical_desc(&at, dtype);
+        if (s.out[k].dtype != TL_NONE) t->call.acc |= 1u << k;
+    }
+    for (int i = 0; i < op_table[op].n_in; i++) s.in[i] = t->call.in[i].d.dtype == TL_NONE ? NULL : &t->call.in[i].d;
+    TRY(op_table[op].shape(&s));
+    for (int k = 0; k < op_table[op].n_out; k++) t->call.out[k].d = s.out[k];
+    t->call.attr = t->attr;
+    return TL_OK;
+}
