@@ -389,7 +389,7 @@ static void header_text(str *h, const order *o, size_t n, const char *const *met
         at += o[i].bytes;
     }
     str_addc(h, '}');
-    while (h->len % 8) str_addc(h, ' ');
+    while (h->len % 8 && !h->failed) str_addc(h, ' ');
 }
 
 static tl_status write_body(file_writer *w, hash_state *hs, const str *h, const order *o, size_t n, void *buf,
