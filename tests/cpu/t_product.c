@@ -62,6 +62,46 @@ static void test_chunks(void **state) {
     check_all(&l);
 }
 
+static void head_prepare(example_call *x) { /* rows that do not count, and a lse that fits */
+    int32_t *targets = x->call.in[x->op->id == OP_loss_head ? 2 : 3].data;
+    for (int64_t r = 2; r < x->call.in[x->op->id == OP_loss_head ? 2 : 3].d.dim[0]; r += 7) targets[r] = -1;
+}
+
+static void add_head(op_examples *l, tl_dtype t, int64_t rows, int64_t D, int64_t V, struct loss_head_attr a,
+                     uint32_t acc, uint32_t unwanted) {
+    op_example *e = example_add(l, "loss_head", &a, sizeof a, "");
+    example_in(e, 0, example_view(D2(t, rows, D), acc ? 5 : 0), FILL_NORMAL);
+    example_in(e, 1, example_view(D2(t, V, D), acc ? 2 : 0), FILL_NORMAL);
+    example_in(e, 2, D1(TL_I32, rows), FILL_IDS), example_range(e, 2, 0, V);
+    example_in(e, 3, D1(TL_F32, 1), FILL_CONST), e->value[3] = 100;
+    example_in(e, 4, D1(TL_F32, V), FILL_NORMAL);
+    e->acc = acc, e->unwanted = unwanted, e->prepare = head_prepare;
+    snprintf(e->label, sizeof e->label, "%s %dx%dx%d acc%d", tl_dtype_name(t), (int)rows, (int)D, (int)V, (int)acc);
+    struct loss_head_bwd_attr b = {a};
+    e = example_add(l, "loss_head_bwd", &b, sizeof b, l->e[l->n - 1].label);
+    example_in(e, 0, D1(TL_F32, 1), FILL_NORMAL);
+    for (int i = 0; i < 4; i++)
+        e[0].in[i + 1] = e[-1].in[i], e[0].fill[i + 1] = e[-1].fill[i], e[0].value[i + 1] = e[-1].value[i];
+    example_range(e, 3, 0, V);
+    example_in(e, 5, D1(TL_F32, rows), FILL_CONST), e->value[5] = 9;
+    example_in(e, 6, D1(TL_F32, V), FILL_NORMAL);
+    e->acc = acc >> 3, e->prepare = head_prepare;
+}
+
+static void test_head(void **state) {
+    (void)state;
+    op_examples l = {NULL, 0, 0};
+    const struct loss_head_attr plain = {0, 0, 0, 0}, all = {0.1f, 1e-3f, 5.0f, 0};
+    add_head(&l, TL_F32, 1, 8, 3, plain, 0, 0);
+    add_head(&l, TL_F32, 30, 20, 65, plain, 0, 0);
+    add_head(&l, TL_F32, 33, 24, 100, all, 48, 0);
+    add_head(&l, TL_BF16, 40, 33, 500, all, 48, 0);
+    add_head(&l, TL_BF16, 17, 16, 7000, plain, 0, 8);
+    add_head(&l, TL_F32, 1100, 6, 60, plain, 0, 0);
+    add_head(&l, TL_F32, 40, 20, 900, all, 0, 8 | 16 | 32);
+    check_all(&l);
+}
+
 /* A failing allocator: prepare says so and leaves nothing behind. */
 static tl_status prepare_once(const tl_allocator *a, void *user) {
     const tl_op_call *c = user;
@@ -90,6 +130,6 @@ static void test_no_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_sizes), cmocka_unit_test(test_chunks),
-                                       cmocka_unit_test(test_no_memory)};
+                                       cmocka_unit_test(test_head), cmocka_unit_test(test_no_memory)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

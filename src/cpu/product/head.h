@@ -1,0 +1,27 @@
+/* The leaf of loss_head and loss_head_bwd: plain types, included by leaf files. */
+#ifndef CPU_PRODUCT_HEAD_H
+#define CPU_PRODUCT_HEAD_H
+
+#include "cpu/product/gemm.h"
+
+/* One row's part of a vocabulary tile. */
+typedef struct head_row {
+    float *z; /* logits of words [0,n) of the tile; overwritten by their gradients in grad() */
+    int64_t n;
+    int64_t target;                   /* its place among them, or one outside [0,n) */
+    float cap;                        /* 0: none */
+    float max, sum, all;              /* stats() gives: greatest logit, sum of exp(z - max), sum of z */
+    float hit, each, zloss2, by, lse; /* grad() wants: as in op/loss_head.c */
+} head_row;
+
+typedef struct head_table {
+    gemm_leaf *gemm;
+    void (*stats)(head_row *r); /* caps z in place */
+    void (*grad)(const head_row *r);
+    void (*sum)(const float *part, int64_t parts, int64_t stride, int64_t n, void *out, int type, bool add);
+} head_table;
+
+typedef const head_table *head_leaf(void);
+head_leaf loss_head__avx2, loss_head__avx512, loss_head_bwd__avx2, loss_head_bwd__avx512;
+
+#endif

@@ -1,0 +1,1 @@
+#include "cpu/product/head_body.h"
