@@ -1,0 +1,1 @@
+#include "cpu/product/matvec_body.h"
