@@ -191,7 +191,7 @@ static void plot_legend(plot_sheet *s) {
         wide = fmax(wide, t.x_advance);
         lines++;
     }
-    if (!lines) return;
+    if (lines < 1) return;
     double x = s->left + s->width - wide - 50, y = s->top + 8;
     cairo_set_source_rgba(cr, 1, 1, 1, 0.85);
     cairo_rectangle(cr, x - 8, y - 2, wide + 46, lines * 18 + 6);
