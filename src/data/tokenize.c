@@ -80,3 +80,20 @@ tl_status tokenize_text(const tl_allocator *a, const char *text, size_t n, const
     token_list_fini(&ids);
     return s;
 }
+
+tl_status tokenize_stories(const tl_allocator *a, story_lang lang, uint64_t seed, uint64_t first, uint64_t count,
+                           const tokenizer *t, const token_sink *sink, double *nats, tl_error *e) {
+    str text;
+    double sum = 0, one;
+    str_init(&text, a);
+    tl_status s = TL_OK;
+    for (uint64_t i = first; i < first + count && !s; i++) {
+        str_clear(&text);
+        if (story_generate(lang, seed, i, &text, &one)) s = error_set(e, TL_NOMEM, "no memory for a story");
+        if (!s) s = tokenize_text(a, text.data, text.len, t, sink, e);
+        sum += one;
+    }
+    str_fini(&text);
+    if (nats) *nats = sum;
+    return s;
+}

@@ -3,6 +3,7 @@
 #define DATA_TOKENIZE_H
 
 #include "data/corpus.h"
+#include "data/story.h"
 #include "data/tokens.h"
 #include "tokenizer/tokenizer.h"
 
@@ -32,5 +33,9 @@ tl_status tokenize_corpus(const tl_allocator *a, corpus *c, const tokenizer *t, 
 /* One text as one document. */
 tl_status tokenize_text(const tl_allocator *a, const char *text, size_t n, const tokenizer *t, const token_sink *sink,
                         tl_error *e);
+/* Stories number first..first+count of a seed, each a document. *nats (may be NULL) gets the sum of their exact -log p:
+ * divided by the ids written it is the floor of the loss, whatever the tokenizer. */
+tl_status tokenize_stories(const tl_allocator *a, story_lang lang, uint64_t seed, uint64_t first, uint64_t count,
+                           const tokenizer *t, const token_sink *sink, double *nats, tl_error *e);
 
 #endif

@@ -181,11 +181,19 @@ static void stories_pack(void **state) {
         token_store_init(&t, &mem_default, 257, 256);
         str_init(&s, &mem_default);
         token_sink sink = token_sink_store(&t);
-        for (uint64_t i = 0; i < 2000; i++) {
+        double nats, one, sum = 0;
+        assert_ok(tokenize_stories(&mem_default, (story_lang)lang, 1, 50, 2000, bytes, &sink, &nats, &e), &e);
+        size_t n = 0;
+        for (uint64_t i = 50; i < 2050; i++) {
             str_clear(&s);
-            assert_int_equal(story_generate((story_lang)lang, 1, i, &s, NULL), TL_OK);
-            assert_ok(tokenize_text(&mem_default, s.data, s.len, bytes, &sink, &e), &e);
+            assert_int_equal(story_generate((story_lang)lang, 1, i, &s, &one), TL_OK);
+            for (size_t k = 0; k < s.len; k++)
+                assert_int_equal(tokens_at(&t.view, (int64_t)n++), (unsigned char)s.data[k]);
+            assert_int_equal(tokens_at(&t.view, (int64_t)n++), 256);
+            sum += one;
         }
+        assert_true(sum == nats);
+        assert_int_equal(t.view.n, n);
         assert_int_equal(t.view.documents, 2000);
         static const int64_t T[] = {512, 640, 736, 768, 896, 1024};
         print_message("          %s packed:", lang == STORY_EN ? "en" : "zh");
