@@ -16,12 +16,12 @@
 #include "op/attrs.h"
 
 enum {
-    ATTN_BR = 96,          /* rows of a tile: a multiple of every micro-kernel's height */
-    ATTN_BC = 192,         /* keys of a tile: a multiple of every micro-kernel's height and width */
-    ATTN_CHUNK = 24,       /* rows that share one decision to skip */
-    ATTN_JCHUNK = 48,      /* keys that share one in the backward products over rows */
-    ATTN_PAD = 12,         /* rows that a micro-kernel may touch past the end of a buffer */
-    ATTN_ROWS_BYTES = 8192 /* room for a block's tile_rows */
+    ATTN_BR = 192,          /* rows of a tile: a multiple of every micro-kernel's height */
+    ATTN_BC = 192,          /* keys of a tile: a multiple of every micro-kernel's height and width */
+    ATTN_CHUNK = 24,        /* rows that share one decision to skip */
+    ATTN_JCHUNK = 48,       /* keys that share one in the backward products over rows */
+    ATTN_PAD = 12,          /* rows that a micro-kernel may touch past the end of a buffer */
+    ATTN_ROWS_BYTES = 12288 /* room for a block's tile_rows */
 };
 
 /* (b, t, h, 0) lies at p + (b sb + t st + h sh) elements */

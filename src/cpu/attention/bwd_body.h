@@ -5,7 +5,7 @@
 #ifndef ATTN_BWD_BODY_H
 #define ATTN_BWD_BODY_H
 
-#include "cpu/attention/row_body.h"
+#include "cpu/attention/fwd_body.h"
 
 typedef struct bwd_space {
     const attn_bwd_layout *l;
@@ -164,9 +164,8 @@ static void bwd_chunk(const attn_job *j, const bwd_space *w, const tile_rows *t,
     }
 }
 
-/* dV += P^T dO, dK += dS^T Q over the rows of a block. */
-static void bwd_keys(const attn_job *j, const bwd_space *w, const tile_rows *t, int64_t m0, int64_t kn) {
-    const attn_bwd_layout *l = w->l;
+/* to = to + x^T b, by keys, over the rows of the tile: dV = P^T dO, dK = dS^T Q. */
+static void bwd_keys(const tile_rows *t, int64_t kn, const float *x, const uint32_t *b, int64_t ldb, float *to) {
     for (int64_t j0 = 0; j0 < kn; j0 += ATTN_JCHUNK) {
         int64_t first = CHUNKS, end = 0;
         for (int64_t c = 0; c < CHUNKS; c++) {
@@ -175,22 +174,17 @@ static void bwd_keys(const attn_job *j, const bwd_space *w, const tile_rows *t, 
             end = c + 1;
         }
         if (first >= end) continue;
-        const int64_t r0 = first * ATTN_CHUNK, rows = (end - first) * ATTN_CHUNK, keys = attn_min(ATTN_JCHUNK, kn - j0);
-        gemm_args g = {.a = (const uint32_t *)(const void *)(w->s + r0 * ATTN_BC + j0),
-                       .ars = 1,
-                       .aks = UNIT * ATTN_BC,
-                       .b = w->gb + (m0 + r0) / UNIT * l->Dvp,
-                       .ldb = l->Dvp,
-                       .kn = rows / UNIT,
-                       .c = w->dv + j0 * l->Dvp,
-                       .ldc = l->Dvp,
-                       .mode = GEMM_ADD};
-        if (j->dv.p) gemm(keys, l->Dvp / VW, g);
-        g.a = (const uint32_t *)(const void *)(w->p + r0 * ATTN_BC + j0);
-        g.b = w->qb + (m0 + r0) / UNIT * l->Dhp;
-        g.ldb = g.ldc = l->Dhp;
-        g.c = w->dk + j0 * l->Dhp;
-        if (j->dk.p) gemm(keys, l->Dhp / VW, g);
+        const int64_t r0 = first * ATTN_CHUNK, rows = (end - first) * ATTN_CHUNK;
+        const gemm_args g = {.a = (const uint32_t *)(const void *)(x + r0 * ATTN_BC + j0),
+                             .ars = 1,
+                             .aks = UNIT * ATTN_BC,
+                             .b = b + r0 / UNIT * ldb,
+                             .ldb = ldb,
+                             .kn = rows / UNIT,
+                             .c = to + j0 * ldb,
+                             .ldc = ldb,
+                             .mode = GEMM_ADD};
+        gemm(attn_min(ATTN_JCHUNK, kn - j0), ldb / VW, g);
     }
 }
 
@@ -206,46 +200,14 @@ static void bwd_tile(const attn_job *j, const bwd_space *w, int64_t blk, int64_t
         if (!docs) return;
         if (docs == 1) kd = NULL;
     }
-    for (int64_t n = 0; n < kn; n += NR) {
-        for (int64_t c = 0; c < CHUNKS; c++) {
-            const int64_t r0 = c * ATTN_CHUNK, rows = attn_min(ATTN_CHUNK, t->n - r0);
-            if (t->c0[c] >= n + NR || t->c1[c] <= n) continue;
-            gemm_args g = {.a = w->qa + (m0 + r0) * l->Dhq,
-                           .ars = l->Dhq,
-                           .aks = 1,
-                           .b = w->kt + n * l->Dhu,
-                           .ldb = NR,
-                           .kn = l->Dhu,
-                           .c = w->s + r0 * ATTN_BC + n,
-                           .ldc = ATTN_BC,
-                           .mode = GEMM_SET};
-            gemm(rows, PANEL, g);
-            g.a = w->ga + (m0 + r0) * l->Dvq;
-            g.ars = l->Dvq;
-            g.b = w->vt + n * l->Dvu;
-            g.kn = l->Dvu;
-            g.c = w->p + r0 * ATTN_BC + n;
-            gemm(rows, PANEL, g);
-        }
-    }
+    tile_products(t, kn, w->qa + m0 * l->Dhq, l->Dhq, l->Dhu, w->kt, w->s);
+    tile_products(t, kn, w->ga + m0 * l->Dvq, l->Dvq, l->Dvu, w->vt, w->p);
     for (int64_t c = 0; c < CHUNKS; c++)
         if (t->c0[c] < t->c1[c]) bwd_chunk(j, w, t, c, k0, kd);
-    bwd_keys(j, w, t, m0, kn);
+    if (j->dv.p) bwd_keys(t, kn, w->s, w->gb + m0 / UNIT * l->Dvp, l->Dvp, w->dv);
+    if (j->dk.p) bwd_keys(t, kn, w->p, w->qb + m0 / UNIT * l->Dhp, l->Dhp, w->dk);
     const uint32_t *ds = UNIT == 2 ? w->a : (const uint32_t *)(const void *)w->p;
-    for (int64_t c = 0; c < CHUNKS && j->dq.p; c++) {
-        const int64_t c0 = t->c0[c], c1 = t->c1[c], r0 = c * ATTN_CHUNK;
-        if (c0 >= c1) continue;
-        gemm(attn_min(ATTN_CHUNK, t->n - r0), l->Dhp / VW,
-             (gemm_args){.a = ds + (r0 * ATTN_BC + c0) / UNIT,
-                         .ars = ATTN_BC / UNIT,
-                         .aks = 1,
-                         .b = w->kb + c0 / UNIT * l->Dhp,
-                         .ldb = l->Dhp,
-                         .kn = (c1 - c0) / UNIT,
-                         .c = w->dq + (m0 + r0) * l->Dhp,
-                         .ldc = l->Dhp,
-                         .mode = GEMM_ADD});
-    }
+    if (j->dq.p) tile_sums(t, ds, ATTN_BC / UNIT, w->kb, l->Dhp, w->dq + m0 * l->Dhp, NULL);
 }
 
 static void bwd_store(char *dst, tl_dtype dtype, const float *x, int64_t n, float by) {

@@ -12,6 +12,53 @@ typedef struct tile_space {
     int64_t ldq, ldo, units; /* units of a query row */
 } tile_space;
 
+/* s = a b over the width of the operands, for the chunks of rows and panels of keys that meet: scores, and dP. */
+static void tile_products(const tile_rows *t, int64_t kn, const uint32_t *a, int64_t lda, int64_t units,
+                          const uint32_t *panels, float *s) {
+    for (int64_t p = 0; p < kn; p += NR) {
+        for (int64_t c = 0; c < CHUNKS; c++) {
+            const int64_t r0 = c * ATTN_CHUNK, v0 = attn_max(0, t->c0[c] - p) / VW;
+            const int64_t v1 = attn_min(NR, t->c1[c] - p) / VW;
+            if (v0 >= v1) continue;
+            const gemm_args g = {.a = a + r0 * lda,
+                                 .ars = lda,
+                                 .aks = 1,
+                                 .b = panels + p * units + v0 * VW,
+                                 .ldb = NR,
+                                 .kn = units,
+                                 .c = s + r0 * ATTN_BC + p + v0 * VW,
+                                 .ldc = ATTN_BC,
+                                 .mode = GEMM_SET};
+            gemm(attn_min(ATTN_CHUNK, t->n - r0), v1 - v0, g);
+        }
+    }
+}
+
+/* to = to + x b, by rows, with as much of b as stays in L1 for all chunks before the next; x (ROWS, ldx) units from
+ * column 0 on; scale: factors of the rows of `to`, or NULL. */
+static void tile_sums(const tile_rows *t, const uint32_t *x, int64_t ldx, const uint32_t *b, int64_t ldb, float *to,
+                      const float *scale) {
+    for (int64_t k = 0; k < ATTN_BC / UNIT; k += KBLOCK) {
+        for (int64_t c = 0; c < CHUNKS; c++) {
+            const int64_t r0 = c * ATTN_CHUNK, k0 = attn_max(k, t->c0[c] / UNIT),
+                          k1 = attn_min(k + KBLOCK, t->c1[c] / UNIT);
+            if (k0 >= k1) continue;
+            const bool first = scale && k0 == t->c0[c] / UNIT;
+            const gemm_args g = {.a = x + r0 * ldx + k0,
+                                 .ars = ldx,
+                                 .aks = 1,
+                                 .b = b + k0 * ldb,
+                                 .ldb = ldb,
+                                 .kn = k1 - k0,
+                                 .c = to + r0 * ldb,
+                                 .ldc = ldb,
+                                 .rowscale = first ? scale + r0 : NULL,
+                                 .mode = first ? GEMM_SCALE : GEMM_ADD};
+            gemm(attn_min(ATTN_CHUNK, t->n - r0), ldb / VW, g);
+        }
+    }
+}
+
 /* Keys [k0, k0 + kn) against all rows of the tile. kt: panels of NR keys, v: keys as B operand, both from k0 on; kd:
  * documents from k0 on, or NULL; end: keys there are in all. */
 static void tile_forward(const attn_job *j, tile_rows *t, const tile_space *w, int64_t k0, int64_t kn,
@@ -22,22 +69,9 @@ static void tile_forward(const attn_job *j, tile_rows *t, const tile_space *w, i
         if (!docs) return;
         if (docs == 1) kd = NULL;
     }
-    for (int64_t p = 0; p < kn; p += NR) {
-        for (int64_t c = 0; c < CHUNKS; c++) {
-            const int64_t r0 = c * ATTN_CHUNK;
-            if (t->c0[c] >= p + NR || t->c1[c] <= p) continue;
-            gemm(attn_min(ATTN_CHUNK, t->n - r0), PANEL,
-                 (gemm_args){.a = w->q + r0 * w->ldq,
-                             .ars = w->ldq,
-                             .aks = 1,
-                             .b = kt + p * w->units,
-                             .ldb = NR,
-                             .kn = w->units,
-                             .c = w->s + r0 * ATTN_BC + p,
-                             .ldc = ATTN_BC,
-                             .mode = GEMM_SET});
-        }
-    }
+    tile_products(t, kn, w->q, w->ldq, w->units, kt, w->s);
+    const char *next = (const char *)(kt + ATTN_BC * w->units), *nextv = (const char *)(v + ATTN_BC / UNIT * w->ldo);
+    const int64_t ahead = j->C ? 0 : ATTN_BC * w->units / 16 / ATTN_BR;
     const float factor = j->plain ? j->scale * ATTN_LOG2E : 1.0f;
     for (int64_t c = 0; c < CHUNKS; c++) {
         const int64_t c0 = t->c0[c], c1 = t->c1[c], r0 = c * ATTN_CHUNK, r1 = attn_min(r0 + ATTN_CHUNK, t->n);
@@ -48,19 +82,14 @@ static void tile_forward(const attn_job *j, tile_rows *t, const tile_space *w, i
             if (!j->plain && hi > lo) row_options(j, s, NULL, c0, c1, k0, t->at[r], t->head[r], t->hi[r]);
             if (lo > c0 || hi < c1 || kd) row_mask(s, c0, c1, lo, hi, kd, t->doc[r], end - k0);
             row_softmax(s, c0, c1, factor, &t->m[r], &t->l[r], &t->alpha[r]);
+            for (int64_t i = 0; i < ahead; i++) {
+                _mm_prefetch(next + i * 64, _MM_HINT_T1);
+                _mm_prefetch(nextv + i * 64, _MM_HINT_T1);
+            }
+            next += ahead * 64, nextv += ahead * 64;
         }
-        gemm(r1 - r0, w->ldo / VW,
-             (gemm_args){.a = (const uint32_t *)(const void *)(w->s + r0 * ATTN_BC) + c0 / UNIT,
-                         .ars = ATTN_BC,
-                         .aks = 1,
-                         .b = v + c0 / UNIT * w->ldo,
-                         .ldb = w->ldo,
-                         .kn = (c1 - c0) / UNIT,
-                         .c = w->o + r0 * w->ldo,
-                         .ldc = w->ldo,
-                         .rowscale = t->alpha + r0,
-                         .mode = GEMM_SCALE});
     }
+    tile_sums(t, (const uint32_t *)(const void *)w->s, ATTN_BC, v, w->ldo, w->o, t->alpha);
 }
 
 /* Before the first key tile. */
@@ -130,6 +159,7 @@ static void fwd_tile(const attn_job *j, const attn_fwd_layout *l, int64_t tile, 
         t->at[r] = i + j->q_offset;
         if (doc) t->doc[r] = doc[i];
         attn_interval(j, m0 + r, &t->lo[r], &t->hi[r]);
+        if (i + 16 < j->T) row_prefetch(at(&j->q, b, i + 16, h), j->Dh * j->q.size);
         pack_row(w.q + r * w.ldq, w.ldq, at(&j->q, b, i, h), j->q.dtype, j->Dh);
     }
     tile_begin(t, &w);

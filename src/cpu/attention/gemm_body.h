@@ -55,19 +55,8 @@ INLINE void micro(const int mr, const int nv, const int by_column, const gemm_ar
     const uint32_t *a = g->a, *b = g->b;
     const int64_t ars = by_column ? 1 : g->ars, aks = by_column ? g->aks : 1, ldb = g->ldb, ldc = g->ldc;
     float *c = g->c;
-    if (g->mode == GEMM_SET) {
-        UNROLL for (int r = 0; r < mr; r++) {
-            UNROLL for (int n = 0; n < nv; n++) acc[r][n] = vf_zero();
-        }
-    } else if (g->mode == GEMM_ADD) {
-        UNROLL for (int r = 0; r < mr; r++, c += ldc) {
-            UNROLL for (int n = 0; n < nv; n++) acc[r][n] = vf_load(c + n * VW);
-        }
-    } else {
-        UNROLL for (int r = 0; r < mr; r++, c += ldc) {
-            const vf s = vf_set(g->rowscale[r]);
-            UNROLL for (int n = 0; n < nv; n++) acc[r][n] = vf_mul(s, vf_load(c + n * VW));
-        }
+    UNROLL for (int r = 0; r < mr; r++) {
+        UNROLL for (int n = 0; n < nv; n++) acc[r][n] = vf_zero();
     }
     for (int64_t k = 0; k < g->kn; k++, a += aks, b += ldb) {
         vf bv[PANEL];
@@ -76,9 +65,20 @@ INLINE void micro(const int mr, const int nv, const int by_column, const gemm_ar
             UNROLL for (int n = 0; n < nv; n++) acc[r][n] = unit_fma(acc[r][n], a + r * ars, bv[n]);
         }
     }
-    c = g->c;
-    UNROLL for (int r = 0; r < mr; r++, c += ldc) {
-        UNROLL for (int n = 0; n < nv; n++) vf_store(c + n * VW, acc[r][n]);
+    /* C joins last: its loads wait for nothing, so they are under way long before they are needed. */
+    if (g->mode == GEMM_SET) {
+        UNROLL for (int r = 0; r < mr; r++, c += ldc) {
+            UNROLL for (int n = 0; n < nv; n++) vf_store(c + n * VW, acc[r][n]);
+        }
+    } else if (g->mode == GEMM_ADD) {
+        UNROLL for (int r = 0; r < mr; r++, c += ldc) {
+            UNROLL for (int n = 0; n < nv; n++) vf_store(c + n * VW, vf_add(acc[r][n], vf_load(c + n * VW)));
+        }
+    } else {
+        UNROLL for (int r = 0; r < mr; r++, c += ldc) {
+            const vf s = vf_set(g->rowscale[r]);
+            UNROLL for (int n = 0; n < nv; n++) vf_store(c + n * VW, vf_fma(s, vf_load(c + n * VW), acc[r][n]));
+        }
     }
 }
 

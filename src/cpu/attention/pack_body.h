@@ -4,27 +4,34 @@
 
 #include "cpu/attention/gemm_body.h"
 
-/* 2^x. Error below 3e-7 relative (4e-6 in the bf16 leaf, whose results are rounded to 8 bits anyway); 0 below -125,
- * -inf included; NaN stays NaN. Meant for x <= 127. */
+/* 2^x. Error below 3e-7 relative (4e-6 in the bf16 leaf, whose results are rounded to 8 bits anyway); 0 (AVX2)
+ * or a denormal where the result is below 2^-125, 0 at -inf; NaN stays NaN. Meant for x <= 127. */
 INLINE vf exp2_soft(vf x) {
-    const vf magic = vf_set(0x1.8p23f), t = vf_add(x, magic), f = vf_sub(x, vf_sub(t, magic));
+#if SIMD_W == 16
+    /* x = floor(x) + f; vscalefps takes the floor by itself. f is 0 at -inf. */
+    const vf f = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
 #if defined(ATTN_BF16)
-    vf p = vf_set(0x1.3997d6p-7f);
-    p = vf_fma(p, f, vf_set(0x1.ca1440p-5f));
-    p = vf_fma(p, f, vf_set(0x1.ec06dap-3f));
-    p = vf_fma(p, f, vf_set(0x1.62e0dcp-1f));
+    vf p = vf_set(0x1.bb7cd4p-7f);
+    p = vf_fma(p, f, vf_set(0x1.aa13f0p-5f));
+    p = vf_fma(p, f, vf_set(0x1.ee798ap-3f));
+    p = vf_fma(p, f, vf_set(0x1.62d166p-1f));
 #else
+    vf p = vf_set(0x1.ec320ap-10f);
+    p = vf_fma(p, f, vf_set(0x1.26900cp-7f));
+    p = vf_fma(p, f, vf_set(0x1.c95446p-5f));
+    p = vf_fma(p, f, vf_set(0x1.ebd5a8p-3f));
+    p = vf_fma(p, f, vf_set(0x1.62e4f6p-1f));
+#endif
+    return _mm512_scalef_ps(vf_fma(p, f, vf_set(1.0f)), x);
+#else
+    const vf magic = vf_set(0x1.8p23f), t = vf_add(x, magic), f = vf_sub(x, vf_sub(t, magic));
     vf p = vf_set(0x1.5c08e6p-10f);
     p = vf_fma(p, f, vf_set(0x1.3d0c52p-7f));
     p = vf_fma(p, f, vf_set(0x1.c6b6e4p-5f));
     p = vf_fma(p, f, vf_set(0x1.ebf918p-3f));
     p = vf_fma(p, f, vf_set(0x1.62e428p-1f));
-#endif
     p = vf_fma(p, f, vf_set(1.0f));
     const vi r = vi_add(vf_bits(p), vi_shl(vf_bits(t), 23));
-#if SIMD_W == 16
-    return vi_as_float(_mm512_maskz_mov_epi32(_mm512_cmp_ps_mask(x, vf_set(-125.0f), _CMP_NLT_UQ), r));
-#else
     return _mm256_and_ps(_mm256_cmp_ps(x, vf_set(-125.0f), _CMP_NLT_UQ), vi_as_float(r));
 #endif
 }
@@ -171,9 +178,16 @@ INLINE const char *key_row(const key_rows *k, int64_t j) {
     return k->base + (k->ring ? j % k->ring : j) * k->stride;
 }
 
+/* Rows of one head lie far apart, often on pages of their own, where no hardware prefetcher follows. */
+INLINE void row_prefetch(const char *row, int64_t bytes) {
+    for (int64_t i = 0; i < bytes; i += 64) _mm_prefetch(row + i, _MM_HINT_T0);
+}
+
 /* Transposed panels: NR keys [j0, j0 + NR) -> dst [units][NR], zeros from key end on. */
 static void pack_transposed(uint32_t *dst, const key_rows *k, int64_t j0, int64_t end, int64_t units) {
+    const int64_t bytes = k->n * (int64_t)(k->dtype == TL_F32 ? 4 : 2);
     for (int64_t c = 0; c < NR; c += VW) {
+        for (int64_t i = 0; i < VW && j0 + c + VW + i < end; i++) row_prefetch(key_row(k, j0 + c + VW + i), bytes);
         for (int64_t u = 0; u < units; u += VW) {
             vf x[VW];
             UNROLL for (int i = 0; i < VW; i++) {
@@ -189,8 +203,12 @@ static void pack_transposed(uint32_t *dst, const key_rows *k, int64_t j0, int64_
 
 /* Keys [j0, j1) as B operand with keys along k: dst [(j1 - j0) / UNIT][ldb], zeros from key end on. */
 static void pack_keys(uint32_t *dst, int64_t ldb, const key_rows *k, int64_t j0, int64_t j1, int64_t end) {
-    for (int64_t j = j0; j < j1; j += UNIT, dst += ldb)
+    const int64_t bytes = k->n * (int64_t)(k->dtype == TL_F32 ? 4 : 2);
+    for (int64_t j = j0; j < j1; j += UNIT, dst += ldb) {
+        for (int i = 0; i < UNIT; i++)
+            if (j + 16 + i < end) row_prefetch(key_row(k, j + 16 + i), bytes);
         pack_natural(dst, ldb, j < end ? key_row(k, j) : NULL, j + 1 < end ? key_row(k, j + 1) : NULL, k->dtype, k->n);
+    }
 }
 
 #endif
