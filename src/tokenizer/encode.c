@@ -183,7 +183,10 @@ static tl_status encode_fast(encoder *x, const uint8_t *s, size_t n, size_t base
 /* Byte-level with a foreign pattern that isolates its matches; the text between matches is pieces too. */
 static tl_status encode_pattern(encoder *x, const uint8_t *s, size_t n, size_t base, bool final, size_t *used,
                                 token_list *out, tl_error *e) {
-    size_t at = 0;
+    size_t at = 0, cut = 0;
+    for (size_t k = 1; !final && k < 4 && k <= n; k++)
+        if (unicode_unfinished(s + n - k, s + n)) cut = k;
+    n -= cut; /* half a character must not look like a broken one */
     while (at < n) {
         bool found = false, open = false;
         size_t begin = n, end = n, look = at;

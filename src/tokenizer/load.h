@@ -44,6 +44,8 @@ tl_status load_merge(tokenizer *t, const char *left, size_t ln, const char *righ
                      tl_error *e);
 /* Does a pre-tokenizer or normalizer work on bytes? */
 bool load_is_byte_level(const json_t *v, int depth);
+/* The JSON of the byte-level decoder, with the fields the library insists on. */
+extern const char load_byte_decoder[];
 /* The JSON of a byte-level pre-tokenizer with one of our scanners, into s. */
 void load_pre_text(str *s, const char *pattern);
 

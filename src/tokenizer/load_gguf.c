@@ -142,9 +142,8 @@ static tl_status load_gg_bpe(tokenizer *t, const load_gg *x, str *buf, tl_error 
         str_adds(buf, "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Digits\",\"individual_digits\":true},");
     load_pre_text(buf, split_pattern(load_pre[which].split));
     if (load_pre[which].digits) str_adds(buf, "]}");
-    tl_status s = buf->failed || post.failed
-                      ? error_set(e, TL_NOMEM, "no memory for a tokenizer")
-                      : load_parts_text(t, NULL, buf->data, post.data, "{\"type\":\"ByteLevel\"}", e);
+    tl_status s = buf->failed || post.failed ? error_set(e, TL_NOMEM, "no memory for a tokenizer")
+                                             : load_parts_text(t, NULL, buf->data, post.data, load_byte_decoder, e);
     str_fini(&post);
     size_t at = 0;
     gguf_str text;

@@ -80,7 +80,7 @@ static tl_status load_gpt2_into(tokenizer *t, const char *vocab_path, const char
     str_clear(buf);
     load_pre_text(buf, split_pattern(SPLIT_GPT2));
     if (buf->failed) return error_set(e, TL_NOMEM, "no memory for a tokenizer");
-    TRY(load_parts_text(t, NULL, buf->data, NULL, "{\"type\":\"ByteLevel\"}", e));
+    TRY(load_parts_text(t, NULL, buf->data, NULL, load_byte_decoder, e));
     static const char eot[] = "<|endoftext|>";
     int32_t id = vocab_find(&t->voc, eot, sizeof eot - 1);
     return id < 0 ? TL_OK : load_added_token(t, id, eot, sizeof eot - 1, ADDED_SPECIAL, e);

@@ -8,6 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+const char load_byte_decoder[] =
+    "{\"type\":\"ByteLevel\",\"add_prefix_space\":true,\"trim_offsets\":true,\"use_regex\":true}";
+
 bool load_is_byte_level(const json_t *v, int depth) {
     const char *type = json_string_value(json_object_get(v, "type"));
     if (!type || depth > 8) return false;

@@ -127,7 +127,7 @@ static tl_status load_tiktoken_into(tokenizer *t, const char *text, size_t n, co
     str_clear(buf);
     load_pre_text(buf, pattern);
     if (buf->failed) return error_set(e, TL_NOMEM, "no memory for a tokenizer");
-    TRY(load_parts_text(t, NULL, buf->data, NULL, "{\"type\":\"ByteLevel\"}", e));
+    TRY(load_parts_text(t, NULL, buf->data, NULL, load_byte_decoder, e));
     for (int i = 0; which >= 0 && i < 6 && load_encodings[which].special[i].text; i++) {
         const char *name = load_encodings[which].special[i].text;
         int64_t id = load_encodings[which].special[i].id;

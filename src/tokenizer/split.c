@@ -1,4 +1,5 @@
 #include "tokenizer/split.h"
+#include <limits.h>
 #include <string.h>
 
 static const char split_gpt2_pattern[] =
@@ -7,7 +8,7 @@ static const char split_cl100k_pattern[] =
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
     "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 static const char split_cl100k_tiktoken_pattern[] =
-    "'(?i:[sdmt]|ll|ve|re)|[^\\r\\n\\p{L}\\p{N}]?+\\p{L}++|\\p{N}{1,3}+| ?[^\\s\\p{L}\\p{N}]++[\\r\\n]*+|\\s++$|"
+    "'(?i:[sdmt]|ll|ve|re)|[^\\r\\n\\p{L}\\p{N}]?+\\p{L}++|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]++[\\r\\n]*+|\\s++$|"
     "\\s*[\\r\\n]|\\s+(?!\\S)|\\s";
 static const char split_o200k_pattern[] =
     "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+"
@@ -15,6 +16,9 @@ static const char split_o200k_pattern[] =
     "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*"
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
     "\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+static const char split_cl100k_ruby_pattern[] =
+    "'(?i:[sdmt]|ll|ve|re)|[^\\r\\n\\p{L}\\p{N}]?+\\p{L}++|\\p{N}{1,3}+| ?[^\\s\\p{L}\\p{N}]++[\\r\\n]*+|\\s++$|"
+    "\\s*[\\r\\n]|\\s+(?!\\S)|\\s";
 static const char split_qwen2_pattern[] =
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
     "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
@@ -147,6 +151,10 @@ static const uint8_t *split_cl100k_tiktoken(const unicode_table *u, const uint8_
     return split_cl(u, p, end, 3, true, hit);
 }
 
+static const uint8_t *split_cl100k_ruby(const unicode_table *u, const uint8_t *p, const uint8_t *end, bool *hit) {
+    return split_cl(u, p, end, INT_MAX, true, hit);
+}
+
 static const uint8_t *split_qwen2(const unicode_table *u, const uint8_t *p, const uint8_t *end, bool *hit) {
     return split_cl(u, p, end, 1, false, hit);
 }
@@ -196,8 +204,8 @@ static const uint8_t *split_o200k(const unicode_table *u, const uint8_t *p, cons
 }
 
 split_fn split_of(split_kind kind) {
-    static const split_fn fn[SPLIT_KINDS] = {NULL,        split_gpt2, split_cl100k, split_cl100k_tiktoken,
-                                             split_o200k, split_qwen2};
+    static const split_fn fn[SPLIT_KINDS] = {NULL,        split_gpt2,  split_cl100k,     split_cl100k_tiktoken,
+                                             split_o200k, split_qwen2, split_cl100k_ruby};
     return fn[kind];
 }
 
@@ -207,7 +215,8 @@ const char *split_pattern(split_kind kind) {
                                                      split_cl100k_pattern,
                                                      split_cl100k_tiktoken_pattern,
                                                      split_o200k_pattern,
-                                                     split_qwen2_pattern};
+                                                     split_qwen2_pattern,
+                                                     split_cl100k_ruby_pattern};
     return pattern[kind];
 }
 

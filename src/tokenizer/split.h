@@ -11,7 +11,8 @@ typedef enum split_kind {
     SPLIT_CL100K,          /* also Llama 3 */
     SPLIT_CL100K_TIKTOKEN, /* tiktoken's rewritten pattern: white space up to the end of the text is one piece */
     SPLIT_O200K,
-    SPLIT_QWEN2, /* cl100k with single digits */
+    SPLIT_QWEN2,       /* cl100k with single digits */
+    SPLIT_CL100K_RUBY, /* tiktoken's pattern as Oniguruma reads it: {1,3}+ is a repetition, not possessive */
     SPLIT_KINDS
 } split_kind;
 
