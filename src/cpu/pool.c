@@ -99,12 +99,13 @@ static void pool_part(pool *p, const kernel_task *task, uint64_t base, int worke
     kernel_task t = *task;
     int64_t repeats = pool_repeats(task), w = worker, all = p->workers;
     uint64_t barrier = base;
+    int phases = task->exec->phases; /* after the last arrival the caller may free the task: it is not read again */
     for (t.repeat = 0; t.repeat < repeats; t.repeat++) {
-        for (int phase = 0; phase < t.exec->phases; phase++) {
+        for (int phase = 0; phase < phases; phase++) {
             int64_t n = t.exec->tiles[phase], lo = w * n / all, hi = (w + 1) * n / all;
             if (lo < hi) t.exec->run(&t, phase, lo, hi, worker);
             barrier += (uint64_t)all;
-            bool last = t.repeat + 1 == repeats && phase + 1 == t.exec->phases;
+            bool last = t.repeat + 1 == repeats && phase + 1 == phases;
             pool_arrive(p);
             if (!last || worker == 0) pool_wait(p, &p->arrived, barrier, WAIT_ARRIVE);
         }
