@@ -1,0 +1,132 @@
+/* Which model: given by name, by file, or chosen by time and text; and how fast the machine is. */
+#include "cli/train_cli.h"
+
+#include <math.h>
+#include <string.h>
+
+double train_now(void);
+
+/* Sizes to choose from; parameters are about 12 L D^2 and the embedding. */
+static const struct {
+    int64_t layers, width, heads;
+} ladder[] = {{2, 64, 2},  {3, 96, 3},   {4, 128, 4},  {4, 160, 5},  {5, 192, 6},
+              {6, 256, 8}, {8, 320, 10}, {8, 448, 14}, {12, 512, 16}};
+
+static double ladder_params(size_t i, int64_t vocab) {
+    double D = (double)ladder[i].width;
+    return 12 * (double)ladder[i].layers * D * D + D * (double)vocab;
+}
+
+/* Training C = 6 N n operations is best spent at n = 20 N tokens (Hoffmann et al. 2022), so N = sqrt(C / 120); small
+ * models gain from fewer tokens a parameter, hence the factor 2. A text bears about two parameters a token before it is
+ * learned by heart. A run reaches a third of the machine's peak. */
+static void choose(model_config *c, int64_t vocab, int64_t n_tokens, double seconds, double peak) {
+    double best = 2 * sqrt(seconds * peak / 3 / 120), most = 2 * (double)n_tokens;
+    size_t pick = 0;
+    for (size_t i = 0; i < sizeof ladder / sizeof *ladder; i++)
+        if (ladder_params(i, vocab) <= best && ladder_params(i, vocab) <= most) pick = i;
+    c->layers = ladder[pick].layers;
+    c->width = ladder[pick].width;
+    c->heads = c->kv_heads = ladder[pick].heads;
+    c->head_dim = c->width / c->heads;
+    c->mlp = (8 * c->width / 3 + 31) / 32 * 32;
+    c->context = 256;
+    c->tied = true;
+    c->init = INIT_GPT2;
+}
+
+static tl_status read_config(const train_options *o, tl_engine *engine, model_config *c, tl_error *e) {
+    const tl_allocator *a = tl_engine_allocator(engine);
+    char unknown[400] = "";
+    json_t *v;
+    TRY(json_read_file(a, o->config, 16u << 20, &v, e));
+    tl_status s = config_read(v, c, unknown, sizeof unknown, e);
+    json_decref(v);
+    if (s != TL_OK) error_at_file(e, o->config);
+    if (s == TL_OK && unknown[0])
+        log_line(&((const graph_host *)(void *)engine)->log, TL_LOG_WARN, "%s: keys not known: %s", o->config, unknown);
+    return s;
+}
+
+static tl_status configure(const train_options *o, tl_engine *engine, const tokenizer *t, int64_t n_tokens,
+                           double seconds, double peak, model_config *c, tl_error *e) {
+    int64_t vocab = 0;
+    if (o->config) {
+        TRY(read_config(o, engine, c, e));
+        vocab = c->vocab; /* a file's vocabulary is meant: it must have room for the tokenizer's */
+    } else if (o->preset) {
+        TRY(config_preset(o->preset, c, e));
+    } else if (o->depth) {
+        TRY(config_depth(o->depth, tokenizer_vocab(t), c, NULL, e));
+    } else {
+        TRY(config_recipe("llama", c, e));
+        choose(c, tokenizer_vocab(t), n_tokens, seconds > 0 ? seconds : 600, peak);
+    }
+    model_fit_tokenizer(c, t);
+    if (vocab) c->vocab = vocab;
+    if (o->context) c->context = o->context;
+    if (o->dropout >= 0) c->drop_embed = c->drop_resid = o->dropout;
+    return TL_OK;
+}
+
+tl_status train_model(const train_options *o, tl_engine *engine, tokenizer *t, int64_t n_tokens, double seconds,
+                      double peak, tl_model **out, tl_error *e) {
+    model_config c;
+    if (!o->model) {
+        TRY(configure(o, engine, t, n_tokens, seconds, peak, &c, e));
+        return model_create(engine, &c, t, o->common.seed, out, e);
+    }
+    TRY(model_open(engine, o->model, out, e));
+    tl_model *m = *out;
+    bool twice = m->tokenizer && t;
+    if (!twice && t) m->tokenizer = t; /* stays the caller's */
+    if (twice || !m->tokenizer || tokenizer_vocab(m->tokenizer) > m->config.vocab) {
+        tl_status s = twice ? error_set(e, TL_ARG, "brings its own tokenizer: leave --tokenizer out")
+                      : m->tokenizer
+                          ? error_set(e, TL_CONFIG, "the tokenizer has %lld ids, the model a vocabulary of %lld",
+                                      (long long)tokenizer_vocab(m->tokenizer), (long long)m->config.vocab)
+                          : error_set(e, TL_NOTFOUND, "the model has no tokenizer: give --tokenizer");
+        error_at_file(e, o->model);
+        model_close(m);
+        *out = NULL;
+        return s;
+    }
+    if (o->dropout >= 0) m->config.drop_embed = m->config.drop_resid = o->dropout;
+    return TL_OK;
+}
+
+/* ---- the machine's speed ------------------------------------------------------------------------------------------
+ */
+
+/* The best of some products x w^T of M x K by N x K. */
+tl_status train_peak(tl_engine *engine, tl_dtype dtype, double *peak, tl_error *e) {
+    enum { M = 1024, K = 1024, N = 1024, RUNS = 6 };
+    const tl_allocator *a = tl_engine_allocator(engine);
+    tl_graph *g = NULL;
+    tl_plan *p = NULL;
+    size_t bytes = 2 * (size_t)M * K * sizeof(float);
+    char *data = mem_take(a, bytes);
+    tl_status s = data ? tl_graph_create(engine, &g) : TL_NOMEM;
+    if (s != TL_OK) {
+        if (data) mem_give(a, data, bytes);
+        return error_set(e, s, "no memory to measure the machine's speed");
+    }
+    memset(data, 0, bytes);
+    tl_tensor *x = tl_input(g, "x", dtype, 2, (int64_t[]){M, K}), *w = tl_const(g, "w", dtype, 2, (int64_t[]){N, K});
+    tl_output(g, tl_linear(g, x, w, NULL, TL_NONE), "y");
+    s = tl_plan_create(g, false, &p, e);
+    if (s == TL_OK) s = tl_plan_bind(p, x, data);
+    if (s == TL_OK) s = tl_plan_bind(p, w, data + bytes / 2);
+    *peak = 0;
+    for (int i = 0; i < RUNS && s == TL_OK; i++) {
+        double begin = train_now();
+        s = tl_plan_run(p);
+        double rate = 2.0 * M * K * N / (train_now() - begin);
+        if (rate > *peak) *peak = rate;
+        if (rate < 5e9) break; /* no fast kernel here: one run says enough */
+    }
+    tl_plan_destroy(p);
+    tl_graph_destroy(g);
+    mem_give(a, data, bytes);
+    return s;
+}

@@ -1,0 +1,203 @@
+#include "cli/train_cli.h"
+
+#include <string.h>
+
+enum {
+    KEY_CONFIG = 1,
+    KEY_PRESET,
+    KEY_DEPTH,
+    KEY_MODEL,
+    KEY_TOKENIZER,
+    KEY_OUT,
+    KEY_RESUME,
+    KEY_STEPS,
+    KEY_MINUTES,
+    KEY_BATCH,
+    KEY_MICRO,
+    KEY_CONTEXT,
+    KEY_LR,
+    KEY_MIN_LR,
+    KEY_WARMUP,
+    KEY_SCHEDULE,
+    KEY_BETA1,
+    KEY_BETA2,
+    KEY_DECAY,
+    KEY_CLIP,
+    KEY_DROPOUT,
+    KEY_DTYPE,
+    KEY_VAL,
+    KEY_FIELD,
+    KEY_SEPARATOR,
+    KEY_PACKED,
+    KEY_RANDOM,
+    KEY_OBJECTIVE,
+    KEY_RECOMPUTE,
+    KEY_FREE, /* those behind it may go with --resume */
+    KEY_SAVE,
+    KEY_KEEP,
+    KEY_EVAL,
+    KEY_SAMPLE_EVERY,
+    KEY_SAMPLE,
+    KEY_LOG,
+    KEY_NAN,
+    KEY_PLOT
+};
+
+static const struct argp_option table[] = {
+    {0, 0, 0, 0, "Model:", 1},
+    {"config", KEY_CONFIG, "FILE", 0, "a config.json with Hugging Face's keys", 1},
+    {"preset", KEY_PRESET, "NAME", 0, "tiny, char, char-cpu, stories, gpt2, gpt2-medium ...", 1},
+    {"depth", KEY_DEPTH, "N", 0, "everything derived from the number of layers", 1},
+    {"model", KEY_MODEL, "MODEL", 0, "go on from a model's weights", 1},
+    {"tokenizer", KEY_TOKENIZER, "FILE|bytes|chars", 0, "default: bytes", 1},
+    {"dropout", KEY_DROPOUT, "P", 0, "of embeddings and residual branches", 1},
+    {0, 0, 0, 0, "Data:", 2},
+    {"val", KEY_VAL, "FILE|FRACTION", 0, "held-out text (default: 0.1, at most 256k tokens)", 2},
+    {"text-field", KEY_FIELD, "NAME", 0, "of JSON lines (default: text)", 2},
+    {"separator", KEY_SEPARATOR, "TEXT", 0, "between the documents of a text file", 2},
+    {"packed", KEY_PACKED, 0, 0, "whole documents packed into rows, best fit", 2},
+    {"random-windows", KEY_RANDOM, 0, 0, "windows at random offsets instead of epochs", 2},
+    {0, 0, 0, 0, "Training:", 3},
+    {"steps", KEY_STEPS, "N", 0, "length of the schedule", 3},
+    {"minutes", KEY_MINUTES, "M", 0, "as many steps as fit (default: 10, without --steps)", 3},
+    {"batch", KEY_BATCH, "TOKENS", 0, "tokens of a step (default: 16 contexts)", 3},
+    {"micro-batch", KEY_MICRO, "ROWS", 0, "rows computed at a time (default: all)", 3},
+    {"context", KEY_CONTEXT, "T", 0, "tokens of a row (default: the model's)", 3},
+    {"lr", KEY_LR, "X", 0, "highest learning rate (default: by size)", 3},
+    {"min-lr", KEY_MIN_LR, "X", 0, "lowest (default: a tenth)", 3},
+    {"warmup", KEY_WARMUP, "N", 0, "steps (default: a tenth of them, at most 100)", 3},
+    {"schedule", KEY_SCHEDULE, "cosine|linear|constant|wsd", 0, "default: cosine", 3},
+    {"beta1", KEY_BETA1, "X", 0, "of AdamW (default: 0.9)", 3},
+    {"beta2", KEY_BETA2, "X", 0, "of AdamW (default: 0.99 below 32k tokens a step, else 0.95)", 3},
+    {"weight-decay", KEY_DECAY, "X", 0, "of matrices (default: 0.1)", 3},
+    {"clip", KEY_CLIP, "X", 0, "of the gradient's norm (default: 1; 0: none)", 3},
+    {"dtype", KEY_DTYPE, "f32|bf16", 0, "of products and activations (default: f32)", 3},
+    {"recompute", KEY_RECOMPUTE, 0, 0, "activations again in the backward pass: less memory", 3},
+    {"objective", KEY_OBJECTIVE, "causal", 0, "what is predicted", 3},
+    {"on-nan", KEY_NAN, "stop|skip|rollback", 0, "when a loss is not finite (default: stop)", 3},
+    {0, 0, 0, 0, "Run:", 4},
+    {"out", KEY_OUT, "RUN", 0, "run directory (default: runs/DATE-NAME)", 4},
+    {"resume", KEY_RESUME, "RUN", 0, "go on where the run's last checkpoint stands, bit for bit", 4},
+    {"save-every", KEY_SAVE, "N", 0, "steps between checkpoints (default: a tenth)", 4},
+    {"keep", KEY_KEEP, "N", 0, "checkpoints kept (default: 2; 0: all)", 4},
+    {"eval-every", KEY_EVAL, "N", 0, "steps between validations (default: a tenth; 0: at the end only)", 4},
+    {"sample-every", KEY_SAMPLE_EVERY, "N", 0, "steps between samples of text (default: 0, none)", 4},
+    {"sample", KEY_SAMPLE, "TEXT", 0, "what samples begin with", 4},
+    {"log-every", KEY_LOG, "N", 0, "steps between lines (default: every two seconds)", 4},
+    {"plot", KEY_PLOT, 0, 0, "draw the curves at the end: in the terminal, loss.svg, loss.png", 4},
+    {0}};
+
+static void parse_dtype(train_options *o, const char *arg, struct argp_state *st) {
+    o->dtype = tl_dtype_parse(arg);
+    if (o->dtype != TL_F32 && o->dtype != TL_BF16) argp_error(st, "--dtype is \"%s\"; it can be f32 or bf16", arg);
+}
+
+static void parse_nan(train_options *o, const char *arg, struct argp_state *st) {
+    static const char *const names[] = {"stop", "skip", "rollback"};
+    for (int i = 0; i < 3; i++)
+        if (strcmp(arg, names[i]) == 0) {
+            o->on_nan = (train_on_nan)i;
+            return;
+        }
+    argp_error(st, "--on-nan is \"%s\"; it can be stop, skip or rollback", arg);
+}
+
+static void parse_end(train_options *o, struct argp_state *st) {
+    if (o->resume) {
+        if (o->n_file) argp_error(st, "--resume goes on with the run's own text: leave the files out");
+        if (o->foreign) argp_error(st, "--%s belongs to a new run; it cannot go with --resume", o->foreign);
+        return;
+    }
+    if (!o->n_file) argp_error(st, "which text? Give files, directories, or - for standard input");
+    int models = (o->config != NULL) + (o->preset != NULL) + (o->depth > 0) + (o->model != NULL);
+    if (models > 1) argp_error(st, "--config, --preset, --depth and --model exclude each other");
+    if (o->steps && o->minutes > 0) argp_error(st, "--steps and --minutes exclude each other");
+    if (o->packed && o->random) argp_error(st, "--packed and --random-windows exclude each other");
+    if (o->min_lr >= 0 && o->lr > 0 && o->min_lr > o->lr) argp_error(st, "--min-lr is above --lr");
+    if (o->steps && o->warmup >= o->steps) argp_error(st, "--warmup takes all of --steps");
+    if (!o->steps && !(o->minutes > 0)) o->minutes = 10;
+}
+
+static const char *name_of(int key) {
+    for (size_t i = 0; table[i].name || table[i].doc; i++)
+        if (table[i].key == key && table[i].name) return table[i].name;
+    return NULL;
+}
+
+static error_t parse(int key, char *arg, struct argp_state *st) {
+    train_options *o = st->input;
+    const int64_t big = (int64_t)1 << 40;
+    if (key > 0 && key < KEY_FREE && key != KEY_RESUME && key != KEY_STEPS && !o->foreign) o->foreign = name_of(key);
+    switch (key) {
+    case ARGP_KEY_INIT: st->child_inputs[0] = &o->common; return 0;
+    case KEY_CONFIG: o->config = arg; return 0;
+    case KEY_PRESET: o->preset = arg; return 0;
+    case KEY_DEPTH: o->depth = cli_int(st, "--depth", arg, 1, 256); return 0;
+    case KEY_MODEL: o->model = arg; return 0;
+    case KEY_TOKENIZER: o->tokenizer = arg; return 0;
+    case KEY_OUT: o->out = arg; return 0;
+    case KEY_RESUME: o->resume = arg; return 0;
+    case KEY_STEPS: o->steps = cli_int(st, "--steps", arg, 1, big); return 0;
+    case KEY_MINUTES: o->minutes = cli_real(st, "--minutes", arg, 0.01, 1e6); return 0;
+    case KEY_BATCH: o->batch = cli_int(st, "--batch", arg, 1, 1 << 30); return 0;
+    case KEY_MICRO: o->micro = cli_int(st, "--micro-batch", arg, 1, 1 << 20); return 0;
+    case KEY_CONTEXT: o->context = cli_int(st, "--context", arg, 1, 1 << 24); return 0;
+    case KEY_LR: o->lr = cli_real(st, "--lr", arg, 1e-12, 100); return 0;
+    case KEY_MIN_LR: o->min_lr = cli_real(st, "--min-lr", arg, 0, 100); return 0;
+    case KEY_WARMUP: o->warmup = cli_int(st, "--warmup", arg, 0, big); return 0;
+    case KEY_SCHEDULE:
+        if (!schedule_parse(arg, &o->schedule))
+            argp_error(st, "--schedule is \"%s\"; it can be cosine, linear, constant or wsd", arg);
+        return 0;
+    case KEY_BETA1: o->beta1 = cli_real(st, "--beta1", arg, 0, 0.999999); return 0;
+    case KEY_BETA2: o->beta2 = cli_real(st, "--beta2", arg, 0, 0.9999999); return 0;
+    case KEY_DECAY: o->decay = cli_real(st, "--weight-decay", arg, 0, 100); return 0;
+    case KEY_CLIP: o->clip = cli_real(st, "--clip", arg, 0, 1e9); return 0;
+    case KEY_DROPOUT: o->dropout = cli_real(st, "--dropout", arg, 0, 0.99); return 0;
+    case KEY_DTYPE: parse_dtype(o, arg, st); return 0;
+    case KEY_VAL: o->val = arg; return 0;
+    case KEY_FIELD: o->text_field = arg; return 0;
+    case KEY_SEPARATOR: o->separator = arg; return 0;
+    case KEY_PACKED: o->packed = true; return 0;
+    case KEY_RANDOM: o->random = true; return 0;
+    case KEY_RECOMPUTE: o->recompute = true; return 0;
+    case KEY_OBJECTIVE:
+        if (strcmp(arg, "causal") != 0) argp_error(st, "--objective is \"%s\"; only causal is there yet", arg);
+        return 0;
+    case KEY_SAVE: o->save_every = cli_int(st, "--save-every", arg, 1, big); return 0;
+    case KEY_KEEP: o->keep = cli_int(st, "--keep", arg, 0, big); return 0;
+    case KEY_EVAL: o->eval_every = cli_int(st, "--eval-every", arg, 0, big); return 0;
+    case KEY_SAMPLE_EVERY: o->sample_every = cli_int(st, "--sample-every", arg, 0, big); return 0;
+    case KEY_SAMPLE: o->sample = arg; return 0;
+    case KEY_LOG: o->log_every = cli_int(st, "--log-every", arg, 1, big); return 0;
+    case KEY_NAN: parse_nan(o, arg, st); return 0;
+    case KEY_PLOT: o->plot = true; return 0;
+    case ARGP_KEY_ARG:
+        if (o->n_file == TRAIN_FILES) argp_error(st, "more than %d files; give their directory", TRAIN_FILES);
+        o->file[o->n_file++] = arg;
+        return 0;
+    case ARGP_KEY_END: parse_end(o, st); return 0;
+    default: return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static const struct argp_child children[] = {{&cli_common_argp, 0, NULL, 0}, {0}};
+static const struct argp argp = {
+    table,
+    parse,
+    "FILE...\n--resume RUN",
+    "Trains a model on text: files (.txt, .jsonl, also .gz and .zst), directories of them, - for standard input."
+    "\vWithout --config, --preset, --depth or --model the model's size follows from the time and the text. With "
+    "--minutes "
+    "the number of steps is estimated from the measured speed and corrected on the way; a resumed run keeps the number "
+    "it had. SIGINT and SIGTERM finish the step, save and exit with 130 or 143.",
+    children,
+    NULL,
+    NULL};
+
+int train_options_parse(train_options *o, int argc, char **argv) {
+    memset(o, 0, sizeof *o);
+    o->min_lr = o->beta1 = o->beta2 = o->decay = o->clip = o->dropout = -1;
+    o->warmup = o->eval_every = o->sample_every = o->keep = -1;
+    return cli_parse(&argp, argc, argv, o);
+}
