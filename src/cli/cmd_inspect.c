@@ -70,7 +70,7 @@ int cmd_inspect(int argc, char **argv) {
         printf("%-48s %-18s %16s  %-3s %12s %12s\n", "tensor", "role", "shape", "", "bytes", "FLOPs/token");
     for (size_t i = 0; i < m->params.n; i++) {
         param_piece p[PARAM_PIECES];
-        int n = params_pieces(&m->config, &m->params.list[i], p);
+        int n = params_pieces(&m->config, &m->params.list[i], FORMAT_HF, p);
         for (int k = 0; k < n; k++) print_piece(&o, &m->params.list[i], &p[k], i == 0 && k == 0);
     }
     char a[32], b[32];

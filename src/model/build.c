@@ -54,7 +54,7 @@ static tl_tensor *attend(const builder *b, tl_tensor *q, tl_tensor *k, tl_tensor
     tl_attention_options ao = {.scale = (float)c->attn_scale,
                                .softcap = (float)c->attn_softcap,
                                .causal = true,
-                               .window = c->window,
+                               .window = config_window(c, layer),
                                .doc = b->r->doc,
                                .slopes = b->r->slopes};
     if (b->o->mode != BUILD_DECODE) return tl_attention(b->g, q, k, v, &ao, NULL);

@@ -18,10 +18,11 @@ typedef enum model_scaling {
     SCALING_DYNAMIC,
     SCALING_YARN,
     SCALING_LLAMA3,
+    SCALING_LONGROPE,
     SCALING_KINDS
 } model_scaling;
 
-enum { MODEL_MAX_LAYERS = 1024, MODEL_MAX_WIDTH = 1 << 20, MODEL_MAX_VOCAB = 1 << 24, MODEL_MAX_CONTEXT = 1 << 24 };
+enum { MODEL_MAX_LAYERS = 1024, MODEL_MAX_WIDTH = 1 << 20, MODEL_MAX_VOCAB = 1 << 24, MODEL_MAX_CONTEXT = 1 << 24, MODEL_MAX_FACTORS = 256 };
 
 /* Everything that decides a model's graph. Filled by a recipe row first, then by the keys of config.json, then by the
  * keys of its "tilia" object, which can select every part by itself. */
@@ -42,12 +43,16 @@ typedef struct model_config {
     model_scaling scaling;
     double scaling_factor, scaling_low, scaling_high, scaling_beta_fast, scaling_beta_slow;
     int64_t scaling_context; /* original_max_position_embeddings */
+    double scaling_attention; /* factor on cos and sin; 0: by the scaling's own rule */
+    int32_t scaling_factors;  /* longrope: numbers in each list, half of the rotated dims */
+    float scaling_short[MODEL_MAX_FACTORS], scaling_long[MODEL_MAX_FACTORS];
     bool bias_qkv, bias_out, bias_mlp, bias_norm, bias_head;
     bool tied;
     double attn_scale; /* 0: 1/sqrt(head_dim) */
     double attn_softcap, final_softcap;
     double embed_scale; /* 1 */
-    int64_t window;     /* 0: none */
+    int64_t window;     /* 0: none; a token sees so many, itself included */
+    uint8_t full[MODEL_MAX_LAYERS / 8]; /* bit l: layer l has no window (config_full) */
     double drop_embed, drop_resid;
     model_init init;
     double init_std;
@@ -66,6 +71,11 @@ tl_status config_parse(const char *text, model_config *c, char *unknown, size_t 
 json_t *config_write(const model_config *c);
 /* All checks of a finished configuration: divisibility, ranges, parts that do not go together. */
 tl_status config_check(const model_config *c, tl_error *e);
+
+/* Does layer l see everything? The window of a layer: 0 if so. */
+bool config_full(const model_config *c, int64_t l);
+void config_set_full(model_config *c, int64_t l, bool full);
+int64_t config_window(const model_config *c, int64_t l);
 
 /* Presets: tiny, char, char-cpu, gpt2, gpt2-medium, stories... vocab 0 keeps the preset's. */
 tl_status config_preset(const char *name, model_config *c, tl_error *e);

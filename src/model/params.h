@@ -51,15 +51,25 @@ int64_t params_find(const model_params *p, param_role role, int32_t layer, int32
 /* Seeded initial values of the whole flat buffer (total elements; padding is zero). */
 void params_initialize(const model_params *p, const model_config *c, uint64_t seed, float *flat);
 
-/* ---- names of Hugging Face ---- */
-/* A piece of a parameter as a file holds it: rows [row, row + rows) of ours; transposed: stored (cols, rows). */
+/* ---- names in files ---- */
+typedef enum param_format { FORMAT_HF, FORMAT_GGUF, FORMATS } param_format;
+
+/* A piece of a parameter as a file holds it: rows [row, row + rows) of ours. */
 typedef struct param_piece {
     char name[128];
     int64_t row, rows, cols; /* rows 0: a vector piece of cols numbers starting at element row */
-    bool transposed;
+    bool transposed;         /* stored (cols, rows) */
+    int64_t paired;          /* > 0: rows of a head, which the file has in the order of RoPE's pairs, ours in halves */
+    double add;              /* the file has ours plus this */
 } param_piece;
 enum { PARAM_PIECES = 3 };
-/* The pieces in which Hugging Face's files store parameter i; returns their number. A tied head has no parameter. */
-int params_pieces(const model_config *c, const model_param *m, param_piece out[PARAM_PIECES]);
+/* The pieces in which files of a format store parameter i; returns their number. A tied head has no parameter. */
+int params_pieces(const model_config *c, const model_param *m, param_format f, param_piece out[PARAM_PIECES]);
+int64_t params_piece_count(const param_piece *p);
+/* Where a piece lies that the file holds as we do; NULL if its numbers have to be moved or changed. */
+float *params_piece_direct(const param_piece *p, const model_param *m, float *ours);
+/* One piece between the flat buffer (whose parameter begins at ours) and a file's f32 elements. */
+void params_piece_in(const param_piece *p, const model_param *m, const float *file, float *ours);
+void params_piece_out(const param_piece *p, const model_param *m, const float *ours, float *file);
 
 #endif

@@ -29,7 +29,10 @@ void build_rope_freq(const model_config *c, int64_t seen, double *freq, double *
     int64_t r = build_rope_dims(c);
     double f = c->scaling_factor, base = c->rope_theta, dims = (double)r;
     double L = (double)(c->scaling_context ? c->scaling_context : c->context);
-    *mscale = c->scaling == SCALING_YARN && f > 1 ? 0.1 * log(f) + 1 : 1;
+    *mscale = 1;
+    if (c->scaling == SCALING_YARN && f > 1) *mscale = 0.1 * log(f) + 1;
+    if (c->scaling == SCALING_LONGROPE && f > 1) *mscale = sqrt(1 + log(f) / log(L));
+    if (c->scaling_attention > 0) *mscale = c->scaling_attention;
     if (!freq) return;
     if (c->scaling == SCALING_NTK) base *= pow(f, dims / (dims - 2));
     if (c->scaling == SCALING_DYNAMIC && (double)seen > L)
@@ -45,6 +48,8 @@ void build_rope_freq(const model_config *c, int64_t seen, double *freq, double *
             w = w / f * ramp + w * (1 - ramp);
         }
         if (c->scaling == SCALING_LLAMA3) w = llama3_scale(c, w, L);
+        if (c->scaling == SCALING_LONGROPE) /* Ding et al. 2024: one list up to the old context, one beyond */
+            w /= (double)((double)seen > L ? c->scaling_long[k] : c->scaling_short[k]);
         freq[k] = w;
     }
 }

@@ -88,32 +88,10 @@ typedef struct save_list {
     size_t n;
 } save_list;
 
-/* One piece of our matrix as the file holds it, or back. Blocks of 32 x 32 keep both sides in cache. */
-static void transpose(const float *src, int64_t rows, int64_t cols, float *dst) {
-    enum { BLOCK = 32 };
-    for (int64_t i0 = 0; i0 < rows; i0 += BLOCK)
-        for (int64_t j0 = 0; j0 < cols; j0 += BLOCK)
-            for (int64_t i = i0; i < rows && i < i0 + BLOCK; i++)
-                for (int64_t j = j0; j < cols && j < j0 + BLOCK; j++) dst[j * rows + i] = src[i * cols + j];
-}
-
-static float *piece_data(const tl_model *m, size_t param, const param_piece *p) {
-    const model_param *q = &m->params.list[param];
-    return m->flat + q->offset + (p->rows ? p->row * q->cols : p->row);
-}
-
-static int64_t piece_count(const param_piece *p) {
-    return p->rows ? p->rows * p->cols : p->cols;
-}
-
 static void save_fill(void *user, size_t i, void *buf) {
     const save_list *l = user;
-    const param_piece *p = &l->piece[i];
-    const float *src = piece_data(l->m, l->param[i], p);
-    if (p->transposed)
-        transpose(src, p->rows, p->cols, buf);
-    else
-        memcpy(buf, src, (size_t)piece_count(p) * sizeof(float));
+    const model_param *q = &l->m->params.list[l->param[i]];
+    params_piece_out(&l->piece[i], q, l->m->flat + q->offset, buf);
 }
 
 static tl_status save_weights(const tl_model *m, const char *path, tl_error *err) {
@@ -124,7 +102,7 @@ static tl_status save_weights(const tl_model *m, const char *path, tl_error *err
     l.param = mem_new(m->alloc, room, sizeof *l.param);
     tl_status s = l.item && l.piece && l.param ? TL_OK : error_set(err, TL_NOMEM, "no memory to save a model");
     for (size_t i = 0; i < m->params.n && s == TL_OK; i++) {
-        int n = params_pieces(&m->config, &m->params.list[i], &l.piece[l.n]);
+        int n = params_pieces(&m->config, &m->params.list[i], FORMAT_HF, &l.piece[l.n]);
         for (int k = 0; k < n; k++, l.n++) {
             param_piece *p = &l.piece[l.n];
             safetensors_item *t = &l.item[l.n];
@@ -195,10 +173,11 @@ static tl_status read_piece(tl_model *m, size_t i, const param_piece *p, const s
         error_at_tensor(err, t->name);
         return s;
     }
-    float *dst = piece_data(m, i, p);
-    if (!p->transposed) return safetensors_to_f32(t, dst, err);
+    const model_param *q = &m->params.list[i];
+    float *direct = params_piece_direct(p, q, m->flat + q->offset);
+    if (direct) return safetensors_to_f32(t, direct, err);
     TRY(safetensors_to_f32(t, scratch, err));
-    transpose(scratch, p->cols, p->rows, dst);
+    params_piece_in(p, q, scratch, m->flat + q->offset);
     return TL_OK;
 }
 
@@ -212,7 +191,7 @@ static bool ignorable(const char *name) {
 static tl_status read_all(tl_model *m, const safetensors *s, float *scratch, uint8_t *used, tl_error *err) {
     for (size_t i = 0; i < m->params.n; i++) {
         param_piece piece[PARAM_PIECES];
-        int n = params_pieces(&m->config, &m->params.list[i], piece);
+        int n = params_pieces(&m->config, &m->params.list[i], FORMAT_HF, piece);
         for (int k = 0; k < n; k++) {
             const safetensors_entry *t = find_piece(s, &piece[k]);
             if (!t) {

@@ -131,12 +131,12 @@ static void names_are_hugging_faces(void **state) {
     tl_error e;
     assert_ok(config_preset("gpt2", &c, &e), &e);
     assert_ok(params_init(&p, &mem_default, &c, &e), &e);
-    assert_int_equal(params_pieces(&c, &p.list[params_find(&p, ROLE_QKV, 3, 0)], q), 1);
+    assert_int_equal(params_pieces(&c, &p.list[params_find(&p, ROLE_QKV, 3, 0)], FORMAT_HF, q), 1);
     assert_string_equal(q[0].name, "transformer.h.3.attn.c_attn.weight");
     assert_true(q[0].transposed);
-    params_pieces(&c, &p.list[params_find(&p, ROLE_NORM_BIAS, 11, 1)], q);
+    params_pieces(&c, &p.list[params_find(&p, ROLE_NORM_BIAS, 11, 1)], FORMAT_HF, q);
     assert_string_equal(q[0].name, "transformer.h.11.ln_2.bias");
-    params_pieces(&c, &p.list[params_find(&p, ROLE_EMBED, -1, 0)], q);
+    params_pieces(&c, &p.list[params_find(&p, ROLE_EMBED, -1, 0)], FORMAT_HF, q);
     assert_string_equal(q[0].name, "transformer.wte.weight");
     assert_false(q[0].transposed);
     assert_int_equal(params_find(&p, ROLE_HEAD, -1, 0), -1);
@@ -145,14 +145,14 @@ static void names_are_hugging_faces(void **state) {
     assert_ok(config_preset("tiny", &c, &e), &e);
     assert_ok(params_init(&p, &mem_default, &c, &e), &e);
     const model_param *qkv = &p.list[params_find(&p, ROLE_QKV, 1, 0)];
-    assert_int_equal(params_pieces(&c, qkv, q), 3);
+    assert_int_equal(params_pieces(&c, qkv, FORMAT_HF, q), 3);
     assert_string_equal(q[1].name, "model.layers.1.self_attn.k_proj.weight");
     assert_int_equal(q[0].rows + q[1].rows + q[2].rows, qkv->rows);
     assert_int_equal(q[2].row, q[0].rows + q[1].rows);
-    assert_int_equal(params_pieces(&c, &p.list[params_find(&p, ROLE_UP, 0, 0)], q), 2);
+    assert_int_equal(params_pieces(&c, &p.list[params_find(&p, ROLE_UP, 0, 0)], FORMAT_HF, q), 2);
     assert_string_equal(q[0].name, "model.layers.0.mlp.gate_proj.weight");
     assert_int_equal(q[1].row, c.mlp);
-    params_pieces(&c, &p.list[params_find(&p, ROLE_NORM_GAIN, -1, 0)], q);
+    params_pieces(&c, &p.list[params_find(&p, ROLE_NORM_GAIN, -1, 0)], FORMAT_HF, q);
     assert_string_equal(q[0].name, "model.norm.weight");
     /* matrices first: one range for decay and bf16 copies, no overlap anywhere */
     for (size_t i = 0; i < p.n; i++) {
