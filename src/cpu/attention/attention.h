@@ -16,12 +16,12 @@
 #include "op/attrs.h"
 
 enum {
-    ATTN_BR = 192,          /* rows of a tile: a multiple of every micro-kernel's height */
-    ATTN_BC = 192,          /* keys of a tile: a multiple of every micro-kernel's height and width */
-    ATTN_CHUNK = 24,        /* rows that share one decision to skip */
-    ATTN_JCHUNK = 48,       /* keys that share one in the backward products over rows */
-    ATTN_PAD = 12,          /* rows that a micro-kernel may touch past the end of a buffer */
-    ATTN_ROWS_BYTES = 12288 /* room for a block's tile_rows */
+    ATTN_BR = 96,          /* rows of a tile: a multiple of every micro-kernel's height */
+    ATTN_BC = 192,         /* keys of a tile: a multiple of every micro-kernel's height and width */
+    ATTN_CHUNK = 24,       /* rows that share one decision to skip */
+    ATTN_JCHUNK = 48,      /* keys that share one in the backward products over rows */
+    ATTN_PAD = 12,         /* rows that a micro-kernel may touch past the end of a buffer */
+    ATTN_ROWS_BYTES = 8192 /* room for a block's tile_rows */
 };
 
 /* (b, t, h, 0) lies at p + (b sb + t st + h sh) elements */
@@ -79,11 +79,11 @@ static inline int64_t attn_balance(int64_t i, int64_t n) {
     return i % 2 ? n - 1 - i / 2 : i / 2;
 }
 
-/* Keys that row m of a kv head may see: [lo, hi). */
-static inline void attn_interval(const attn_job *j, int64_t m, int64_t *lo, int64_t *hi) {
-    const int64_t i = m / j->r + j->q_offset;
-    *hi = j->causal ? i + 1 : j->window ? i + j->window : j->S;
-    *lo = j->window ? i - j->window + 1 : 0;
+/* Keys that query i may see: [lo, hi). */
+static inline void attn_interval(const attn_job *j, int64_t i, int64_t *lo, int64_t *hi) {
+    const int64_t p = i + j->q_offset;
+    *hi = j->causal ? p + 1 : j->window ? p + j->window : j->S;
+    *lo = j->window ? p - j->window + 1 : 0;
     *hi = attn_max(0, attn_min(*hi, j->S));
     *lo = attn_min(attn_max(*lo, 0), *hi);
 }

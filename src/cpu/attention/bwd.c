@@ -4,7 +4,7 @@
 /* Segments give every core work when there are few heads; their number depends on shapes alone. More of them cost a
  * partial dQ each. */
 static int64_t bwd_segments(const attn_job *j) {
-    enum { ENOUGH = 16 };
+    enum { ENOUGH = 12 };
     const int64_t heads = j->B * j->Hk, blocks = (j->S + ATTN_BC - 1) / ATTN_BC;
     return attn_max(1, attn_min(blocks, (ENOUGH + heads - 1) / heads));
 }

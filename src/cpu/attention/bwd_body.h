@@ -26,7 +26,7 @@ static int64_t bwd_first_row(const attn_job *j, int64_t key, bool ends) {
     while (lo < hi) {
         const int64_t mid = lo + (hi - lo) / 2;
         int64_t first, end;
-        attn_interval(j, mid, &first, &end);
+        attn_interval(j, mid / j->r, &first, &end);
         if (ends ? end > key : first >= key)
             hi = mid;
         else
@@ -52,6 +52,11 @@ static void bwd_pack_row(const attn_job *j, bwd_space *w, int64_t m) {
     const int64_t r = m % ATTN_BR, i = m / j->r, h = w->hk * j->r + m % j->r;
     const bool there = m < j->R;
     const char *q = there ? at(&j->q, w->b, i, h) : NULL, *g = there ? at(&j->g, w->b, i, h) : NULL;
+    if (i + 16 < j->T) {
+        row_prefetch(at(&j->q, w->b, i + 16, h), j->Dh * j->q.size);
+        row_prefetch(at(&j->g, w->b, i + 16, h), j->Dv * j->g.size);
+        row_prefetch(at(&j->o, w->b, i + 16, h), j->Dv * j->o.size);
+    }
     pack_row(w->qa + m * l->Dhq, l->Dhq, q, j->q.dtype, j->Dh);
     pack_row(w->ga + m * l->Dvq, l->Dvq, g, j->g.dtype, j->Dv);
     if (UNIT == 2 && m % 2 == 0) {
@@ -66,7 +71,7 @@ static void bwd_pack_row(const attn_job *j, bwd_space *w, int64_t m) {
     t->head[r] = h;
     t->query[r] = i;
     if (j->doc) t->doc[r] = j->doc[w->b * j->doc_sb + i];
-    attn_interval(j, m, &t->lo[r], &t->hi[r]);
+    attn_interval(j, i, &t->lo[r], &t->hi[r]);
     t->m[r] = j->lse[w->b * j->lse_sb + h * j->lse_sh + i] * ATTN_LOG2E;
     t->l[r] = bwd_dot(g, at(&j->o, w->b, i, h), j->o.dtype, j->Dv);
 }
@@ -218,8 +223,9 @@ static void bwd_store(char *dst, tl_dtype dtype, const float *x, int64_t n, floa
 static void bwd_block(const attn_job *j, const bwd_space *w, int64_t k0) {
     const attn_bwd_layout *l = w->l;
     const int64_t kn = attn_min(ATTN_BC, j->S - k0), up = attn_up(kn, NR);
-    memset(w->dk, 0, (size_t)(ATTN_BC * l->Dhp) * sizeof(float));
-    memset(w->dv, 0, (size_t)(ATTN_BC * l->Dvp) * sizeof(float));
+    const int64_t used = attn_up(kn, ATTN_JCHUNK);
+    memset(w->dk, 0, (size_t)(used * l->Dhp) * sizeof(float));
+    memset(w->dv, 0, (size_t)(used * l->Dvp) * sizeof(float));
     for (int64_t n = 0; n < up; n += NR) {
         pack_transposed(w->kt + n * l->Dhu, &w->keys, k0 + n, j->S, l->Dhu);
         pack_transposed(w->vt + n * l->Dvu, &w->values, k0 + n, j->S, l->Dvu);
@@ -272,7 +278,7 @@ static void bwd_sum_dq(const attn_job *j, const attn_bwd_layout *l, int64_t tile
     for (int64_t m = m0; m < attn_min(m0 + ATTN_BR, j->R); m++) {
         char *dst = at_out(&j->dq, bh / j->Hk, m / j->r, bh % j->Hk * j->r + m % j->r);
         int64_t lo, hi;
-        attn_interval(j, m, &lo, &hi);
+        attn_interval(j, m / j->r, &lo, &hi);
         for (int64_t d = 0; d < j->Dh; d += VW) {
             vf sum = vf_zero();
             for (int64_t s = lo / l->seg_keys; s * l->seg_keys < hi; s++) {

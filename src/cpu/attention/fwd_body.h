@@ -152,15 +152,16 @@ static void fwd_tile(const attn_job *j, const attn_fwd_layout *l, int64_t tile, 
     tile_rows *t = (tile_rows *)(void *)(mine + l->w_row);
     t->n = attn_min(ATTN_BR, j->R - m0);
     const int32_t *doc = j->doc ? j->doc + b * j->doc_sb : NULL;
-    for (int64_t r = 0; r < t->n; r++) {
-        const int64_t i = (m0 + r) / j->r, h = hk * j->r + (m0 + r) % j->r;
+    for (int64_t r = 0, i = m0 / j->r, g = m0 % j->r; r < t->n; r++) {
+        const int64_t h = hk * j->r + g;
         t->query[r] = i;
         t->head[r] = h;
         t->at[r] = i + j->q_offset;
         if (doc) t->doc[r] = doc[i];
-        attn_interval(j, m0 + r, &t->lo[r], &t->hi[r]);
+        attn_interval(j, i, &t->lo[r], &t->hi[r]);
         if (i + 16 < j->T) row_prefetch(at(&j->q, b, i + 16, h), j->Dh * j->q.size);
         pack_row(w.q + r * w.ldq, w.ldq, at(&j->q, b, i, h), j->q.dtype, j->Dh);
+        if (++g == j->r) g = 0, i++;
     }
     tile_begin(t, &w);
     const uint32_t *kt = (const uint32_t *)(const void *)(j->scratch + l->kt + bh * l->kt_head);
