@@ -117,7 +117,7 @@ static tl_status put_in_place(const trainer *t, const char *tmp, const char *dir
     snprintf(old, sizeof old, "%s.old", dir);
     bool replaced = file_exists(dir);
     if (replaced) {
-        (void)file_remove_tree(t->alloc, old, NULL);
+        TRY(file_remove_tree(t->alloc, old, err));
         TRY(file_rename(dir, old, err));
     }
     tl_status s = file_rename(tmp, dir, err);
@@ -157,7 +157,7 @@ static tl_status remove_checkpoint(const tl_allocator *a, const char *run, const
     TRY(file_join(path, sizeof path, run, name, err));
     if (strstr(name, ".tmp")) return file_remove_tree(a, path, err);
     snprintf(tmp, sizeof tmp, "%s.tmp", path);
-    (void)file_remove_tree(a, tmp, NULL);
+    TRY(file_remove_tree(a, tmp, err));
     TRY(file_rename(path, tmp, err));
     return file_remove_tree(a, tmp, err);
 }
