@@ -1,0 +1,1 @@
+#include "cpu/product/peak_body.h"
