@@ -90,21 +90,15 @@ static const uint8_t *added_before(const uint8_t *begin, const uint8_t *p, uint3
     return q;
 }
 
-/* \w of the ecosystem: alphabetic, mark, decimal digit, connector. Near enough in our classes. */
-static bool added_is_word(const unicode_table *u, uint32_t cp) {
-    unsigned bit = 1u << unicode_of(u, cp);
-    return cp == '_' || (bit & (UNICODE_IS_L | UNICODE_IS_N | 1u << UNICODE_M)) != 0;
-}
-
 static bool added_word_ok(const unicode_table *u, const uint8_t *text, size_t begin, size_t end, size_t n) {
     uint32_t cp;
     if (begin > 0) {
         added_before(text, text + begin, &cp);
-        if (added_is_word(u, cp)) return false;
+        if (unicode_is_word(u, cp)) return false;
     }
     if (end < n) {
         unicode_decode(text + end, text + n, &cp, NULL);
-        if (added_is_word(u, cp)) return false;
+        if (unicode_is_word(u, cp)) return false;
     }
     return true;
 }

@@ -22,6 +22,8 @@ tl_status load_sentencepiece(const tl_allocator *a, const uint8_t *data, size_t 
 bool load_is_sentencepiece(const uint8_t *data, size_t n);
 /* The tokenizer keys of a GGUF file. */
 tl_status load_gguf(const tl_allocator *a, const char *path, tokenizer **out, tl_error *e);
+struct gguf;
+tl_status load_gguf_keys(const tl_allocator *a, const struct gguf *g, tokenizer **out, tl_error *e);
 
 /* Parts that several readers share: load_parts.c. ---------------------------------------------- */
 

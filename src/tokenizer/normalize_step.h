@@ -10,7 +10,7 @@ tl_status normalize_form(normalize_kind kind, const text_buf *a, text_buf *b, tl
 void normalize_lower(const text_buf *a, text_buf *b);
 bool normalize_is_mark(uint32_t cp); /* Mn, Mc, Me */
 bool normalize_is_mn(uint32_t cp);
-bool normalize_is_control(uint32_t cp); /* Cc, Cf, Cn, Co, Cs */
+bool normalize_is_control(uint32_t cp); /* Cc, Cf, Co, Cs */
 void normalize_precompiled(const normalize_step *s, const text_buf *a, text_buf *b);
 
 #endif

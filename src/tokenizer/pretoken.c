@@ -93,11 +93,6 @@ static tl_status pretoken_load_step(pretokenizer *z, pretoken_step *s, const cha
     for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
         if (!strcmp(type, plain[i].name)) {
             s->kind = plain[i].kind;
-            if (s->kind == PRETOKEN_WHITESPACE) {
-                s->behavior = PRETOKEN_REMOVED;
-                s->invert = true;
-                return regex_new(z->alloc, "\\w+|[^\\w\\s]+", 13, &s->pattern, e);
-            }
             return s->kind == PRETOKEN_SCRIPTS
                        ? error_set(e, TL_UNSUPPORTED, "pre_tokenizer \"UnicodeScripts\" is not supported yet")
                        : TL_OK;

@@ -149,6 +149,25 @@ static void pretoken_fixed(pretoken_cut *c, const pretoken_step *s, size_t begin
     }
 }
 
+/* \w+|[^\w\s]+, the rest goes. */
+static void pretoken_words(pretoken_cut *c, const unicode_table *u, size_t begin, size_t end) {
+    const uint8_t *p = (const uint8_t *)c->a->s;
+    size_t from = begin;
+    int last = 0; /* 1: in a word, 2: in something else, 0: in white space */
+    for (size_t i = begin; i < end;) {
+        uint32_t cp;
+        size_t len = unicode_decode(p + i, p + end, &cp, NULL);
+        int kind = unicode_is_word(u, cp) ? 1 : unicode_of(u, cp) == UNICODE_SPACE ? 0 : 2;
+        if (kind != last) {
+            if (last) pretoken_part(c, from, i, false);
+            from = i;
+            last = kind;
+        }
+        i += len;
+    }
+    if (last) pretoken_part(c, from, end, false);
+}
+
 /* White space goes, punctuation stands alone. */
 static void pretoken_bert(pretoken_cut *c, const unicode_table *u, size_t begin, size_t end) {
     const uint8_t *p = (const uint8_t *)c->a->s;
@@ -201,7 +220,10 @@ tl_status pretoken_apply(const pretoken_step *s, const unicode_table *u, bool fi
             c.behavior = PRETOKEN_REMOVED;
             pretoken_by_char(&c, u, s, pretoken_is_space, begin, end);
             break;
-        case PRETOKEN_WHITESPACE: TRY(pretoken_by_pattern(&c, s, begin, end, e)); break;
+        case PRETOKEN_WHITESPACE:
+            c.behavior = PRETOKEN_ISOLATED;
+            pretoken_words(&c, u, begin, end);
+            break;
         case PRETOKEN_SPLIT:
             if (s->scanner != SPLIT_KINDS) {
                 c.behavior = PRETOKEN_ISOLATED; /* our patterns match everywhere */

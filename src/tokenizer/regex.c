@@ -1,5 +1,6 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "tokenizer/regex.h"
+#include "base/str.h"
 #include <pcre2.h>
 #include <pthread.h>
 #include <string.h>
@@ -76,6 +77,33 @@ void regex_free(regex *r) {
     mem_free(r->alloc, r);
 }
 
+/* Files are written for Oniguruma: there \w holds marks and connectors, \h is a hexadecimal digit, and
+ * ^ and $ stand at lines. The rest is said alike, but for X{n,m}+, which PCRE2 takes as possessive. */
+#define REGEX_WORD "\\p{L}\\p{M}\\p{N}\\p{Pc}"
+
+static void regex_translate(const char *p, size_t n, str *out) {
+    bool set = false; /* inside [ ] */
+    for (size_t i = 0; i < n; i++) {
+        if (p[i] == '\\' && i + 1 < n) {
+            char c = p[++i];
+            if (c == 'w')
+                str_adds(out, set ? REGEX_WORD : "[" REGEX_WORD "]");
+            else if (c == 'W' && !set)
+                str_adds(out, "[^" REGEX_WORD "]");
+            else if (c == 'h')
+                str_adds(out, set ? "0-9a-fA-F" : "[0-9a-fA-F]");
+            else
+                str_add(out, p + i - 1, 2);
+            continue;
+        }
+        if (p[i] == '[')
+            set = true;
+        else if (p[i] == ']')
+            set = false;
+        str_addc(out, p[i]);
+    }
+}
+
 tl_status regex_new(const tl_allocator *a, const char *pattern, size_t n, regex **out, tl_error *e) {
     if (n > REGEX_MAX_PATTERN) return error_set(e, TL_LIMIT, "a pattern of %zu bytes", n);
     regex *r = mem_new(a, 1, sizeof *r);
@@ -91,15 +119,26 @@ tl_status regex_new(const tl_allocator *a, const char *pattern, size_t n, regex 
         return error_set(e, TL_NOMEM, "no memory for a pattern");
     }
     pcre2_set_parens_nest_limit(r->compile, 100);
-    r->code =
-        pcre2_compile((PCRE2_SPTR)pattern, n, PCRE2_UTF | PCRE2_UCP | PCRE2_MATCH_INVALID_UTF | PCRE2_NEVER_BACKSLASH_C,
-                      &code, &at, r->compile);
+    str text;
+    str_init(&text, a);
+    regex_translate(pattern, n, &text);
+    if (!text.failed)
+        r->code =
+            pcre2_compile((PCRE2_SPTR)(text.data ? text.data : ""), text.len,
+                          PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_MATCH_INVALID_UTF | PCRE2_NEVER_BACKSLASH_C,
+                          &code, &at, r->compile);
+    bool failed = text.failed;
+    str_fini(&text);
+    if (failed) {
+        regex_free(r);
+        return error_set(e, TL_NOMEM, "no memory for a pattern");
+    }
     if (!r->code) {
-        char text[200];
-        pcre2_get_error_message(code, (PCRE2_UCHAR *)text, sizeof text);
+        char why[200];
+        pcre2_get_error_message(code, (PCRE2_UCHAR *)why, sizeof why);
         regex_free(r);
         tl_status s = code == PCRE2_ERROR_NOMEMORY || code == 121 ? TL_NOMEM : TL_FORMAT;
-        return error_set(e, s, "the pattern is wrong at its byte %zu: %s", at, text);
+        return error_set(e, s, "the pattern is wrong at its byte %zu: %s", at, why);
     }
     r->jit = pcre2_jit_compile(r->code, PCRE2_JIT_COMPLETE | PCRE2_JIT_PARTIAL_HARD) == 0;
     *out = r;

@@ -1,5 +1,6 @@
 #include "tokenizer/unicode.h"
 #include <string.h>
+#include <utf8proc.h>
 
 static const uint32_t unicode_runs[] = {
 #include "tokenizer/unicode_runs.inc"
@@ -34,6 +35,16 @@ unicode_table *unicode_new(const tl_allocator *a) {
     }
     memcpy(u->ascii, u->cls[u->page[0]], 128);
     return u;
+}
+
+bool unicode_is_word(const unicode_table *u, uint32_t cp) {
+    if (cp < 128) return (cp >= '0' && cp <= '9') || (cp >= 'A' && cp <= 'Z') || cp == '_' || (cp >= 'a' && cp <= 'z');
+    unsigned bit = 1u << unicode_of(u, cp);
+    if (bit & (UNICODE_IS_L | 1u << UNICODE_M)) return true;
+    utf8proc_category_t c = utf8proc_category((utf8proc_int32_t)cp);
+    if (bit & UNICODE_IS_N) return c != UTF8PROC_CATEGORY_NO;
+    return c == UTF8PROC_CATEGORY_PC || cp == 0x200c || cp == 0x200d || (cp >= 0x24b6 && cp <= 0x24e9) ||
+           (cp >= 0x1f130 && cp <= 0x1f149) || (cp >= 0x1f150 && cp <= 0x1f169) || (cp >= 0x1f170 && cp <= 0x1f189);
 }
 
 unsigned unicode_decode(const uint8_t *p, const uint8_t *end, uint32_t *cp, bool *bad) {

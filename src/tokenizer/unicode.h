@@ -41,6 +41,9 @@ static inline unicode_class unicode_of(const unicode_table *u, uint32_t cp) {
     return (unicode_class)u->cls[u->page[cp >> 8]][cp & 255];
 }
 
+/* \w of the ecosystem: alphabetic, mark, decimal number, connecting punctuation, joiner. */
+bool unicode_is_word(const unicode_table *u, uint32_t cp);
+
 enum { UNICODE_BAD = 0xFFFD };
 
 /* Decodes one character at p < end. Bytes that are not UTF-8 give UNICODE_BAD and the length of the maximal bad

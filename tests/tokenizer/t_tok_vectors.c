@@ -1,0 +1,143 @@
+/* Small tokenizers made by Hugging Face's library (make_vectors.py), and what it answers: the same ids and texts. */
+#include "support/testing.h"
+
+#include "base/json.h"
+#include "tokenizer/tokenizer.h"
+
+static const char *const names[] = {
+    "bytelevel",
+    "bytelevel_prefix",
+    "nfc",
+    "nfkc_lower",
+    "llama2",
+    "metaspace",
+    "metaspace_first",
+    "affixes",
+    "ignore_merges",
+    "bert",
+    "bert_cased",
+    "words",
+    "unigram",
+    "unigram_bytes",
+    "split_removed",
+    "split_merged_with_previous",
+    "split_merged_with_next",
+    "split_contiguous",
+    "split_misc",
+    "added",
+};
+
+static int bad;
+
+static void same_ids(const char *name, size_t i, const char *what, const char *text, const token_list *l,
+                     const json_t *want) {
+    bool same = l->n == json_array_size(want);
+    for (size_t k = 0; same && k < l->n; k++) same = l->id[k] == json_integer_value(json_array_get(want, k));
+    if (same) return;
+    bad++;
+    print_error("%s case %zu (%s): \"%s\"\n  got ", name, i, what, text);
+    for (size_t k = 0; k < l->n && k < 40; k++) print_error(" %d", l->id[k]);
+    print_error("\n  want");
+    for (size_t k = 0; k < json_array_size(want) && k < 40; k++)
+        print_error(" %d", (int)json_integer_value(json_array_get(want, k)));
+    print_error("\n");
+}
+
+static void same_text(const char *name, size_t i, const char *what, const str *s, const json_t *want) {
+    const char *w = json_string_value(want);
+    if (s->len == json_string_length(want) && (!s->len || !memcmp(s->data, w, s->len))) return;
+    bad++;
+    print_error("%s case %zu (%s):\n  got  \"%s\"\n  want \"%s\"\n", name, i, what, s->data ? s->data : "", w);
+}
+
+static void stream_text(const char *name, size_t i, const tokenizer *t, const token_list *l, const json_t *want) {
+    token_decoder d;
+    str s;
+    tl_error e = {0};
+    str_init(&s, &mem_default);
+    token_decoder_init(&d, t, 0);
+    for (size_t k = 0; k < l->n; k++) assert_ok(token_decoder_push(&d, l->id[k], &s, &e), &e);
+    assert_ok(token_decoder_finish(&d, &s, &e), &e);
+    same_text(name, i, "streamed", &s, want);
+    str_fini(&s);
+}
+
+static void run_case(const char *name, size_t i, const tokenizer *t, const json_t *c) {
+    const json_t *text = json_array_get(c, 0);
+    const char *s = json_string_value(text);
+    size_t n = json_string_length(text);
+    token_list l;
+    str out;
+    tl_error e = {0};
+    token_list_init(&l, &mem_default);
+    str_init(&out, &mem_default);
+    assert_ok(tokenizer_encode(t, s, n, TOKENIZER_PARSE, &l, &e), &e);
+    same_ids(name, i, "plain", s, &l, json_array_get(c, 2));
+    l.n = 0;
+    assert_ok(tokenizer_encode(t, s, n, TOKENIZER_PARSE | TOKENIZER_ADD, &l, &e), &e);
+    same_ids(name, i, "with specials", s, &l, json_array_get(c, 1));
+    assert_ok(tokenizer_decode(t, l.id, l.n, TOKENIZER_REPLACE, &out, &e), &e);
+    same_text(name, i, "decoded", &out, json_array_get(c, 3));
+    stream_text(name, i, t, &l, json_array_get(c, 3));
+    str_clear(&out);
+    assert_ok(tokenizer_decode(t, l.id, l.n, TOKENIZER_REPLACE | TOKENIZER_SKIP, &out, &e), &e);
+    same_text(name, i, "decoded without specials", &out, json_array_get(c, 4));
+    token_list_fini(&l);
+    str_fini(&out);
+}
+
+static void run_all(const char *name, const tokenizer *t) {
+    char path[600];
+    json_t *cases;
+    tl_error e = {0};
+    snprintf(path, sizeof path, "%s/tests/tokenizer/vectors/%s.cases.json", TILIA_SOURCE_DIR, name);
+    assert_ok(json_read_file(&mem_default, path, 64 << 20, &cases, &e), &e);
+    assert_true(json_array_size(cases) > 50);
+    for (size_t i = 0; i < json_array_size(cases); i++) run_case(name, i, t, json_array_get(cases, i));
+    json_decref(cases);
+}
+
+static void answers_as_the_library_does(void **state) {
+    (void)state;
+    bad = 0;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char path[600];
+        tokenizer *t;
+        tl_error e = {0};
+        snprintf(path, sizeof path, "%s/tests/tokenizer/vectors/%s.json", TILIA_SOURCE_DIR, names[i]);
+        assert_ok(tokenizer_open(&mem_default, path, &t, &e), &e);
+        run_all(names[i], t);
+        tokenizer_close(t);
+    }
+    assert_int_equal(bad, 0);
+}
+
+static void survives_saving(void **state) {
+    (void)state;
+    char dir[256];
+    test_tempdir(dir, sizeof dir);
+    bad = 0;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char path[600], copy[600];
+        tokenizer *t;
+        tl_error e = {0};
+        snprintf(path, sizeof path, "%s/tests/tokenizer/vectors/%s.json", TILIA_SOURCE_DIR, names[i]);
+        snprintf(copy, sizeof copy, "%s/%s.json", dir, names[i]);
+        assert_ok(tokenizer_open(&mem_default, path, &t, &e), &e);
+        assert_ok(tokenizer_save(t, copy, &e), &e);
+        tokenizer_close(t);
+        assert_ok(tokenizer_open(&mem_default, copy, &t, &e), &e);
+        run_all(names[i], t);
+        tokenizer_close(t);
+    }
+    test_tempdir_remove(dir);
+    assert_int_equal(bad, 0);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(answers_as_the_library_does),
+        cmocka_unit_test(survives_saving),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
