@@ -21,9 +21,9 @@ typedef struct kernel {
 
 #define KERNELS(kind)                                                                                                  \
     {                                                                                                                  \
-        {"avx2", attn_##kind##_prepare_avx2, attn_##kind##_run, attn_##kind##__avx2},                                   \
-            {"avx512", attn_##kind##_prepare_avx512, attn_##kind##_run, attn_##kind##__avx512}, {                       \
-            "avx512bf16", attn_##kind##_prepare_pairs, attn_##kind##_run, attn_##kind##__avx512bf16                     \
+        {"avx2", attn_##kind##_prepare_avx2, attn_##kind##_run, attn_##kind##__avx2},                                  \
+            {"avx512", attn_##kind##_prepare_avx512, attn_##kind##_run, attn_##kind##__avx512}, {                      \
+            "avx512bf16", attn_##kind##_prepare_pairs, attn_##kind##_run, attn_##kind##__avx512bf16                    \
         }                                                                                                              \
     }
 static const kernel forward[3] = KERNELS(fwd);
