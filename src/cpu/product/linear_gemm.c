@@ -3,7 +3,7 @@
  * linear_dw also chunks of the sum, which then adds into the f32 result in a fixed order. */
 #include "cpu/product/linear.h"
 
-enum { PACK_FLOATS = 4 << 20, K_CHUNK = 2048, SLIVERS = 16 /* a tile of packing */ };
+enum { PACK_FLOATS = 4 << 20, SLIVERS = 16 /* a tile of packing */ };
 
 typedef struct gemm_cut {
     int64_t m_chunk, k_chunk, m_chunks, k_chunks; /* repeats */
@@ -13,7 +13,11 @@ typedef struct gemm_cut {
 
 static gemm_cut linear_gemm_cut(const linear_view *v, bool sum_chunks) {
     gemm_cut t = {0};
-    t.k_chunk = sum_chunks && v->k > K_CHUNK ? K_CHUNK : v->k;
+    t.k_chunk = v->k;
+    if (sum_chunks && v->k > GEMM_KC) { /* equal chunks that need no partial sums but the result itself */
+        const int64_t chunks = (v->k + GEMM_KC - 1) / GEMM_KC;
+        t.k_chunk = linear_up((v->k + chunks - 1) / chunks, 16);
+    }
     t.k_chunks = (v->k + t.k_chunk - 1) / t.k_chunk;
     int64_t fit = PACK_FLOATS / t.k_chunk / 128 * 128;
     t.m_chunk = fit < 128 ? 128 : fit;
