@@ -16,6 +16,7 @@ typedef struct pool_worker {
     pool *pool;
     int number;
     pthread_t thread;
+    int64_t patience; /* ns that it looks before it sleeps: all, where looking pays; less, where cores are contended */
 } pool_worker;
 
 /* Two counters carry everything. `launched` counts tasks: workers wait for it to grow. `arrived` counts workers that
@@ -60,22 +61,24 @@ static int64_t pool_clock(void) {
 /* Waits until *count >= least: first looking, then asleep. A sleeper announces itself before it looks for the last
  * time, and who counts looks for sleepers after counting; both in one total order (seq_cst), so one of the two sees the
  * other. */
-static void pool_wait(pool *p, _Atomic uint64_t *count, uint64_t least, int kind) {
+static void pool_wait(pool *p, int worker, _Atomic uint64_t *count, uint64_t least, int kind) {
     if (atomic_load_explicit(count, memory_order_acquire) >= least) return;
+    int64_t *patience = &p->worker[worker].patience, since = 0;
     if (p->spin) {
-        int64_t until = pool_clock() + SPIN_NS;
+        since = pool_clock();
         do {
             for (int i = 0; i < SPIN_CHECK; i++) {
                 if (atomic_load_explicit(count, memory_order_acquire) >= least) return;
                 pool_pause();
             }
-        } while (pool_clock() < until);
+        } while (pool_clock() - since < *patience);
     }
     pthread_mutex_lock(&p->lock);
     atomic_fetch_add(&p->sleepers[kind], 1);
     while (atomic_load(count) < least) pthread_cond_wait(&p->wake[kind], &p->lock);
     atomic_fetch_sub(&p->sleepers[kind], 1);
     pthread_mutex_unlock(&p->lock);
+    if (p->spin) *patience = pool_clock() - since < SPIN_NS ? SPIN_NS : *patience / 2;
 }
 
 static void pool_wake(pool *p, int kind) {
@@ -107,7 +110,7 @@ static void pool_part(pool *p, const kernel_task *task, uint64_t base, int worke
             barrier += (uint64_t)all;
             bool last = t.repeat + 1 == repeats && phase + 1 == phases;
             pool_arrive(p);
-            if (!last || worker == 0) pool_wait(p, &p->arrived, barrier, WAIT_ARRIVE);
+            if (!last || worker == 0) pool_wait(p, worker, &p->arrived, barrier, WAIT_ARRIVE);
         }
     }
 }
@@ -116,7 +119,7 @@ static void *pool_main(void *arg) {
     pool_worker *me = arg;
     pool *p = me->pool;
     for (uint64_t seen = 0;;) {
-        pool_wait(p, &p->launched, ++seen, WAIT_LAUNCH);
+        pool_wait(p, me->number, &p->launched, ++seen, WAIT_LAUNCH);
         if (p->stop) return NULL;
         pool_part(p, p->task, p->base, me->number);
     }
@@ -162,8 +165,8 @@ tl_status pool_create(const tl_allocator *a, int threads, pool **out, tl_error *
     atomic_flag_clear(&p->busy);
     pthread_mutex_init(&p->lock, NULL);
     for (int i = 0; i < 2; i++) pthread_cond_init(&p->wake[i], NULL);
+    for (int i = 0; i < threads; i++) p->worker[i] = (pool_worker){.pool = p, .number = i, .patience = SPIN_NS};
     for (int i = 1; i < threads; i++) {
-        p->worker[i] = (pool_worker){.pool = p, .number = i};
         if (pthread_create(&p->worker[i].thread, NULL, pool_main, &p->worker[i]) != 0) {
             pool_destroy(p);
             return error_set(err, TL_DEVICE, "the system gives no more threads: %d of %d", i, threads);
