@@ -49,27 +49,27 @@ static size_t charsmap_offset(uint32_t unit) {
     return (size_t)(unit >> 10) << ((unit & 1u << 9) >> 6);
 }
 
-const char *charsmap_find(const charsmap *m, const char *s, size_t n, size_t *rn) {
+const char *charsmap_find(const charsmap *m, const char *s, size_t n, bool longest, size_t *rn, size_t *used) {
+    const char *best = NULL;
     size_t at = charsmap_offset(m->unit[0]);
     for (size_t i = 0; i < n && s[i]; i++) {
         at ^= (uint8_t)s[i];
-        if (at >= m->units || (m->unit[at] & (1u << 31 | 0xff)) != (uint8_t)s[i]) return NULL;
+        if (at >= m->units || (m->unit[at] & (1u << 31 | 0xff)) != (uint8_t)s[i]) break;
         uint32_t unit = m->unit[at];
         at ^= charsmap_offset(unit);
-        if (unit >> 8 & 1) {
-            if (at >= m->units) return NULL;
-            size_t value = m->unit[at] & 0x7fffffff;
-            if (value > m->text_n) return NULL;
-            *rn = strlen(m->text + value);
-            return m->text + value;
-        }
+        if (!(unit >> 8 & 1)) continue;
+        if (at >= m->units || (m->unit[at] & 0x7fffffff) > m->text_n) break;
+        best = m->text + (m->unit[at] & 0x7fffffff);
+        *used = i + 1;
+        if (!longest) break;
     }
-    return NULL;
+    if (best) *rn = strlen(best);
+    return best;
 }
 
 static void charsmap_grapheme(const charsmap *m, const text_buf *a, size_t begin, size_t end, text_buf *b) {
-    size_t rn;
-    const char *r = end - begin < 6 ? charsmap_find(m, a->s + begin, end - begin, &rn) : NULL;
+    size_t rn = 0, used;
+    const char *r = end - begin < 6 ? charsmap_find(m, a->s + begin, end - begin, false, &rn, &used) : NULL;
     if (r) {
         text_put(b, r, rn, text_from(a, begin, end));
         return;
@@ -78,7 +78,7 @@ static void charsmap_grapheme(const charsmap *m, const text_buf *a, size_t begin
     for (size_t i = begin; i < end;) {
         uint32_t cp;
         size_t len = unicode_decode(p + i, p + end, &cp, NULL);
-        r = charsmap_find(m, a->s + i, len, &rn);
+        r = charsmap_find(m, a->s + i, len, false, &rn, &used);
         if (r)
             text_put(b, r, rn, text_from(a, i, i + len));
         else
@@ -87,9 +87,29 @@ static void charsmap_grapheme(const charsmap *m, const text_buf *a, size_t begin
     }
 }
 
+static void charsmap_longest(const charsmap *m, const text_buf *a, text_buf *b) {
+    const uint8_t *p = (const uint8_t *)a->s;
+    for (size_t i = 0; i < a->n;) {
+        size_t rn = 0, used;
+        uint32_t cp;
+        const char *r = charsmap_find(m, a->s + i, a->n - i, true, &rn, &used);
+        if (r) {
+            text_put(b, r, rn, text_from(a, i, i + used));
+        } else {
+            used = unicode_decode(p + i, p + a->n, &cp, NULL);
+            text_copy(b, a, i, i + used);
+        }
+        i += used;
+    }
+}
+
 void normalize_precompiled(const normalize_step *s, const text_buf *a, text_buf *b) {
     if (!s->map) {
         text_copy(b, a, 0, a->n);
+        return;
+    }
+    if (s->longest) {
+        charsmap_longest(s->map, a, b);
         return;
     }
     const uint8_t *p = (const uint8_t *)a->s;

@@ -1,6 +1,7 @@
 #include "base/file.h"
 #include "tokenizer/added.h"
 #include "tokenizer/load.h"
+#include "tokenizer/models.h"
 #include "tokenizer/normalize.h"
 #include "tokenizer/pretoken.h"
 #include "tokenizer/split.h"
@@ -245,6 +246,7 @@ tl_status load_finish(tokenizer *t, tl_error *e) {
         if (!(x->flags & VOCAB_SPECIAL) || (x->flags & VOCAB_HIDDEN)) continue;
         x->flags |= VOCAB_HIDDEN;
         hidden = true;
+        if (t->unigram) unigram_hide(t->unigram, t->voc.blob + x->off, x->len);
     }
     return hidden ? vocab_reindex(&t->voc, e) : TL_OK;
 }

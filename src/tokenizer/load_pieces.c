@@ -1,6 +1,7 @@
 #include "tokenizer/load_pieces.h"
 #include "tokenizer/added.h"
 #include "tokenizer/models.h"
+#include "tokenizer/normalize.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -62,8 +63,8 @@ static tl_status load_pieces_vocab(tokenizer *t, const load_pieces *p, tl_error 
                 return error_set(e, TL_FORMAT, "piece %zu is a byte, but \"%.*s\" is no <0xNN>", i,
                                  (int)(x->n < 40 ? x->n : 40), x->text);
             flags = VOCAB_BYTE;
-        } else if (x->type == PIECE_UNUSED) {
-            flags = VOCAB_HIDDEN;
+        } else if (x->type == PIECE_UNUSED || x->type == PIECE_CONTROL || x->type == PIECE_UNKNOWN) {
+            flags = VOCAB_HIDDEN; /* text never becomes one of these */
         } else if (x->type < PIECE_NORMAL || x->type > PIECE_BYTE) {
             return error_set(e, TL_FORMAT, "piece %zu has type %d, which does not exist", i, x->type);
         }
@@ -107,7 +108,15 @@ static tl_status load_pieces_unigram(tokenizer *t, const load_pieces *p, tl_erro
     double *score = mem_new(t->alloc, p->n, sizeof *score);
     t->unigram = unigram_new(t->alloc);
     tl_status s = score && t->unigram ? TL_OK : error_set(e, TL_NOMEM, "no memory for pieces");
-    for (size_t i = 0; s == TL_OK && i < p->n; i++) score[i] = p->piece[i].score;
+    double most = -1e30;
+    for (size_t i = 0; i < p->n; i++)
+        if (p->piece[i].type == PIECE_NORMAL && p->piece[i].score > most) most = p->piece[i].score;
+    for (size_t i = 0; s == TL_OK && i < p->n; i++) {
+        score[i] = p->piece[i].score;
+        /* what users define must win wherever it can stand */
+        if (p->piece[i].type == PIECE_USER) score[i] = (double)(float)((double)p->piece[i].n * most - 0.1);
+    }
+    if (s == TL_OK) unigram_narrow(t->unigram);
     if (s == TL_OK) s = unigram_ready(t->unigram, &t->voc, score, t->unk, p->byte_fallback, e);
     mem_free(t->alloc, score);
     return s;
@@ -153,6 +162,8 @@ tl_status load_pieces_into(tokenizer *t, const load_pieces *p, tl_error *e) {
     tl_status s = normal.failed || decoder.failed || post.failed
                       ? error_set(e, TL_NOMEM, "no memory for a tokenizer")
                       : load_parts_text(t, normal.data, NULL, post.data, decoder.data, e);
+    for (size_t i = 0; s == TL_OK && t->normalizer && i < t->normalizer->n; i++)
+        t->normalizer->step[i].longest = true; /* SentencePiece's own reading of its map */
     str_fini(&normal);
     str_fini(&decoder);
     str_fini(&post);
@@ -160,7 +171,7 @@ tl_status load_pieces_into(tokenizer *t, const load_pieces *p, tl_error *e) {
         const load_piece *x = &p->piece[i];
         if (x->type == PIECE_CONTROL || x->type == PIECE_UNKNOWN)
             s = load_added_token(t, (int64_t)i, x->text, x->n, ADDED_SPECIAL, e);
-        else if (x->type == PIECE_USER)
+        else if (x->type == PIECE_USER && !p->unigram)
             s = load_added_token(t, (int64_t)i, x->text, x->n, 0, e);
     }
     t->role[TOKENIZER_BOS] = (int32_t)p->bos;

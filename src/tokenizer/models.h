@@ -11,6 +11,10 @@ void unigram_free(unigram *m);
 /* score[id] for every id of v; unk_id -1: none. */
 tl_status unigram_ready(unigram *m, const vocab *v, const double *score, int32_t unk, bool byte_fallback, tl_error *e);
 tl_status unigram_piece(const unigram *m, bpe_scratch *s, const uint8_t *p, size_t len, size_t *n, tl_error *e);
+/* Add scores in single precision, as SentencePiece does: near ties fall its way. */
+void unigram_narrow(unigram *m);
+/* Text never becomes this piece. */
+void unigram_hide(unigram *m, const char *text, size_t n);
 double unigram_score(const unigram *m, int32_t id);
 
 typedef struct wordpiece {

@@ -30,6 +30,7 @@ typedef struct normalize_step {
     size_t text_n, content_n;
     regex *pattern;       /* Replace (a pattern) */
     struct charsmap *map; /* Precompiled */
+    bool longest;         /* of a map: the longest entry at each place, as SentencePiece; else Hugging Face's way */
 } normalize_step;
 
 typedef struct normalizer {
@@ -51,8 +52,8 @@ bool normalize_is_nfc(const uint8_t *p, size_t n);
 typedef struct charsmap charsmap;
 tl_status charsmap_new(const tl_allocator *a, const uint8_t *blob, size_t n, charsmap **out, tl_error *e);
 void charsmap_free(charsmap *m);
-/* Replacement for s[0..n), or NULL. *rn: its bytes. As in the ecosystem the shortest entry that s begins with counts.
- */
-const char *charsmap_find(const charsmap *m, const char *s, size_t n, size_t *rn);
+/* Replacement for what s[0..n) begins with, or NULL. *rn: its bytes; *used: bytes it stands for. The longest entry, or
+ * the shortest: Hugging Face's library takes that one, and for the whole grapheme. */
+const char *charsmap_find(const charsmap *m, const char *s, size_t n, bool longest, size_t *rn, size_t *used);
 
 #endif

@@ -15,6 +15,7 @@ struct unigram {
     size_t ids;
     double unk_score;
     int32_t unk, hex[256];
+    bool narrow;
 };
 
 unigram *unigram_new(const tl_allocator *a) {
@@ -78,6 +79,17 @@ static tl_status unigram_insert(unigram *m, const char *text, size_t n, int32_t 
     return TL_OK;
 }
 
+void unigram_narrow(unigram *m) {
+    m->narrow = true;
+}
+
+void unigram_hide(unigram *m, const char *text, size_t n) {
+    uint32_t node = 0;
+    for (size_t i = 0; i < n; i++)
+        if ((node = unigram_child(m, node, (uint8_t)text[i])) == 0) return;
+    m->token[node] = -1;
+}
+
 tl_status unigram_ready(unigram *m, const vocab *v, const double *score, int32_t unk, bool byte_fallback, tl_error *e) {
     m->ids = v->n;
     m->unk = unk;
@@ -135,10 +147,12 @@ static void unigram_search(const unigram *m, unigram_path *x, const uint8_t *p, 
         for (size_t k = i; k < len && (node = unigram_child(m, node, p[k])) != 0; k++) {
             int32_t id = m->token[node];
             if (id < 0) continue;
-            unigram_offer(x, k + 1, here + m->score[id], i, id);
+            double sum = here + m->score[id];
+            unigram_offer(x, k + 1, m->narrow ? (double)(float)sum : sum, i, id);
             single |= k + 1 - i == one;
         }
-        if (!single) unigram_offer(x, i + one, here + m->unk_score, i, -1);
+        double sum = here + m->unk_score;
+        if (!single) unigram_offer(x, i + one, m->narrow ? (double)(float)sum : sum, i, -1);
         i += one;
     }
 }
