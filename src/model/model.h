@@ -26,7 +26,8 @@ struct tl_model {
 void model_fit_tokenizer(model_config *c, const tl_tokenizer *t);
 tl_status model_create(tl_engine *e, const model_config *c, tl_tokenizer *t, uint64_t seed, tl_model **out,
                        tl_error *err);
-/* A run directory (its latest checkpoint), a checkpoint or a Hugging Face directory. */
+/* A run directory (its latest checkpoint), a checkpoint, a Hugging Face directory, a .safetensors file of one, or a
+ * GGUF file. */
 tl_status model_open(tl_engine *e, const char *path, tl_model **out, tl_error *err);
 tl_status model_save(const tl_model *m, const char *dir, tl_error *err); /* whole or not at all */
 void model_close(tl_model *m);

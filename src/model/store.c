@@ -1,5 +1,5 @@
-/* Models as directories in Hugging Face's form. */
-#include "model/model.h"
+/* Models as directories in Hugging Face's form; opening of every form. */
+#include "model/gguf.h"
 
 #include "base/file.h"
 #include "base/half.h"
@@ -285,7 +285,31 @@ tl_status model_find_dir(const tl_allocator *a, const char *path, char *dir, siz
     return file_join(dir, size, path, name[0] ? name : ".", err);
 }
 
-static tl_status open_into(tl_model *m, const char *dir, tl_error *err) {
+static tl_status open_tokenizer(tl_model *m, const char *path, tl_error *err) {
+    tl_error why;
+    tl_status s = tokenizer_open(m->alloc, path, &m->tokenizer, &why);
+    m->owns_tokenizer = s == TL_OK;
+    if (s == TL_NOTFOUND) return TL_OK; /* a model without a tokenizer can still be trained on ids */
+    if (s != TL_OK && err) *err = why;
+    return s;
+}
+
+/* No more memory than the files justify, whatever config.json says: a number takes at least a byte. */
+static tl_status check_justified(const tl_model *m, const char *weights, tl_error *err) {
+    safetensors s;
+    TRY(safetensors_open(m->alloc, weights, &s, err));
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < s.n; i++) bytes += s.list[i].bytes;
+    safetensors_close(&s);
+    if ((uint64_t)m->params.count <= bytes) return TL_OK;
+    tl_status st = error_set(err, TL_SHAPE, "config.json speaks of %lld parameters, the weights have %llu bytes",
+                             (long long)m->params.count, (unsigned long long)bytes);
+    error_at_file(err, weights);
+    return st;
+}
+
+/* dir: where config.json and the tokenizer are; weights: that, or one .safetensors file of it. */
+static tl_status open_dir(tl_model *m, const char *dir, const char *weights, tl_error *err) {
     char path[PATH_ROOM], unknown[400];
     json_t *o;
     TRY(file_join(path, sizeof path, dir, "config.json", err));
@@ -298,24 +322,88 @@ static tl_status open_into(tl_model *m, const char *dir, tl_error *err) {
     }
     if (unknown[0]) log_line(&m->log, TL_LOG_WARN, "%s: keys not known: %s", path, unknown);
     TRY(params_init(&m->params, m->alloc, &m->config, err));
+    TRY(check_justified(m, weights, err));
     TRY(take_flat(m, err));
-    TRY(model_read_weights(m, dir, err));
-    tl_error why;
-    s = tokenizer_open(m->alloc, dir, &m->tokenizer, &why);
-    m->owns_tokenizer = s == TL_OK;
-    if (s == TL_NOTFOUND) return TL_OK; /* a model without a tokenizer can still be trained on ids */
-    if (s != TL_OK && err) *err = why;
-    return s;
+    TRY(model_read_weights(m, weights, err));
+    return open_tokenizer(m, dir, err);
+}
+
+static tl_status open_gguf(tl_model *m, const char *path, tl_error *err) {
+    gguf_parts p;
+    TRY(gguf_parts_open(m->alloc, path, &p, err));
+    tl_status s = config_read_gguf(&p, &m->config, err);
+    if (s == TL_OK) s = params_init(&m->params, m->alloc, &m->config, err);
+    /* never more memory than the file justifies: its smallest type has 4 bits and a half a number */
+    size_t bytes = 0;
+    for (size_t i = 0; i < p.n; i++) bytes += p.part[i].size;
+    if (s == TL_OK && (uint64_t)m->params.count / 2 > bytes)
+        s = error_set(err, TL_FORMAT, "the keys speak of %lld parameters, the file has %zu bytes",
+                      (long long)m->params.count, bytes);
+    if (s == TL_OK) s = take_flat(m, err);
+    if (s == TL_OK) s = model_read_gguf(m, &p, err);
+    gguf_parts_close(&p);
+    if (s != TL_OK) {
+        if (err && !err->file[0]) error_at_file(err, path);
+        return s;
+    }
+    return open_tokenizer(m, path, err);
+}
+
+static bool ends_with(const char *s, const char *tail) {
+    size_t n = strlen(s), m = strlen(tail);
+    return n >= m && strcmp(s + n - m, tail) == 0;
+}
+
+static bool is_gguf(const tl_allocator *a, const char *path) {
+    file_map m;
+    if (ends_with(path, ".gguf")) return true;
+    (void)a;
+    if (file_map_open(path, &m, NULL) != TL_OK) return false;
+    bool yes = m.size >= 4 && memcmp(m.data, "GGUF", 4) == 0;
+    file_map_close(&m);
+    return yes;
+}
+
+/* A file that is a model by itself or one of a directory. */
+static tl_status open_file(tl_model *m, const char *path, tl_error *err) {
+    static const char *const pickled[] = {".bin", ".pt", ".pth", ".ckpt", ".pkl"};
+    tl_status s;
+    if (is_gguf(m->alloc, path)) return open_gguf(m, path, err);
+    for (size_t i = 0; i < sizeof pickled / sizeof *pickled; i++)
+        if (ends_with(path, pickled[i])) {
+            s = error_set(err, TL_UNSUPPORTED,
+                          "a pickled file can run code when opened: convert it to safetensors with "
+                          "safe_serialization=True of transformers' save_pretrained");
+            error_at_file(err, path);
+            return s;
+        }
+    if (!ends_with(path, ".safetensors") && !ends_with(path, ".safetensors.index.json")) {
+        s = error_set(err, TL_FORMAT, "neither a GGUF nor a .safetensors file, nor a directory");
+        error_at_file(err, path);
+        return s;
+    }
+    char dir[PATH_ROOM];
+    const char *slash = strrchr(path, '/');
+    size_t n = slash ? (size_t)(slash - path) : 0;
+    if (n >= sizeof dir) return error_set(err, TL_LIMIT, "the path is too long");
+    memcpy(dir, path, n);
+    dir[n] = 0;
+    return open_dir(m, n ? dir : slash ? "/" : ".", path, err);
 }
 
 tl_status model_open(tl_engine *e, const char *path, tl_model **out, tl_error *err) {
     char dir[PATH_ROOM];
     tl_model *m;
     *out = NULL;
-    TRY(model_find_dir(tl_engine_allocator(e), path, dir, sizeof dir, err));
+    bool file = file_exists(path) && !file_is_dir(path);
+    if (!file) {
+        TRY(model_find_dir(tl_engine_allocator(e), path, dir, sizeof dir, err));
+    } else if (snprintf(dir, sizeof dir, "%s", path) >= (int)sizeof dir) {
+        return error_set(err, TL_LIMIT, "the path is too long");
+    }
     TRY(model_new(e, &m, err));
     memcpy(m->path, dir, strnlen(dir, sizeof m->path - 1)); /* for messages: may be cut */
-    tl_status s = open_into(m, dir, err);
+    tl_status s = file ? open_file(m, dir, err) : open_dir(m, dir, dir, err);
     if (s != TL_OK) {
         model_close(m);
         return s;
