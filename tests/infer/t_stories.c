@@ -3,6 +3,7 @@
 #include "model/gguf.h"
 #include "support/testing.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 static tl_engine *engine;
@@ -66,9 +67,103 @@ static void the_published_text(void **state) {
     model_close(m);
 }
 
+/* In one prefill, then in a second one behind a cache: the next token is always the one of the text. */
+static void a_prefill_of_the_text_goes_on_with_it(void **state) {
+    (void)state;
+    TEST_DATA_OR_SKIP(path, "stories260K/stories260K.gguf");
+    TEST_DATA_OR_SKIP(text, "stories260K/greedy-200.txt");
+    size_t n;
+    char *want = test_slurp(text, &n);
+    tl_model *m;
+    tl_error e;
+    token_list l;
+    assert_ok(model_open(engine, path, &m, &e), &e);
+    token_list_init(&l, &mem_default);
+    while (n && want[n - 1] == '\n') want[--n] = 0;
+    assert_ok(tokenizer_encode(m->tokenizer, want, n, TOKENIZER_ADD, &l, &e), &e);
+    assert_int_equal(l.id[0], 1);
+    for (size_t first = 1; first < l.n; first += 1 + first / 3) {
+        size_t second = first + (l.n - first) / 2;
+        tl_session *s;
+        tl_piece p;
+        assert_ok(session_create(m, &(tl_session_options){0}, &s, &e), &e);
+        assert_ok(session_ids(s, l.id, first, &e), &e);
+        assert_ok(session_next(s, &p, &e), &e);
+        assert_int_equal(p.id, l.id[first]);
+        if (second > first + 1 && second < l.n) {
+            assert_ok(session_ids(s, l.id + first + 1, second - first - 1, &e), &e);
+            assert_ok(session_next(s, &p, &e), &e);
+            assert_int_equal(p.id, l.id[second]);
+        }
+        session_destroy(s);
+    }
+    token_list_fini(&l);
+    free(want);
+    model_close(m);
+}
+
+static tl_model *reopened(const char *path, const char *want) {
+    tl_model *m;
+    tl_error e;
+    assert_ok(model_open(engine, path, &m, &e), &e);
+    char *got = greedy(m, &(tl_session_options){0});
+    assert_published(got, want);
+    mem_free(&mem_default, got);
+    return m;
+}
+
+static tl_dtype half(void *user, const model_config *c, const model_param *p, const param_piece *piece) {
+    (void)c, (void)p, (void)piece;
+    return *(const tl_dtype *)user;
+}
+
+/* GGUF, directory, GGUF, directory: the same numbers to the bit, the same text. */
+static void the_text_survives_every_form(void **state) {
+    (void)state;
+    TEST_DATA_OR_SKIP(path, "stories260K/stories260K.gguf");
+    TEST_DATA_OR_SKIP(text, "stories260K/greedy-200.txt");
+    char *want = test_slurp(text, NULL), dir[200], hf[256], gg[256], hf2[256];
+    tl_error e;
+    test_tempdir(dir, sizeof dir);
+    snprintf(hf, sizeof hf, "%s/hf", dir);
+    snprintf(gg, sizeof gg, "%s/x.gguf", dir);
+    snprintf(hf2, sizeof hf2, "%s/hf2", dir);
+    tl_model *a, *b, *c, *d;
+    assert_ok(model_open(engine, path, &a, &e), &e);
+    assert_ok(model_save(a, hf, &e), &e);
+    b = reopened(hf, want);
+    assert_ok(model_write_gguf(b, gg, NULL, NULL, 0, &e), &e);
+    c = reopened(gg, want);
+    assert_ok(model_save(c, hf2, &e), &e);
+    d = reopened(hf2, want);
+    assert_memory_equal(a->flat, b->flat, (size_t)a->params.total * sizeof *a->flat);
+    assert_memory_equal(a->flat, c->flat, (size_t)a->params.total * sizeof *a->flat);
+    assert_memory_equal(a->flat, d->flat, (size_t)a->params.total * sizeof *a->flat);
+    assert_memory_equal(&b->config, &d->config, sizeof b->config);
+    model_close(a);
+    model_close(b);
+    model_close(c);
+    model_close(d);
+    /* half floats keep the greedy text of this model */
+    assert_ok(model_open(engine, gg, &a, &e), &e);
+    for (int k = 0; k < 2; k++) {
+        tl_dtype t = k ? TL_BF16 : TL_F16;
+        assert_ok(model_write_gguf(a, gg, half, &t, 1, &e), &e);
+        assert_ok(model_open(engine, gg, &b, &e), &e);
+        for (int64_t i = 0; i < a->params.total; i++)
+            assert_near(a->flat[i], b->flat[i], (k ? 0.004 : 0.0005) * fabs((double)a->flat[i]) + 1e-7);
+        model_close(b);
+    }
+    model_close(a);
+    free(want);
+    test_tempdir_remove(dir);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_published_text),
+        cmocka_unit_test(a_prefill_of_the_text_goes_on_with_it),
+        cmocka_unit_test(the_text_survives_every_form),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
