@@ -3,7 +3,7 @@
  * include it. vf: SIMD_W floats; vi: as many int32; vm: a mask of lanes. Loads and stores are unaligned; those ending
  * in _n touch only the first n lanes (0 <= n; n >= SIMD_W means all) and load zeros elsewhere.
  *
- * Error bounds, against the correctly rounded value, checked over every exponent by tests/cpu/t_simd.c:
+ * Error bounds, against the correctly rounded value, checked over every exponent by test_functions of tests/cpu/t_row.c:
  *   vf_exp 2 ulp (results below 2^-126 to 1 unit of 2^-149; 0 at -inf, inf at inf and above ln of the largest float)
  *   vf_tanh 3 ulp, vf_erf 3 ulp, vf_sigmoid 3 ulp (down to 2^-126; it ends at 0 below -88.7)
  * NaN in gives NaN out everywhere. Sums across lanes use one fixed tree. */
