@@ -1,0 +1,155 @@
+/* Every architecture against transformers: tiny random models with their logits (tools/vectors/hf_models.py), on
+ * sequences that cross windows and position scalings, by steps, by prefill, and after both ways through files. */
+#include "format/safetensors.h"
+#include "infer/session.h"
+#include "model/gguf.h"
+#include "support/testing.h"
+
+#include <stdlib.h>
+
+enum { N = 40, V = 61 };
+static const char *const names[] = {"gpt2", "llama", "llama_bias", "mistral", "qwen2", "qwen3", "gemma2", "phi3"};
+enum { NAMES = sizeof names / sizeof *names };
+
+static tl_engine *engine;
+
+static int setup(void **state) {
+    (void)state;
+    return tl_engine_create(&(tl_engine_options){.threads = 2}, &engine, NULL) != TL_OK;
+}
+
+static int teardown(void **state) {
+    (void)state;
+    tl_engine_destroy(engine);
+    return 0;
+}
+
+typedef struct wanted {
+    safetensors file;
+    int32_t ids[N], greedy[N];
+    const float *logits, *short_logits; /* (N,V); up to the old context, NULL */
+} wanted;
+
+static const char *vector_dir(const char *name, char buf[300]) {
+    snprintf(buf, 300, TILIA_SOURCE_DIR "/tests/vectors/hf/%s", name);
+    return buf;
+}
+
+static void want_open(const char *name, wanted *w) {
+    char path[400], dir[300];
+    tl_error e;
+    snprintf(path, sizeof path, "%s/want.safetensors", vector_dir(name, dir));
+    assert_ok(safetensors_open(&mem_default, path, &w->file, &e), &e);
+    const safetensors_entry *s = safetensors_find(&w->file, "short_logits");
+    memcpy(w->ids, safetensors_find(&w->file, "ids")->data, sizeof w->ids);
+    memcpy(w->greedy, safetensors_find(&w->file, "greedy")->data, sizeof w->greedy);
+    w->logits = (const float *)(const void *)safetensors_find(&w->file, "logits")->data;
+    w->short_logits = s ? (const float *)(const void *)s->data : NULL;
+}
+
+static tl_model *open_model(const char *path) {
+    tl_model *m;
+    tl_error e;
+    assert_ok(model_open(engine, path, &m, &e), &e);
+    return m;
+}
+
+static void assert_logits(const float *got, const float *want) {
+    for (int v = 0; v < V; v++) assert_near(got[v], want[v], 1e-4);
+}
+
+/* n tokens into a fresh cache in parts of `part`, every part's last logits compared */
+static void run_in_parts(tl_model *m, const int32_t *ids, int n, int part, int64_t capacity, const float *want) {
+    decoder d;
+    tl_error e;
+    int32_t pos[N], slot[N] = {0};
+    for (int32_t i = 0; i < n; i++) pos[i] = i;
+    assert_ok(decoder_init(&d, m, 1, capacity, TL_F32, TL_F32, &e), &e);
+    for (int at = 0; at < n; at += part) {
+        const float *z;
+        int k = n - at < part ? n - at : part;
+        assert_ok(decoder_run(&d, k, ids + at, pos + at, slot, 1, &(int32_t){k - 1}, &z, &e), &e);
+        assert_logits(z, want + (at + k - 1) * V);
+    }
+    decoder_fini(&d);
+}
+
+static void assert_greedy(tl_model *m, const wanted *w) {
+    tl_session *s;
+    tl_error e;
+    tl_piece p;
+    assert_ok(session_create(m, &(tl_session_options){.context = 64, .ignore_eos = true}, &s, &e), &e);
+    assert_ok(session_ids(s, w->greedy, 20, &e), &e);
+    for (int i = 20; i < N; i++) {
+        assert_ok(session_next(s, &p, &e), &e);
+        assert_int_equal(p.id, w->greedy[i]);
+    }
+    session_destroy(s);
+}
+
+static void logits_are_those_of_transformers(void **state) {
+    (void)state;
+    for (int k = 0; k < NAMES; k++) {
+        char dir[300];
+        wanted w;
+        print_message("          %s\n", names[k]);
+        tl_model *m = open_model(vector_dir(names[k], dir));
+        want_open(names[k], &w);
+        static const int parts[] = {1, 5, 16, N};
+        for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) run_in_parts(m, w.ids, N, parts[i], 64, w.logits);
+        if (w.short_logits) run_in_parts(m, w.ids, 16, 1, 16, w.short_logits);
+        assert_greedy(m, &w);
+        safetensors_close(&w.file);
+        model_close(m);
+    }
+}
+
+static void forms_keep_the_model(void **state) {
+    (void)state;
+    char tmp[200];
+    test_tempdir(tmp, sizeof tmp);
+    for (int k = 0; k < NAMES; k++) {
+        char dir[300], hf[300], gg[300];
+        wanted w;
+        tl_error e;
+        tl_model *m = open_model(vector_dir(names[k], dir));
+        want_open(names[k], &w);
+        print_message("          %s\n", names[k]);
+        snprintf(hf, sizeof hf, "%s/%s", tmp, names[k]);
+        snprintf(gg, sizeof gg, "%s/%s.gguf", tmp, names[k]);
+        assert_ok(model_save(m, hf, &e), &e);
+        tl_model *again = open_model(hf);
+        assert_memory_equal(&m->config, &again->config, sizeof m->config);
+        assert_memory_equal(m->flat, again->flat, (size_t)m->params.total * sizeof *m->flat);
+        assert_ok(model_write_gguf(again, gg, NULL, NULL, 0, &e), &e);
+        model_close(again);
+        again = open_model(gg);
+        run_in_parts(again, w.ids, N, N, 64, w.logits);
+        assert_greedy(again, &w);
+        model_config c = again->config;
+        c.init_std = m->config.init_std; /* what a file of weights does not know */
+        memcpy(c.type, m->config.type, sizeof c.type);
+        assert_near(c.rope_theta, m->config.rope_theta, 1e-6 * m->config.rope_theta);
+        c.norm_eps = m->config.norm_eps; /* GGUF keeps it in f32 */
+        assert_string_equal(again->config.type, m->config.type);
+        assert_int_equal(c.window, m->config.window);
+        assert_memory_equal(c.full, m->config.full, sizeof c.full);
+        assert_int_equal(c.scaling, m->config.scaling);
+        assert_near(c.scaling_factor, m->config.scaling_factor, 1e-4);
+        model_close(again);
+        model_close(m);
+        safetensors_close(&w.file);
+    }
+    if (!getenv("TILIA_KEEP"))
+        test_tempdir_remove(tmp);
+    else
+        print_message("          kept in %s\n", tmp);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(logits_are_those_of_transformers),
+        cmocka_unit_test(forms_keep_the_model),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
