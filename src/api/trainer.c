@@ -1,0 +1,106 @@
+#include "train/trainer.h"
+#include "cost/cost.h"
+#include "data/tokenize.h"
+#include "eval/eval.h"
+
+#include <string.h>
+
+/* The public trainer: settings, a store of token ids that grows by text, and a loader over it that is made anew when
+ * the text has grown. */
+struct tl_trainer {
+    trainer *inner;
+    tl_model *model;
+    tl_trainer_options o;
+    token_store text;
+    loader *loader; /* NULL: to be made */
+};
+
+tl_status tl_trainer_create(tl_model *m, const tl_trainer_options *o, tl_trainer **out, tl_error *err) {
+    static const tl_trainer_options none;
+    trainer_settings s;
+    *out = NULL;
+    if (!o) o = &none;
+    TRY(trainer_resolve(&m->config, o, &s, err));
+    tl_trainer *t = mem_new(m->alloc, 1, sizeof *t);
+    if (!t) return error_set(err, TL_NOMEM, "no memory for a trainer");
+    t->model = m;
+    t->o = *o;
+    token_store_init(&t->text, m->alloc, m->config.vocab, m->config.eos);
+    tl_status st = trainer_create(m, &s, &t->inner, err);
+    if (st != TL_OK) {
+        tl_trainer_destroy(t);
+        return st;
+    }
+    *out = t;
+    return TL_OK;
+}
+
+void tl_trainer_destroy(tl_trainer *t) {
+    if (!t) return;
+    loader_close(t->loader);
+    trainer_destroy(t->inner);
+    token_store_fini(&t->text);
+    mem_free(t->model->alloc, t);
+}
+
+tl_status tl_trainer_add_text(tl_trainer *t, const char *text, size_t n, tl_error *err) {
+    if (!t->model->tokenizer) return error_set(err, TL_STATE, "the model has no tokenizer; give batches of ids");
+    loader_close(t->loader);
+    t->loader = NULL;
+    token_sink sink = token_sink_store(&t->text);
+    return tokenize_text(t->model->alloc, text, n, t->model->tokenizer, &sink, err);
+}
+
+static tl_status need_loader(tl_trainer *t, tl_error *err) {
+    if (t->loader) return TL_OK;
+    if (!t->text.view.n) return error_set(err, TL_STATE, "there is nothing to train on: add text first");
+    const trainer_settings *s = &t->inner->set;
+    loader_options o = {
+        .mode = s->packed ? LOADER_PACKED : LOADER_WINDOWS, .B = s->rows, .T = s->context, .seed = s->seed};
+    o.across = !s->packed;
+    return loader_open(t->model->alloc, &t->text.view, &o, &t->loader, err);
+}
+
+tl_status tl_trainer_step(tl_trainer *t, tl_metrics *m, tl_error *err) {
+    tl_metrics unused;
+    TRY(need_loader(t, err));
+    return trainer_step(t->inner, t->loader, m ? m : &unused, err);
+}
+
+tl_status tl_trainer_step_ids(tl_trainer *t, const int32_t *ids, tl_metrics *m, tl_error *err) {
+    tl_metrics unused;
+    return trainer_step_ids(t->inner, ids, m ? m : &unused, err);
+}
+
+tl_status tl_trainer_run(tl_trainer *t, tl_error *err) {
+    while (t->inner->step < t->inner->set.schedule.steps) {
+        tl_metrics m;
+        TRY(tl_trainer_step(t, &m, err));
+        if (t->o.progress && !t->o.progress(t->o.user, &m))
+            return error_set(err, TL_CANCELLED, "training was stopped after step %lld", (long long)m.step);
+    }
+    return TL_OK;
+}
+
+tl_status tl_trainer_eval(tl_trainer *t, const char *text, size_t n, double *loss, tl_error *err) {
+    eval_options o = {.context = t->inner->set.context, .packed = t->inner->set.packed};
+    eval_result r;
+    TRY(eval_text(t->model, &o, text, n, &r, err));
+    *loss = r.loss;
+    return TL_OK;
+}
+
+size_t tl_trainer_bytes(const tl_trainer *t) {
+    return t->inner->bytes.total;
+}
+
+tl_status tl_model_cost(tl_engine *e, const char *config, int64_t rows, int64_t context, tl_dtype dtype, bool train,
+                        bool recompute, tl_model_costs *out, tl_error *err) {
+    model_config c;
+    cost_report r;
+    TRY(config_parse(config, &c, NULL, 0, err));
+    if (rows < 1 || context < 0) return error_set(err, TL_ARG, "rows and context must be positive");
+    TRY(cost_of(e, &c, rows, context ? context : c.context, dtype, train, recompute, &r, err));
+    *out = r.total;
+    return TL_OK;
+}
