@@ -319,6 +319,11 @@ static void put_bool(json_t *o, const char *k, bool v) {
     json_object_set_new(o, k, json_boolean(v));
 }
 
+/* null says that there is none: without the key some families would take ids of their first models */
+static void put_id(json_t *o, const char *k, int32_t id) {
+    json_object_set_new(o, k, id >= 0 ? json_integer(id) : json_null());
+}
+
 static void write_gpt2(const model_config *c, json_t *o) {
     put_int(o, "n_embd", c->width);
     put_int(o, "n_layer", c->layers);
@@ -478,8 +483,9 @@ json_t *config_write(const model_config *c) {
         write_llama(c, r, o);
     put_bool(o, "tie_word_embeddings", c->tied);
     put_real(o, "initializer_range", c->init_std);
-    if (c->bos >= 0) put_int(o, "bos_token_id", c->bos);
-    if (c->eos >= 0) put_int(o, "eos_token_id", c->eos);
+    put_id(o, "bos_token_id", c->bos);
+    put_id(o, "eos_token_id", c->eos);
+    put_id(o, "pad_token_id", -1);
     put_str(o, "torch_dtype", "float32");
     json_t *own = own_parts(c);
     if (json_object_size(own))

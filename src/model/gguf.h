@@ -39,9 +39,27 @@ tl_status model_read_gguf(tl_model *m, const gguf_parts *p, tl_error *err);
 
 /* Which number type a matrix is written in; vectors are always f32. */
 typedef tl_dtype (*model_dtype_fn)(void *user, const model_config *c, const model_param *p, const param_piece *piece);
-/* Writes the model with its tokenizer. dtype NULL: f32 all through. file_type: llama.cpp's number for the mix.
+
+/* What was written: for each tensor once it is in the file. error: root of the mean square of what rounding changed,
+ * over that of the numbers. */
+typedef struct gguf_saved {
+    const char *name;
+    tl_dtype dtype;
+    int64_t count;
+    size_t bytes;
+    double error;
+    size_t index, n; /* of n tensors */
+} gguf_saved;
+
+typedef struct gguf_save_options {
+    model_dtype_fn dtype;                           /* NULL: f32 all through */
+    void (*saved)(void *user, const gguf_saved *t); /* may be NULL */
+    void *user;
+    uint32_t file_type; /* llama.cpp's number for the mix */
+} gguf_save_options;
+
+/* Writes the model with its tokenizer; whole or not at all. o may be NULL.
  * [fails: UNSUPPORTED for what GGUF cannot say, NUMERIC for numbers that are not finite, IO] */
-tl_status model_write_gguf(const tl_model *m, const char *path, model_dtype_fn dtype, void *user, uint32_t file_type,
-                           tl_error *err);
+tl_status model_write_gguf(const tl_model *m, const char *path, const gguf_save_options *o, tl_error *err);
 
 #endif

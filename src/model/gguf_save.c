@@ -19,6 +19,7 @@ typedef struct out_piece {
 
 typedef struct saver {
     const tl_model *m;
+    const gguf_save_options *o;
     gguf_writer w;
     out_piece *list;
     size_t n;
@@ -53,6 +54,35 @@ static void encode(const tl_model *m, tl_dtype dtype, const float *x, int64_t n,
     d->launch(d, &task);
 }
 
+static double error_of(tl_dtype t, const float *x, int64_t n, const uint8_t *b) {
+    enum { PART = 256 };
+    double off = 0, all = 0;
+    float y[PART];
+    for (int64_t i = 0; i < n; i += PART) {
+        int64_t k = n - i < PART ? n - i : PART;
+        quantize_decode(t, b + (size_t)(i / tl_dtype_block(t)) * tl_dtype_bytes(t), k, y);
+        for (int64_t j = 0; j < k; j++) {
+            double d = (double)x[i + j] - (double)y[j];
+            off += d * d;
+            all += (double)x[i + j] * (double)x[i + j];
+        }
+    }
+    return all > 0 ? sqrt(off / all) : 0;
+}
+
+static void tell(const saver *s, size_t i, const void *buf) {
+    const out_piece *o = &s->list[i];
+    int64_t n = params_piece_count(&o->piece);
+    gguf_saved t = {.name = o->piece.name,
+                    .dtype = o->dtype,
+                    .count = n,
+                    .bytes = (size_t)(n / tl_dtype_block(o->dtype)) * tl_dtype_bytes(o->dtype),
+                    .error = o->dtype == TL_F32 ? 0 : error_of(o->dtype, s->scratch, n, buf),
+                    .index = i,
+                    .n = s->n};
+    s->o->saved(s->o->user, &t);
+}
+
 static tl_status save_fill(void *user, size_t i, void *buf, tl_error *e) {
     saver *s = user;
     const out_piece *o = &s->list[i];
@@ -71,6 +101,7 @@ static tl_status save_fill(void *user, size_t i, void *buf, tl_error *e) {
             return TL_NUMERIC;
         }
     encode(s->m, o->dtype, s->scratch, n, buf);
+    if (s->o->saved) tell(s, i, buf);
     return TL_OK;
 }
 
@@ -81,7 +112,7 @@ static void add_tensor(saver *s, size_t param, const param_piece *p, tl_dtype dt
     gguf_put_tensor(&s->w, p->name, p->rows ? 2 : 1, (int64_t[4]){p->cols, p->rows}, gguf_type_of(dtype));
 }
 
-static tl_status list_tensors(saver *s, model_dtype_fn dtype, void *user, tl_error *e) {
+static tl_status list_tensors(saver *s, tl_error *e) {
     const tl_model *m = s->m;
     s->list = mem_new(m->alloc, m->params.n * PARAM_PIECES + 3, sizeof *s->list);
     if (!s->list) return error_set(e, TL_NOMEM, "no memory to save a model");
@@ -89,7 +120,8 @@ static tl_status list_tensors(saver *s, model_dtype_fn dtype, void *user, tl_err
         param_piece piece[PARAM_PIECES];
         int n = params_pieces(&m->config, &m->params.list[i], FORMAT_GGUF, piece);
         for (int k = 0; k < n; k++) {
-            tl_dtype t = dtype && piece[k].rows ? dtype(user, &m->config, &m->params.list[i], &piece[k]) : TL_F32;
+            tl_dtype t = TL_F32;
+            if (s->o->dtype && piece[k].rows) t = s->o->dtype(s->o->user, &m->config, &m->params.list[i], &piece[k]);
             if (piece[k].cols % tl_dtype_block(t)) t = TL_F16; /* rows that are no whole blocks */
             add_tensor(s, i, &piece[k], t);
         }
@@ -109,25 +141,24 @@ static tl_status list_tensors(saver *s, model_dtype_fn dtype, void *user, tl_err
     return TL_OK;
 }
 
-static tl_status save_all(saver *s, const char *path, model_dtype_fn dtype, void *user, uint32_t file_type,
-                          tl_error *e) {
+static tl_status save_all(saver *s, const char *path, tl_error *e) {
     const tl_model *m = s->m;
     TRY(config_write_gguf(&m->config, &s->w, e));
-    gguf_put_u32(&s->w, "general.file_type", file_type);
+    gguf_put_u32(&s->w, "general.file_type", s->o->file_type);
     gguf_put_u32(&s->w, "general.quantization_version", 2);
     if (m->tokenizer) TRY(tokenizer_put_gguf(m->tokenizer, m->config.vocab, m->config.bos, m->config.eos, &s->w, e));
-    TRY(list_tensors(s, dtype, user, e));
+    TRY(list_tensors(s, e));
     s->scratch = mem_take(m->alloc, s->scratch_n * sizeof *s->scratch);
     if (!s->scratch) return error_set(e, TL_NOMEM, "no memory to save a model");
     return gguf_write(&s->w, path, save_fill, s, e);
 }
 
-tl_status model_write_gguf(const tl_model *m, const char *path, model_dtype_fn dtype, void *user, uint32_t file_type,
-                           tl_error *err) {
-    saver s = {.m = m};
+tl_status model_write_gguf(const tl_model *m, const char *path, const gguf_save_options *o, tl_error *err) {
+    static const gguf_save_options plain;
+    saver s = {.m = m, .o = o ? o : &plain};
     if (!m->flat) return error_set(err, TL_STATE, "the weights are not in memory as numbers");
     gguf_writer_init(&s.w, m->alloc);
-    tl_status st = save_all(&s, path, dtype, user, file_type, err);
+    tl_status st = save_all(&s, path, err);
     if (st != TL_OK && err && !err->file[0]) error_at_file(err, path);
     if (s.scratch) mem_give(m->alloc, s.scratch, s.scratch_n * sizeof *s.scratch);
     mem_free(m->alloc, s.list);

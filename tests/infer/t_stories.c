@@ -132,7 +132,7 @@ static void the_text_survives_every_form(void **state) {
     assert_ok(model_open(engine, path, &a, &e), &e);
     assert_ok(model_save(a, hf, &e), &e);
     b = reopened(hf, want);
-    assert_ok(model_write_gguf(b, gg, NULL, NULL, 0, &e), &e);
+    assert_ok(model_write_gguf(b, gg, NULL, &e), &e);
     c = reopened(gg, want);
     assert_ok(model_save(c, hf2, &e), &e);
     d = reopened(hf2, want);
@@ -148,7 +148,7 @@ static void the_text_survives_every_form(void **state) {
     assert_ok(model_open(engine, gg, &a, &e), &e);
     for (int k = 0; k < 2; k++) {
         tl_dtype t = k ? TL_BF16 : TL_F16;
-        assert_ok(model_write_gguf(a, gg, half, &t, 1, &e), &e);
+        assert_ok(model_write_gguf(a, gg, &(gguf_save_options){.dtype = half, .user = &t, .file_type = 1}, &e), &e);
         assert_ok(model_open(engine, gg, &b, &e), &e);
         for (int64_t i = 0; i < a->params.total; i++)
             assert_near(a->flat[i], b->flat[i], (k ? 0.004 : 0.0005) * fabs((double)a->flat[i]) + 1e-7);
