@@ -117,7 +117,7 @@ static tl_status encode_append(encoder *x, const uint8_t *p, size_t len, const t
                                size_t n, token_list *out, tl_error *e) {
     const int32_t *id = x->scratch.id;
     if (!token_list_reserve(out, n)) return error_set(e, TL_NOMEM, "no memory for ids");
-    memcpy(out->id + out->n, id, n * sizeof *id);
+    if (n) memcpy(out->id + out->n, id, n * sizeof *id);
     for (size_t i = 0, at = 0; out->want_spans && i < n; i++) {
         size_t k = encode_extent(x, id, n, i, p + at, len - at);
         out->span[out->n + i] = a ? text_from(a, begin + at, begin + at + k) : (token_span){base + at, base + at + k};
