@@ -59,7 +59,8 @@ static int64_t newest(const char *run, char *log) {
     return step;
 }
 
-/* ---- failing calls --------------------------------------------------------------------------------------------------- */
+/* ---- failing calls
+ * --------------------------------------------------------------------------------------------------- */
 
 static file_sys_table real;
 static long call, fail_at; /* counted over all calls below */
@@ -212,13 +213,15 @@ static void a_kill_at_any_call_leaves_a_whole_one(void **state) {
     char **names;
     size_t n;
     assert_ok(file_list(&mem_default, run, &names, &n, &e), &e);
-    for (size_t i = 0; i < n; i++) assert_true(!strncmp(names[i], "ckpt-00000003", 14) || !strncmp(names[i], "latest", 6));
+    for (size_t i = 0; i < n; i++)
+        assert_true(!strncmp(names[i], "ckpt-00000003", 14) || !strncmp(names[i], "latest", 6));
     file_list_free(&mem_default, names);
     bench_close(&b);
     test_tempdir_remove(run);
 }
 
-/* ---- flipped bytes ------------------------------------------------------------------------------------------------- */
+/* ---- flipped bytes -------------------------------------------------------------------------------------------------
+ */
 
 static void flip(const char *path, long at) {
     FILE *f = fopen(path, "r+b");
@@ -304,7 +307,8 @@ static void a_changed_step_is_noticed(void **state) {
     test_tempdir_remove(run);
 }
 
-/* ---- resuming ------------------------------------------------------------------------------------------------------- */
+/* ---- resuming -------------------------------------------------------------------------------------------------------
+ */
 
 static void resumed(const char *config, int threads, tl_dtype dtype, bool packed, double *loss, const char *run) {
     fixture f, g;
@@ -423,12 +427,9 @@ static int no_sync(int fd) {
 int main(void) {
     file_sys.fsync = no_sync;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_failing_call_leaves_the_old_one),
-        cmocka_unit_test(a_kill_at_any_call_leaves_a_whole_one),
-        cmocka_unit_test(one_flipped_byte_is_noticed),
-        cmocka_unit_test(a_changed_step_is_noticed),
-        cmocka_unit_test(a_resumed_run_gives_the_same_bits),
-        cmocka_unit_test(another_model_is_refused),
+        cmocka_unit_test(a_failing_call_leaves_the_old_one), cmocka_unit_test(a_kill_at_any_call_leaves_a_whole_one),
+        cmocka_unit_test(one_flipped_byte_is_noticed),       cmocka_unit_test(a_changed_step_is_noticed),
+        cmocka_unit_test(a_resumed_run_gives_the_same_bits), cmocka_unit_test(another_model_is_refused),
         cmocka_unit_test(every_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
