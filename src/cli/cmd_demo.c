@@ -502,7 +502,7 @@ static tl_status demo_run(demo *d, tl_error *e) {
 }
 
 int cmd_demo(int argc, char **argv) {
-    options o = {.seconds = 60, .preset = "demo", .rows = 16, .lr = 3e-3};
+    options o = {.seconds = 60, .preset = "demo", .rows = 4, .lr = 3e-3};
     if (cli_parse(&argp, argc, argv, &o)) return EXIT_USAGE;
     if (!o.common.has_seed) o.common.seed = 1;
     demo d = {.o = &o, .metrics.fd = -1};
