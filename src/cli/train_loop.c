@@ -181,6 +181,7 @@ void train_estimate(train_run *r, double seconds_per_step) {
     s->steps = done + more;
     if (r->o->warmup < 0 && done == 0) s->warmup = s->steps / 10 < 100 ? s->steps / 10 : 100;
     if (s->warmup >= s->steps) s->warmup = s->steps - 1;
+    if (done) return; /* the rhythm stays */
     if (r->o->eval_every < 0) r->eval_every = s->steps / 10 ? s->steps / 10 : 1;
     if (!r->o->save_every) r->save_every = s->steps / 10 ? s->steps / 10 : 1;
 }

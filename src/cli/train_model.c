@@ -62,6 +62,12 @@ static tl_status configure(const train_options *o, tl_engine *engine, const toke
         TRY(config_recipe("llama", c, e));
         choose(c, tokenizer_vocab(t), n_tokens, seconds > 0 ? seconds : 600, peak);
     }
+    if (vocab && vocab < tokenizer_vocab(t)) {
+        tl_status s = error_set(e, TL_CONFIG, "the tokenizer has %lld ids, vocab_size is %lld",
+                                (long long)tokenizer_vocab(t), (long long)vocab);
+        error_at_file(e, o->config);
+        return s;
+    }
     model_fit_tokenizer(c, t);
     if (vocab) c->vocab = vocab;
     if (o->context) c->context = o->context;
