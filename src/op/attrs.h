@@ -1,63 +1,35 @@
-/* Attributes of the built-in operators: one typed struct each, named <op>_attr. Plain C that C++ takes too.
- * Zero-initialise before filling: they are compared and hashed as bytes. At most TL_ATTR_MAX bytes. */
+/* Attributes of the built-in operators: public, since whoever calls tl_eval or tl_apply fills them. */
 #ifndef OP_ATTRS_H
 #define OP_ATTRS_H
 
-#include "tilia/base.h"
+#include "tilia/attrs.h"
 
-/* kinds of act and glu */
-enum { ACT_RELU, ACT_GELU, ACT_GELU_TANH, ACT_SILU, ACT_RELU2, ACT_SIGMOID, ACT_TANH, ACT_IDENTITY, ACT_KINDS };
-
-enum { ROPE_HALF = 0, ROPE_INTERLEAVED = 1 };
-enum { REDUCE_ALL = 0, REDUCE_ROWS = 1, REDUCE_LAST = 2 }; /* to (1); over all dims but the last; over the last */
-enum { HYPER_LR, HYPER_BETA1, HYPER_BETA2, HYPER_EPS, HYPER_DECAY, HYPER_CLIP, HYPER_BC1, HYPER_BC2, HYPER_GSCALE,
-       HYPER_COUNT = 16 };
-
-struct embedding_attr { float scale; tl_dtype dtype; };            /* scale 0 means 1; dtype of y */
-struct embedding_bwd_attr { float scale; int32_t pad; int64_t vocab; };
-struct linear_attr { tl_dtype dtype; };                            /* dtype of y; TL_NONE: x's */
-struct linear_dx_attr { tl_dtype dtype; };
-struct linear_dw_attr { int32_t pad; };
-struct layernorm_attr { float eps; };
-struct layernorm_bwd_attr { float eps; };
-struct rmsnorm_attr { float eps; float offset; };                  /* gain is offset + w (Gemma: 1 + w) */
-struct rmsnorm_bwd_attr { float eps; float offset; };
-struct scalenorm_attr { float eps; };
-struct scalenorm_bwd_attr { float eps; };
-struct rope_table_attr { float mscale; tl_dtype dtype; };          /* cos and sin times mscale, 0 means 1; TL_NONE: f32 */
-struct rope_attr { int32_t style; int32_t inverse; };
-struct attention_attr {
-    float scale;           /* 0: 1/sqrt(Dh) */
-    float softcap;         /* 0: none; T = cap tanh(scale q.k / cap) */
-    int32_t causal;        /* j <= i + q_offset */
-    int32_t pad;
-    int64_t window;        /* 0: none; else only i + q_offset - j < window (and j - i - q_offset < window if not causal) */
-    int64_t q_offset;      /* position of query 0 among the keys */
+/* Gated attention. The weight f(T) of a score: sum kinds add up, normalised kinds make rows of a fixed norm. */
+enum { GATE_RELU2, GATE_LAPLACE, GATE_SOFTPLUS2, GATE_SMOOTH2, GATE_SMOOTH1, GATE_IDENTITY, /* sum kinds */
+       GATE_SOFTMAX, GATE_L2, GATE_RELU2_SUM, GATE_KINDS };
+/* N_i of sum kinds: one; the keys that row i sees; attr.fixed; the tokens of the sequence, which no causal row may know */
+enum { GATE_COUNT_NONE, GATE_COUNT_VISIBLE, GATE_COUNT_FIXED, GATE_COUNT_LENGTH, GATE_COUNTS };
+/* Nl_i of the linear part of mixed chunks: the tokens in M_i; or, of old checkpoints, the chunk's length (causal), the
+ * sequence's length with its padding (not causal) */
+enum { CHUNK_VISIBLE, CHUNK_CONST, CHUNK_NORMS };
+struct offset_scale_attr { int32_t pad; };
+struct offset_scale_bwd_attr { int32_t beta; };                    /* 1: there is a beta, so a dbeta */
+struct shift_attr { int64_t channels; int32_t inverse; int32_t pad; };
+struct shift_step_attr { int32_t pad; };                           /* channels come from the state bound through acc */
+struct gate_attr {
+    float alpha;      /* 0: 1/sqrt(s) */
+    float bias_scale; /* 0: 1 */
+    float eps;        /* of GATE_SMOOTH2 and GATE_SMOOTH1; 0: 0.5 */
+    float fixed;      /* n of GATE_COUNT_FIXED */
+    int32_t kind, count;
+    int32_t causal;
+    int32_t kappa;    /* softmax: alpha times log(max(keys row i sees, 16)) / log 512 */
 };
-struct attention_bwd_attr { struct attention_attr f; };
-struct attention_kv_attr { float scale; float softcap; int64_t window; };
-struct kv_write_attr { int32_t pad; };                             /* the cache's shape comes from the tensor bound through acc */
-struct act_attr { int32_t kind; };
-struct act_bwd_attr { int32_t kind; };
-struct glu_attr { int32_t kind; };
-struct glu_bwd_attr { int32_t kind; };
-struct add_attr { int32_t pad; };
-struct mul_attr { int32_t pad; };
-struct scale_attr { float by; };
-struct dropout_attr { float p; int32_t op; };                      /* op: the operator's number in the Philox key */
-struct softmax_attr { int32_t pad; };
-struct softmax_bwd_attr { int32_t pad; };
-struct softcap_attr { float cap; };
-struct softcap_bwd_attr { float cap; };
-struct loss_head_attr { float smoothing; float zloss; float softcap; int32_t pad; };
-struct loss_head_bwd_attr { struct loss_head_attr f; };
-struct reduce_attr { int32_t kind; int32_t mean; };
-struct broadcast_attr { int32_t kind; int32_t mean; int32_t ndim; tl_dtype dtype; int64_t dim[4]; }; /* adjoint of reduce */
-struct global_norm_attr { int32_t pad; };
-struct adamw_attr { int32_t decay; };                              /* 1: decoupled weight decay applies */
-struct cast_attr { tl_dtype dtype; };
-struct split_attr { int32_t n; int32_t pad; int64_t width[6]; };   /* widths of the outputs, along the last dim */
-struct concat_attr { int32_t n; };
-struct reshape_attr { int32_t ndim; int32_t pad; int64_t dim[4]; };
+struct gau_attention_attr { struct gate_attr f; };
+struct gau_attention_bwd_attr { struct gate_attr f; };
+struct gau_attention_kv_attr { struct gate_attr f; };
+struct mixed_chunk_attr { struct gate_attr f; int64_t chunk; int32_t norm; int32_t pad; };
+struct mixed_chunk_bwd_attr { struct mixed_chunk_attr f; };
+struct chunk_step_attr { struct mixed_chunk_attr f; };             /* f.chunk comes from the state bound through acc */
 
 #endif

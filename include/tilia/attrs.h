@@ -1,0 +1,84 @@
+/* tilia/attrs.h: attributes of the built-in operators, for tl_eval and tl_apply: one typed struct each, named
+ * <op>_attr. Plain C that C++ takes too. Zero-initialise before filling: they are compared and hashed as bytes. At most
+ * TL_ATTR_MAX bytes. Other languages ask tl_op_attr_fields for the layout. */
+#ifndef TILIA_ATTRS_H
+#define TILIA_ATTRS_H
+
+#include "tilia/op.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* kinds of act and glu */
+enum { ACT_RELU, ACT_GELU, ACT_GELU_TANH, ACT_SILU, ACT_RELU2, ACT_SIGMOID, ACT_TANH, ACT_IDENTITY, ACT_KINDS };
+
+enum { ROPE_HALF = 0, ROPE_INTERLEAVED = 1 };
+enum { REDUCE_ALL = 0, REDUCE_ROWS = 1, REDUCE_LAST = 2 }; /* to (1); over all dims but the last; over the last */
+enum { HYPER_LR, HYPER_BETA1, HYPER_BETA2, HYPER_EPS, HYPER_DECAY, HYPER_CLIP, HYPER_BC1, HYPER_BC2, HYPER_GSCALE,
+       HYPER_COUNT = 16 };
+
+struct embedding_attr { float scale; tl_dtype dtype; };            /* scale 0 means 1; dtype of y */
+struct embedding_bwd_attr { float scale; int32_t pad; int64_t vocab; };
+struct linear_attr { tl_dtype dtype; };                            /* dtype of y; TL_NONE: x's */
+struct linear_dx_attr { tl_dtype dtype; };
+struct linear_dw_attr { int32_t pad; };
+struct layernorm_attr { float eps; };
+struct layernorm_bwd_attr { float eps; };
+struct rmsnorm_attr { float eps; float offset; };                  /* gain is offset + w (Gemma: 1 + w) */
+struct rmsnorm_bwd_attr { float eps; float offset; };
+struct scalenorm_attr { float eps; };
+struct scalenorm_bwd_attr { float eps; };
+struct rope_table_attr { float mscale; tl_dtype dtype; };          /* cos and sin times mscale, 0 means 1; TL_NONE: f32 */
+struct rope_attr { int32_t style; int32_t inverse; };
+struct attention_attr {
+    float scale;           /* 0: 1/sqrt(Dh) */
+    float softcap;         /* 0: none; T = cap tanh(scale q.k / cap) */
+    int32_t causal;        /* j <= i + q_offset */
+    int32_t pad;
+    int64_t window;        /* 0: none; else only i + q_offset - j < window (and j - i - q_offset < window if not causal) */
+    int64_t q_offset;      /* position of query 0 among the keys */
+};
+struct attention_bwd_attr { struct attention_attr f; };
+struct attention_kv_attr { float scale; float softcap; int64_t window; };
+struct kv_write_attr { int32_t pad; };                             /* the cache's shape comes from the tensor bound through acc */
+struct act_attr { int32_t kind; };
+struct act_bwd_attr { int32_t kind; };
+struct glu_attr { int32_t kind; };
+struct glu_bwd_attr { int32_t kind; };
+struct add_attr { int32_t pad; };
+struct mul_attr { int32_t pad; };
+struct scale_attr { float by; };
+struct dropout_attr { float p; int32_t op; };                      /* op: the operator's number in the Philox key */
+struct softmax_attr { int32_t pad; };
+struct softmax_bwd_attr { int32_t pad; };
+struct softcap_attr { float cap; };
+struct softcap_bwd_attr { float cap; };
+struct loss_head_attr { float smoothing; float zloss; float softcap; int32_t pad; };
+struct loss_head_bwd_attr { struct loss_head_attr f; };
+struct reduce_attr { int32_t kind; int32_t mean; };
+struct broadcast_attr { int32_t kind; int32_t mean; int32_t ndim; tl_dtype dtype; int64_t dim[4]; }; /* adjoint of reduce */
+struct global_norm_attr { int32_t pad; };
+struct adamw_attr { int32_t decay; };                              /* 1: decoupled weight decay applies */
+struct cast_attr { tl_dtype dtype; };
+struct split_attr { int32_t n; int32_t pad; int64_t width[6]; };   /* widths of the outputs, along the last dim */
+struct concat_attr { int32_t n; };
+struct reshape_attr { int32_t ndim; int32_t pad; int64_t dim[4]; };
+
+/* One number, or a row of numbers, of an operator's attributes. type: 'f' float, 'i' int32_t, 'l' int64_t,
+ * 'd' tl_dtype. Every byte of the struct that is not padding belongs to exactly one field. */
+typedef struct tl_attr_field {
+    const char *name; /* "scale" */
+    char type;
+    int32_t offset, count; /* bytes from the struct's beginning; numbers, 1 except for arrays */
+} tl_attr_field;
+/* The fields of a built-in operator's attributes in order, *n of them; NULL for an operator of the user's own.
+ * [threads: any] [allocates: no] */
+TL_API const tl_attr_field *tl_op_attr_fields(const tl_op_def *op, size_t *n);
+/* Row i of the table of built-in operators, NULL behind the last. */
+TL_API const tl_op_def *tl_op_at(size_t i);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

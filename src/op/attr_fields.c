@@ -1,0 +1,78 @@
+/* The layout of every attribute struct, for callers that are not C. Types and places come from the compiler; the tests
+ * check that the fields cover each struct. */
+#include "op/op.h"
+
+#include <stddef.h>
+#include <string.h>
+
+#define AT(op, field) (((struct op##_attr *)0)->field)
+#define TYPE(x)       _Generic((x), float : 'f', int32_t : 'i', int64_t : 'l', tl_dtype : 'd')
+/* clang-format off */
+#define F(op, field) {#field, TYPE(AT(op, field)), (int32_t)offsetof(struct op##_attr, field), 1},
+#define A(op, field) {#field, TYPE(AT(op, field)[0]), (int32_t)offsetof(struct op##_attr, field), \
+                      (int32_t)(sizeof AT(op, field) / sizeof AT(op, field)[0])},
+/* a field of an attribute struct inside another, under its own name */
+#define I(op, outer, field) {#field, TYPE(AT(op, outer.field)), (int32_t)offsetof(struct op##_attr, outer.field), 1},
+
+static const tl_attr_field fields[] = {
+#define ROW(op) {#op, 0, 0, 0},
+ROW(embedding) F(embedding, scale) F(embedding, dtype)
+ROW(embedding_bwd) F(embedding_bwd, scale) F(embedding_bwd, pad) F(embedding_bwd, vocab)
+ROW(linear) F(linear, dtype)
+ROW(linear_dx) F(linear_dx, dtype)
+ROW(linear_dw) F(linear_dw, pad)
+ROW(layernorm) F(layernorm, eps)
+ROW(layernorm_bwd) F(layernorm_bwd, eps)
+ROW(rmsnorm) F(rmsnorm, eps) F(rmsnorm, offset)
+ROW(rmsnorm_bwd) F(rmsnorm_bwd, eps) F(rmsnorm_bwd, offset)
+ROW(scalenorm) F(scalenorm, eps)
+ROW(scalenorm_bwd) F(scalenorm_bwd, eps)
+ROW(rope_table) F(rope_table, mscale) F(rope_table, dtype)
+ROW(rope) F(rope, style) F(rope, inverse)
+ROW(attention) F(attention, scale) F(attention, softcap) F(attention, causal) F(attention, pad) F(attention, window)
+               F(attention, q_offset)
+ROW(attention_bwd) I(attention_bwd, f, scale) I(attention_bwd, f, softcap) I(attention_bwd, f, causal)
+                   I(attention_bwd, f, pad) I(attention_bwd, f, window) I(attention_bwd, f, q_offset)
+ROW(attention_kv) F(attention_kv, scale) F(attention_kv, softcap) F(attention_kv, window)
+ROW(kv_write) F(kv_write, pad)
+ROW(act) F(act, kind)
+ROW(act_bwd) F(act_bwd, kind)
+ROW(glu) F(glu, kind)
+ROW(glu_bwd) F(glu_bwd, kind)
+ROW(add) F(add, pad)
+ROW(mul) F(mul, pad)
+ROW(scale) F(scale, by)
+ROW(dropout) F(dropout, p) F(dropout, op)
+ROW(softmax) F(softmax, pad)
+ROW(softmax_bwd) F(softmax_bwd, pad)
+ROW(softcap) F(softcap, cap)
+ROW(softcap_bwd) F(softcap_bwd, cap)
+ROW(loss_head) F(loss_head, smoothing) F(loss_head, zloss) F(loss_head, softcap) F(loss_head, pad)
+ROW(loss_head_bwd) I(loss_head_bwd, f, smoothing) I(loss_head_bwd, f, zloss) I(loss_head_bwd, f, softcap)
+                   I(loss_head_bwd, f, pad)
+ROW(reduce) F(reduce, kind) F(reduce, mean)
+ROW(broadcast) F(broadcast, kind) F(broadcast, mean) F(broadcast, ndim) F(broadcast, dtype) A(broadcast, dim)
+ROW(global_norm) F(global_norm, pad)
+ROW(adamw) F(adamw, decay)
+ROW(cast) F(cast, dtype)
+ROW(split) F(split, n) F(split, pad) A(split, width)
+ROW(concat) F(concat, n)
+ROW(reshape) F(reshape, ndim) F(reshape, pad) A(reshape, dim)
+};
+/* clang-format on */
+
+const tl_attr_field *tl_op_attr_fields(const tl_op_def *op, size_t *n) {
+    const size_t count = sizeof fields / sizeof *fields;
+    *n = 0;
+    if (!op || op->id < 0) return NULL;
+    for (size_t i = 0; i < count; i++) {
+        if (fields[i].type || strcmp(fields[i].name, op->name) != 0) continue;
+        for (size_t k = i + 1; k < count && fields[k].type; k++) ++*n;
+        return &fields[i + 1];
+    }
+    return NULL;
+}
+
+const tl_op_def *tl_op_at(size_t i) {
+    return i < OP_COUNT ? &op_table[i] : NULL;
+}
