@@ -46,6 +46,22 @@ TL_API tl_status tl_tokenizer_encode(const tl_tokenizer *t, const char *text, si
 TL_API tl_status tl_tokenizer_decode(const tl_tokenizer *t, const int32_t *ids, size_t n_ids, char *text, size_t max,
                                      size_t *n, tl_error *err);
 
+typedef struct tl_tokenizer_train_options {
+    int64_t vocab;              /* upper bound of the vocabulary: 256 bytes + merges + special tokens */
+    uint64_t min_count;         /* rarer pairs are not merged; 0: 1 */
+    const char *split;          /* NULL: "gpt2"; "cl100k", "o200k", "llama3", "qwen2", "none", or a pattern */
+    const char *const *special; /* borders of documents, never merged; the last ids */
+    size_t n_special;
+    const char *const *files;   /* read in order, after text */
+    size_t n_files;
+    bool (*progress)(void *user, const char *phase, uint64_t done, uint64_t total); /* false: stop (CANCELLED) */
+    void *user;
+} tl_tokenizer_train_options;
+/* Byte-level BPE learnt from text (n bytes, one document; may be empty) and files.
+ * [owns: caller] [fails: ARG, IO, NOTFOUND, FORMAT, CANCELLED, NOMEM] */
+TL_API tl_status tl_tokenizer_train(tl_engine *e, const tl_tokenizer_train_options *o, const char *text, size_t n,
+                                    tl_tokenizer **out, tl_error *err);
+
 /* ---- model -------------------------------------------------------------------------------------- */
 
 typedef struct tl_model tl_model;
@@ -69,6 +85,20 @@ TL_API tl_status tl_model_save(const tl_model *m, const char *path, tl_error *er
 TL_API void tl_model_close(tl_model *m); /* after its sessions and trainers */
 TL_API void tl_model_info_get(const tl_model *m, tl_model_info *info);
 TL_API tl_tokenizer *tl_model_tokenizer(tl_model *m); /* borrowed; NULL if the directory had none */
+
+/* A tensor of the model, named and shaped as in its Hugging Face files. */
+typedef struct tl_model_tensor {
+    char name[128];
+    int32_t ndim;
+    int64_t dim[2];
+    float *data; /* where it lies if the model holds it in just this form, else NULL; borrowed from the model */
+} tl_model_tensor;
+TL_API size_t tl_model_tensors(const tl_model *m);
+TL_API tl_status tl_model_tensor_info(const tl_model *m, size_t i, tl_model_tensor *out, tl_error *err);
+/* Copies tensor i out, or in: f32, contiguous. Sessions forget what they computed before (tl_session_reset).
+ * [fails: ARG, STATE the weights are not in memory as numbers] */
+TL_API tl_status tl_model_tensor_get(const tl_model *m, size_t i, float *to, tl_error *err);
+TL_API tl_status tl_model_tensor_set(tl_model *m, size_t i, const float *from, tl_error *err);
 
 /* ---- session: generation ---------------------------------------------------------------------------- */
 
@@ -115,6 +145,11 @@ TL_API tl_status tl_session_logits(tl_session *s, const float **logits, tl_error
 TL_API int64_t tl_session_position(const tl_session *s);
 TL_API int64_t tl_session_rewind(tl_session *s, int64_t n);
 TL_API void tl_session_reset(tl_session *s);
+/* Every token of the sequence, prompt and generated; borrowed until the next call on the session. */
+TL_API const int32_t *tl_session_tokens(const tl_session *s, size_t *n);
+/* A second session that has seen the same, with its own copy of what was computed; both go on by themselves.
+ * [owns: caller] [fails: NOMEM] */
+TL_API tl_status tl_session_fork(const tl_session *s, tl_session **out, tl_error *err);
 
 /* ---- trainer ---------------------------------------------------------------------------------------- */
 

@@ -48,6 +48,74 @@ void tl_model_info_get(const tl_model *m, tl_model_info *info) {
                             .type = c->type};
 }
 
+/* ---- tensors of a model ------------------------------------------------------------------------------------- */
+
+/* Where file tensor i is: which parameter, and which piece of it. */
+typedef struct tensor_place {
+    const model_param *param;
+    param_piece piece;
+} tensor_place;
+
+static bool tensor_find(const tl_model *m, size_t i, tensor_place *out) {
+    param_piece piece[PARAM_PIECES];
+    for (size_t p = 0; p < m->params.n; p++) {
+        size_t n = (size_t)params_pieces(&m->config, &m->params.list[p], FORMAT_HF, piece);
+        if (i < n) {
+            *out = (tensor_place){&m->params.list[p], piece[i]};
+            return true;
+        }
+        i -= n;
+    }
+    return false;
+}
+
+size_t tl_model_tensors(const tl_model *m) {
+    param_piece piece[PARAM_PIECES];
+    size_t n = 0;
+    for (size_t p = 0; p < m->params.n; p++)
+        n += (size_t)params_pieces(&m->config, &m->params.list[p], FORMAT_HF, piece);
+    return n;
+}
+
+static tl_status tensor_need(const tl_model *m, size_t i, tensor_place *at, tl_error *err) {
+    if (!tensor_find(m, i, at)) return error_set(err, TL_ARG, "the model has no tensor %zu", i);
+    return TL_OK;
+}
+
+static tl_status tensor_numbers(const tl_model *m, tl_error *err) {
+    if (m->flat) return TL_OK;
+    return error_set(err, TL_STATE, "the model's weights are not in memory as numbers");
+}
+
+tl_status tl_model_tensor_info(const tl_model *m, size_t i, tl_model_tensor *out, tl_error *err) {
+    tensor_place at;
+    memset(out, 0, sizeof *out);
+    TRY(tensor_need(m, i, &at, err));
+    const param_piece *p = &at.piece;
+    memcpy(out->name, p->name, sizeof out->name);
+    out->ndim = p->rows ? 2 : 1;
+    out->dim[0] = p->rows ? (p->transposed ? p->cols : p->rows) : p->cols;
+    out->dim[1] = p->rows ? (p->transposed ? p->rows : p->cols) : 1;
+    if (m->flat) out->data = params_piece_direct(p, at.param, m->flat + at.param->offset);
+    return TL_OK;
+}
+
+tl_status tl_model_tensor_get(const tl_model *m, size_t i, float *to, tl_error *err) {
+    tensor_place at;
+    TRY(tensor_need(m, i, &at, err));
+    TRY(tensor_numbers(m, err));
+    params_piece_out(&at.piece, at.param, m->flat + at.param->offset, to);
+    return TL_OK;
+}
+
+tl_status tl_model_tensor_set(tl_model *m, size_t i, const float *from, tl_error *err) {
+    tensor_place at;
+    TRY(tensor_need(m, i, &at, err));
+    TRY(tensor_numbers(m, err));
+    params_piece_in(&at.piece, at.param, from, m->flat + at.param->offset);
+    return m->flat16 ? model_bf16(m, err) : TL_OK;
+}
+
 /* ---- session ------------------------------------------------------------------------------------------------ */
 
 tl_status tl_session_create(tl_model *m, const tl_session_options *o, tl_session **out, tl_error *err) {
@@ -84,4 +152,13 @@ int64_t tl_session_rewind(tl_session *s, int64_t n) {
 
 void tl_session_reset(tl_session *s) {
     session_reset(s);
+}
+
+const int32_t *tl_session_tokens(const tl_session *s, size_t *n) {
+    *n = s->seen.n;
+    return s->seen.id;
+}
+
+tl_status tl_session_fork(const tl_session *s, tl_session **out, tl_error *err) {
+    return session_fork(s, out, err);
 }

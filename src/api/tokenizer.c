@@ -61,3 +61,33 @@ tl_status tl_tokenizer_decode(const tl_tokenizer *t, const int32_t *ids, size_t 
     str_fini(&out);
     return s;
 }
+
+/* ---- training -------------------------------------------------------------------------------------------- */
+
+static tl_status train_read(token_trainer *r, const tl_tokenizer_train_options *o, const char *text, size_t n,
+                            tl_error *err) {
+    if (n) TRY(token_trainer_text(r, text, n, err));
+    for (size_t i = 0; i < o->n_files; i++) TRY(token_trainer_file(r, o->files[i], err));
+    return TL_OK;
+}
+
+tl_status tl_tokenizer_train(tl_engine *e, const tl_tokenizer_train_options *o, const char *text, size_t n,
+                             tl_tokenizer **out, tl_error *err) {
+    *out = NULL;
+    if (!o || o->vocab < 1) return error_set(err, TL_ARG, "the size of the vocabulary is missing");
+    if (!n && !o->n_files) return error_set(err, TL_ARG, "there is nothing to train a tokenizer on");
+    tokenizer_train_options to = {.vocab = (size_t)o->vocab,
+                                  .min_count = o->min_count,
+                                  .split = o->split ? o->split : "gpt2",
+                                  .special = o->special,
+                                  .special_n = o->n_special,
+                                  .threads = (size_t)tl_engine_threads(e),
+                                  .progress = o->progress,
+                                  .user = o->user};
+    token_trainer *r;
+    TRY(token_trainer_open(tl_engine_allocator(e), &to, &r, err));
+    tl_status s = train_read(r, o, text, n, err);
+    if (s == TL_OK) s = token_trainer_finish(r, out, NULL, err);
+    token_trainer_close(r);
+    return s;
+}

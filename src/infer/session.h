@@ -34,5 +34,7 @@ tl_status session_next(struct tl_session *s, tl_piece *piece, tl_error *err);
 tl_status session_logits(struct tl_session *s, const float **logits, tl_error *err);
 int64_t session_rewind(struct tl_session *s, int64_t n);
 void session_reset(struct tl_session *s);
+/* Another session that goes on from where s is: its own copy of the tokens, of what was computed and of text not shown. */
+tl_status session_fork(const struct tl_session *s, struct tl_session **out, tl_error *err);
 
 #endif

@@ -1,0 +1,44 @@
+/* A session's twin. */
+#include "infer/session.h"
+
+#include <string.h>
+
+/* The decoder of text holds parts of characters; pushing the generated tokens again brings a new one to the same place,
+ * and what of the text was not shown is copied. */
+static tl_status fork_text(const struct tl_session *s, struct tl_session *t, tl_error *err) {
+    if (s->text_open) {
+        token_decoder_init(&t->text, t->model->tokenizer, TOKENIZER_SKIP | TOKENIZER_REPLACE);
+        t->text_open = true;
+        for (size_t i = s->seen.n - (size_t)s->generated; i < s->seen.n; i++)
+            TRY(token_decoder_push(&t->text, s->seen.id[i], &t->out, err));
+    }
+    str_clear(&t->out);
+    if (s->out.len > s->given) str_add(&t->out, s->out.data + s->given, s->out.len - s->given);
+    return t->out.failed ? error_set(err, TL_NOMEM, "no memory for a session") : TL_OK;
+}
+
+tl_status session_fork(const struct tl_session *s, struct tl_session **out, tl_error *err) {
+    struct tl_session *t;
+    tl_session_options o = s->o;
+    o.stop = (const char *const *)s->stop;
+    *out = NULL;
+    TRY(session_create(s->model, &o, &t, err));
+    if (!token_list_reserve(&t->seen, s->seen.n)) {
+        session_destroy(t);
+        return error_set(err, TL_NOMEM, "no memory for a session");
+    }
+    if (s->seen.n) memcpy(t->seen.id, s->seen.id, s->seen.n * sizeof *s->seen.id);
+    t->seen.n = s->seen.n;
+    t->generated = s->generated;
+    t->finished = s->finished;
+    /* One token less than s: its logits lie in plans that t does not share, so t computes the last token again. */
+    t->computed = s->computed > 0 && s->computed == (int64_t)s->seen.n ? s->computed - 1 : s->computed;
+    memcpy(t->dec.cache, s->dec.cache, s->dec.cache_bytes);
+    tl_status st = fork_text(s, t, err);
+    if (st != TL_OK) {
+        session_destroy(t);
+        return st;
+    }
+    *out = t;
+    return TL_OK;
+}
