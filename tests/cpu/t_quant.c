@@ -1,0 +1,45 @@
+/* linear with weights in blocks: every kernel against the reference, for few rows and many, around the tiles. */
+#include "rows.h"
+
+#include <math.h>
+
+static const tl_dtype types[] = {TL_Q8_0, TL_Q4_0, TL_Q4_K, TL_Q6_K};
+
+static void add_case(op_examples *l, tl_dtype w, int64_t M, int64_t N, int64_t K, int64_t pad, bool acc) {
+    struct linear_attr a = {TL_F32};
+    op_example *e = example_add(l, "linear", &a, sizeof a, "");
+    example_in(e, 0, example_view(D2(TL_F32, M, K), pad), FILL_NORMAL);
+    example_in(e, 1, D2(w, N, K), FILL_NORMAL);
+    if (!acc) example_in(e, 2, D1(TL_F32, N), FILL_NORMAL);
+    e->acc = acc, e->out_pad = pad;
+    snprintf(e->label, sizeof e->label, "%s M%d N%d K%d pad%d acc%d", tl_dtype_name(w), (int)M, (int)N, (int)K,
+             (int)pad, acc);
+}
+
+static void every_type_and_size(void **state) {
+    (void)state;
+    static const int64_t size[][3] = {{1, 1, 256},   {1, 65, 256},   {2, 64, 512},   {3, 7, 256},
+                                      {4, 129, 768}, {5, 66, 256},   {8, 63, 1024},  {9, 64, 256},
+                                      {16, 33, 512}, {33, 257, 256}, {17, 300, 2304}};
+    op_examples l = {NULL, 0, 0};
+    for (size_t t = 0; t < sizeof types / sizeof *types; t++)
+        for (size_t i = 0; i < sizeof size / sizeof *size; i++)
+            add_case(&l, types[t], size[i][0], size[i][1], size[i][2], i % 2 * 3, i % 3 == 2);
+    for (size_t t = 0; t < 2; t++) { /* rows of a single block */
+        add_case(&l, types[t], 1, 10, 32, 0, false);
+        add_case(&l, types[t], 12, 10, 96, 1, true);
+    }
+    int taken = 0;
+    for (size_t i = 0; i < l.n; i++) {
+        int n = rows_check(&l.e[i], 60);
+        if (!n) print_message("          nobody takes %s\n", l.e[i].label);
+        taken += n;
+    }
+    assert_true(taken >= (int)l.n || !(isa_probe() & ISA_AVX2));
+    examples_free(&l);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(every_type_and_size)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
