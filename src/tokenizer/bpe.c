@@ -18,6 +18,8 @@ void bpe_free(bpe *b) {
     mem_free(b->alloc, b->merge);
     mem_free(b->alloc, b->slot);
     mem_free(b->alloc, b->byte_pair);
+    mem_free(b->alloc, b->made);
+    mem_free(b->alloc, b->filter);
     mem_free(b->alloc, b->prefix);
     mem_free(b->alloc, b->suffix);
     vocab_fini(&b->beyond);
@@ -28,7 +30,9 @@ void bpe_free(bpe *b) {
 
 static void bpe_insert(bpe *b, size_t rank) {
     uint64_t key = (uint64_t)(uint32_t)b->merge[rank].left << 21 | (uint32_t)b->merge[rank].right;
-    size_t i = (size_t)((key * 0x9e3779b97f4a7c15u) >> b->shift);
+    uint64_t h = key * 0x9e3779b97f4a7c15u;
+    size_t i = (size_t)(h >> b->shift);
+    b->filter[h >> (64 - BPE_FILTER_BITS + 6)] |= (uint64_t)1 << (h >> (64 - BPE_FILTER_BITS) & 63);
     while (b->slot[i] != UINT64_MAX && b->slot[i] >> 22 != key) i = (i + 1) & (b->slots - 1); /* the later one wins */
     b->slot[i] = key << 22 | rank;
 }
@@ -37,6 +41,10 @@ static bool bpe_grow(bpe *b) {
     size_t slots = b->slots ? 2 * b->slots : 256;
     uint64_t *slot = mem_new(b->alloc, slots, sizeof *slot);
     if (!slot) return false;
+    if (!b->filter && !(b->filter = mem_new(b->alloc, 1 << (BPE_FILTER_BITS - 6), sizeof *b->filter))) {
+        mem_free(b->alloc, slot);
+        return false;
+    }
     memset(slot, 0xff, slots * sizeof *slot);
     mem_free(b->alloc, b->slot);
     b->slot = slot;
@@ -57,6 +65,9 @@ tl_status bpe_put(bpe *b, int32_t left, int32_t right, int32_t id, tl_error *e) 
 
 tl_status bpe_ready(bpe *b, const vocab *v, tl_error *e) {
     if (!b->slots && !bpe_grow(b)) return error_set(e, TL_NOMEM, "no memory for merges");
+    b->made = mem_new(b->alloc, b->n, sizeof *b->made);
+    if (!b->made) return error_set(e, TL_NOMEM, "no memory for merges");
+    for (size_t r = 0; r < b->n; r++) b->made[r] = b->merge[r].id;
     if (!b->outside) b->outside = (int32_t)v->n;
     for (int i = 0; i < 256; i++) {
         char hex[8] = "<0x00>", c = (char)i;
@@ -77,21 +88,65 @@ tl_status bpe_ready(bpe *b, const vocab *v, tl_error *e) {
 
 /* ---- merging --------------------------------------------------------------------------------- */
 
-size_t bpe_merge_short(const bpe *b, int32_t *id, uint32_t *rank, size_t n) {
-    while (n > 1) {
-        uint32_t best = rank[0];
-        size_t at = 0;
-        for (size_t i = 1; i + 1 < n; i++)
-            if (rank[i] < best) best = rank[i], at = i;
-        if (best == BPE_NONE) break;
-        id[at] = b->merge[best].id;
-        n--;
-        for (size_t i = at + 1; i < n; i++) id[i] = id[i + 1];
-        for (size_t i = at; i + 1 < n; i++) rank[i] = rank[i + 1];
-        if (at + 1 < n) rank[at] = bpe_rank(b, id[at], id[at + 1]);
-        if (at > 0) rank[at - 1] = bpe_rank(b, id[at - 1], id[at]);
+/* Four ranks at once, by the compiler's own vectors: a scan over all places is cheaper than to close the gaps. */
+typedef int32_t bpe_four __attribute__((vector_size(16)));
+
+/* The least key of the first n, in steps of eight. */
+static inline int32_t bpe_least(const bpe_four *key, size_t n) {
+    bpe_four a = key[0], b = key[1];
+    for (size_t i = 2; 4 * i < n; i += 2) {
+        bpe_four x = key[i], y = key[i + 1], m = x < a, k = y < b;
+        a = (x & m) | (a & ~m);
+        b = (y & k) | (b & ~k);
     }
-    return n;
+    bpe_four m = a < b;
+    a = (a & m) | (b & ~m);
+    int32_t x = a[0] < a[1] ? a[0] : a[1], y = a[2] < a[3] ? a[2] : a[3];
+    return x < y ? x : y;
+}
+
+static inline int32_t bpe_key(const bpe *b, int32_t left, int32_t right, size_t at) {
+    uint32_t rank = bpe_rank(b, left, right);
+    return rank == BPE_NONE ? INT32_MAX : (int32_t)(rank << 7 | (uint32_t)at);
+}
+
+/* Places keep their numbers; a key is the rank of the pair that begins there and, in the low 7 bits, the place, so
+ * the least key is the lowest rank at the leftmost place. */
+size_t bpe_merge_short(const bpe *b, int32_t *id, size_t n, const uint8_t *bytes) {
+    union {
+        bpe_four four[BPE_SHORT / 4 + 2];
+        int32_t one[BPE_SHORT + 8];
+    } key;
+    uint8_t prev[BPE_SHORT + 1], next[BPE_SHORT + 1];
+    for (size_t i = 0; i < n; i++) {
+        prev[i] = (uint8_t)(i - 1);
+        next[i] = (uint8_t)(i + 1);
+        key.one[i] = INT32_MAX;
+        if (i + 1 == n) break;
+        if (bytes) {
+            uint32_t rank = b->byte_pair[bytes[i] << 8 | bytes[i + 1]];
+            if (rank != BPE_NONE) key.one[i] = (int32_t)(rank << 7 | (uint32_t)i);
+        } else {
+            key.one[i] = bpe_key(b, id[i], id[i + 1], i);
+        }
+    }
+    for (size_t i = n; i < n + 8; i++) key.one[i] = INT32_MAX;
+    for (;;) {
+        int32_t best = bpe_least(key.four, n);
+        if (best == INT32_MAX) break;
+        size_t at = (size_t)best & 127, gone = next[at], after = next[gone];
+        id[at] = b->made[best >> 7];
+        next[at] = (uint8_t)after;
+        key.one[gone] = key.one[at] = INT32_MAX;
+        if (after < n) {
+            prev[after] = (uint8_t)at;
+            key.one[at] = bpe_key(b, id[at], id[after], at);
+        }
+        if (at) key.one[prev[at]] = bpe_key(b, id[prev[at]], id[at], prev[at]);
+    }
+    size_t k = 0;
+    for (size_t i = 0; i < n; i = next[i]) id[k++] = id[i];
+    return k;
 }
 
 static void bpe_sift(uint64_t *heap, size_t n, size_t i) {

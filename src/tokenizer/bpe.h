@@ -5,7 +5,8 @@
 
 #include "tokenizer/vocab.h"
 
-enum { BPE_MAX_MERGES = (1 << 22) - 1, BPE_SHORT = 96 }; /* symbols up to which the scan wins */
+enum { BPE_MAX_MERGES = (1 << 22) - 1, BPE_SHORT = 120 }; /* symbols up to which the scan wins; at most 128 */
+enum { BPE_FILTER_BITS = 20 };
 #define BPE_NONE UINT32_MAX
 
 typedef struct bpe_merge {
@@ -17,9 +18,11 @@ typedef struct bpe {
     const tl_allocator *alloc;
     bpe_merge *merge; /* (n) by rank */
     size_t n, cap;
+    int32_t *made;  /* (n) the ids alone: merging reads nothing else of them */
     uint64_t *slot; /* open addressing: left 21 bits, right 21, rank 22; all ones: empty */
     size_t slots;
     unsigned shift;
+    uint64_t *filter;     /* a bit for each hash that occurs: most pairs do not merge, and end here, in near memory */
     int32_t byte_id[256]; /* byte-level: the symbol of a byte, -1: none */
     int32_t hex_id[256];  /* byte fallback: <0xNN> */
     uint32_t *byte_pair;  /* (65536) rank of two bytes' merge; NULL unless byte-level */
@@ -54,7 +57,9 @@ tl_status bpe_derive(bpe *b, const vocab *v, const int32_t *order, size_t n, boo
 
 static inline uint32_t bpe_rank(const bpe *b, int32_t left, int32_t right) {
     uint64_t key = (uint64_t)(uint32_t)left << 21 | (uint32_t)right;
-    size_t i = (size_t)((key * 0x9e3779b97f4a7c15u) >> b->shift), mask = b->slots - 1;
+    uint64_t h = key * 0x9e3779b97f4a7c15u;
+    if (!(b->filter[h >> (64 - BPE_FILTER_BITS + 6)] >> (h >> (64 - BPE_FILTER_BITS) & 63) & 1)) return BPE_NONE;
+    size_t i = (size_t)(h >> b->shift), mask = b->slots - 1;
     for (;; i = (i + 1) & mask) {
         uint64_t s = b->slot[i];
         if (s >> 22 == key) return (uint32_t)(s & ((1u << 22) - 1));
@@ -62,8 +67,9 @@ static inline uint32_t bpe_rank(const bpe *b, int32_t left, int32_t right) {
     }
 }
 
-/* Merges symbols id[0..n) in place; returns how many are left. rank: room for n. n <= BPE_SHORT. */
-size_t bpe_merge_short(const bpe *b, int32_t *id, uint32_t *rank, size_t n);
+/* Merges symbols id[0..n) in place; returns how many are left. 1 < n <= BPE_SHORT. bytes: those the symbols stand for
+ * one by one, or NULL. */
+size_t bpe_merge_short(const bpe *b, int32_t *id, size_t n, const uint8_t *bytes);
 tl_status bpe_merge_long(const bpe *b, bpe_scratch *s, int32_t *id, size_t *n, tl_error *e);
 
 /* The ids of one piece into s->id; *n: how many. Byte-level or by characters, as the model says. */

@@ -135,11 +135,7 @@ tl_status bpe_piece(const bpe *b, const vocab *v, bpe_scratch *s, const uint8_t 
     if (x.n > BPE_SHORT) {
         TRY(bpe_merge_long(b, s, s->id, n, e));
     } else if (x.n > 1) {
-        if (plain)
-            for (size_t i = 0; i + 1 < len; i++) s->rank[i] = b->byte_pair[p[i] << 8 | p[i + 1]];
-        else
-            for (size_t i = 0; i + 1 < x.n; i++) s->rank[i] = bpe_rank(b, s->id[i], s->id[i + 1]);
-        *n = bpe_merge_short(b, s->id, s->rank, x.n);
+        *n = bpe_merge_short(b, s->id, x.n, plain ? p : NULL);
     }
     if (b->beyond.n) {
         bpe_resolve(&x, *n);

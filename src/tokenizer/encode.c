@@ -148,33 +148,64 @@ static tl_status encode_piece(encoder *x, const uint8_t *p, size_t len, const te
     return encode_append(x, p, len, a, begin, base, n, out, e);
 }
 
+enum { ENCODE_BATCH = 16 };
+
+typedef struct encode_ahead { /* a piece found, its cache entry on the way from memory */
+    const uint8_t *p;
+    size_t len;
+    piece_key key;
+    const piece_entry *entry;
+} encode_ahead;
+
+/* Finds the next pieces; true: the last one must wait for more text. */
+static inline size_t encode_look(const encoder *x, split_fn split, const uint8_t **p, const uint8_t *end, bool final,
+                                 encode_ahead *out, bool *wait) {
+    const unicode_table *u = x->t->uni;
+    size_t n = 0;
+    while (n < ENCODE_BATCH && *p < end) {
+        bool hit = false;
+        const uint8_t *q = split ? split(u, *p, end, &hit) : end;
+        if (hit && !final) {
+            *wait = true;
+            break;
+        }
+        encode_ahead *a = &out[n++];
+        a->p = *p;
+        a->len = (size_t)(q - *p);
+        if (a->len <= PIECE_CACHE_KEY) {
+            a->key = piece_key_of(*p, a->len, end - *p >= 16);
+            a->entry = piece_cache_at(x->cache, a->key);
+            __builtin_prefetch(a->entry);
+        }
+        *p = q;
+    }
+    return n;
+}
+
 /* The loop everything is fast for: scanner, cache, copy. */
 static tl_status encode_fast(encoder *x, const uint8_t *s, size_t n, size_t base, bool final, size_t *used,
                              token_list *out, tl_error *e) {
-    const tokenizer *t = x->t;
-    split_fn split = split_of(t->pre->scanner);
+    split_fn split = split_of(x->t->pre->scanner);
     const uint8_t *p = s, *end = s + n;
-    while (p < end) {
-        bool hit = false;
-        const uint8_t *q = split ? split(t->uni, p, end, &hit) : end;
-        if (hit && !final) break;
-        size_t len = (size_t)(q - p);
-        if (len <= PIECE_CACHE_KEY && !out->want_spans) {
-            if (out->cap - out->n < PIECE_CACHE_IDS + 1 && !token_list_reserve(out, PIECE_CACHE_IDS + 1))
-                return error_set(e, TL_NOMEM, "no memory for ids");
-            piece_key key = piece_key_of(p, len, end - p >= 16);
-            const piece_entry *c = piece_cache_at(x->cache, key);
-            if (piece_entry_is(c, key)) {
+    encode_ahead ahead[ENCODE_BATCH];
+    bool wait = false;
+    while (p < end && !wait) {
+        size_t k = encode_look(x, split, &p, end, final, ahead, &wait);
+        if (out->cap - out->n < ENCODE_BATCH * PIECE_CACHE_IDS &&
+            !token_list_reserve(out, ENCODE_BATCH * PIECE_CACHE_IDS))
+            return error_set(e, TL_NOMEM, "no memory for ids");
+        for (size_t i = 0; i < k; i++) {
+            const encode_ahead *a = &ahead[i];
+            if (a->len <= PIECE_CACHE_KEY && !out->want_spans && out->cap - out->n >= PIECE_CACHE_IDS &&
+                piece_entry_is(a->entry, a->key)) {
                 int32_t *to = out->id + out->n;
-                memcpy(to, c->id, 4 * sizeof *to);
-                if (c->n > 4) memcpy(to + 4, c->id + 4, (PIECE_CACHE_IDS - 4) * sizeof *to);
-                out->n += c->n;
-                p = q;
+                memcpy(to, a->entry->id, 4 * sizeof *to);
+                if (a->entry->n > 4) memcpy(to + 4, a->entry->id + 4, (PIECE_CACHE_IDS - 4) * sizeof *to);
+                out->n += a->entry->n;
                 continue;
             }
+            TRY(encode_piece(x, a->p, a->len, NULL, 0, base + (size_t)(a->p - s), out, e));
         }
-        TRY(encode_piece(x, p, len, NULL, 0, base + (size_t)(p - s), out, e));
-        p = q;
     }
     *used = (size_t)(p - s);
     return TL_OK;

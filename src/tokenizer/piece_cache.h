@@ -6,7 +6,7 @@
 #include "base/mem.h"
 #include <string.h>
 
-enum { PIECE_CACHE_KEY = 15, PIECE_CACHE_IDS = 11, PIECE_CACHE_BITS = 15 };
+enum { PIECE_CACHE_KEY = 15, PIECE_CACHE_IDS = 11, PIECE_CACHE_BITS = 16 };
 
 typedef struct piece_key {
     uint64_t low, high; /* the bytes, zeros behind, the length in the last */
