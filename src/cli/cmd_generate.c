@@ -76,7 +76,7 @@ static error_t parse(int key, char *arg, struct argp_state *st) {
             argp_error(st, "more than a model and a prompt; put the prompt in quotes");
         return 0;
     case ARGP_KEY_END:
-        if (!o->model) argp_error(st, "which model? Give a run directory or a Hugging Face directory");
+        if (!o->model) argp_error(st, "which model? Give a run directory, a Hugging Face directory or a GGUF file");
         return 0;
     default: return ARGP_ERR_UNKNOWN;
     }
@@ -88,7 +88,7 @@ static const struct argp argp = {
     parse,
     "MODEL [PROMPT]",
     "Writes text with a model. MODEL is a run directory (its latest checkpoint), a checkpoint or a "
-    "Hugging Face directory. Without a prompt the model begins a text of its own.",
+    "Hugging Face directory, or a GGUF file. Without a prompt the model begins a text of its own.",
     children,
     NULL,
     NULL};
@@ -142,7 +142,7 @@ static int generate(const options *o, tl_engine *engine) {
     tl_error e = {0};
     tl_model *m;
     tl_session *s = NULL;
-    if (model_open(engine, o->model, &m, &e) != TL_OK) return cli_fail(&e);
+    if (model_open_mapped(engine, o->model, &m, &e) != TL_OK) return cli_fail(&e);
     tl_status st = session_create(m, &o->s, &s, &e);
     if (st == TL_OK && o->prompt && *o->prompt) st = session_text(s, o->prompt, strlen(o->prompt), o->special, &e);
     int code = EXIT_DONE;

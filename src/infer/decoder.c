@@ -86,9 +86,11 @@ static tl_status bind_all(decoder *d, decoder_plan *b) {
     build_result *r = &b->build;
     for (size_t i = 0; i < m->params.n; i++) {
         const model_param *q = &m->params.list[i];
-        void *data = q->decay && d->dtype == TL_BF16 ? (void *)(m->flat16 + q->offset) : (void *)(m->flat + q->offset);
+        void *data = q->decay && d->dtype == TL_BF16 ? (void *)(m->flat16 + q->offset) : (void *)model_numbers(m, i);
         TRY(bind(b->plan, r->params[i], data));
     }
+    for (size_t i = 0; r->pieces && i < m->mapped.n; i++) /* constants: nobody writes them */
+        TRY(bind(b->plan, r->pieces[i], (void *)(uintptr_t)m->mapped.piece[i].data));
     size_t layer = d->cache_bytes / (2 * (size_t)c->layers);
     for (int64_t l = 0; l < c->layers; l++) {
         TRY(bind(b->plan, r->kcache[l], (char *)d->cache + 2 * (size_t)l * layer));
@@ -114,7 +116,8 @@ static tl_status plan_make(decoder *d, int k, tl_error *err) {
                        .slots = d->slots,
                        .outputs = b->rows < d->slots ? b->rows : d->slots,
                        .dtype = d->dtype,
-                       .cache = d->cache_dtype};
+                       .cache = d->cache_dtype,
+                       .mapped = m->flat ? NULL : &m->mapped};
     tl_status s = tl_graph_create(m->engine, &b->graph);
     if (s != TL_OK) return error_set(err, s, "no memory for a graph");
     s = build_model(b->graph, m->alloc, &m->config, &m->params, &o, &b->build, err);

@@ -19,6 +19,31 @@ static tl_tensor *param(const builder *b, param_role role, int64_t layer, int32_
     return i < 0 ? NULL : b->r->params[i];
 }
 
+/* Piece k of a parameter: NULL if the parameter is there as a whole. */
+static tl_tensor *piece(const builder *b, param_role role, int64_t layer, int k) {
+    int64_t i = params_find(b->p, role, (int32_t)layer, 0);
+    return i < 0 || !b->r->pieces ? NULL : b->r->pieces[i * PARAM_PIECES + k];
+}
+
+/* The one tensor of a matrix that is never in pieces. */
+static tl_tensor *matrix(const builder *b, param_role role, int64_t layer) {
+    tl_tensor *t = piece(b, role, layer, 0);
+    return t ? t : param(b, role, layer, 0);
+}
+
+/* x through a matrix that a file may have in up to 3 pieces one above the other: the parts of the result. width: of
+ * the parts. bias: of all of them together, or NULL. */
+static void linear_parts(const builder *b, tl_tensor *x, param_role role, tl_tensor *bias, int64_t layer, int n,
+                         const int64_t *width, tl_tensor **out) {
+    if (!piece(b, role, layer, 1)) {
+        tl_split(b->g, tl_linear(b->g, x, matrix(b, role, layer), bias, TL_NONE), n, width, out);
+        return;
+    }
+    tl_tensor *beta[PARAM_PIECES] = {0};
+    if (bias) tl_split(b->g, bias, n, width, beta);
+    for (int k = 0; k < n; k++) out[k] = tl_linear(b->g, x, piece(b, role, layer, k), beta[k], TL_NONE);
+}
+
 /* x (N.., a*b) as (N.., a, b) */
 static tl_tensor *heads_of(const builder *b, tl_tensor *x, int64_t heads) {
     int64_t dim[4];
@@ -67,9 +92,8 @@ static tl_tensor *attend(const builder *b, tl_tensor *q, tl_tensor *k, tl_tensor
 static tl_tensor *mix(const builder *b, tl_tensor *x, int64_t layer) {
     const model_config *c = b->c;
     int64_t width[3] = {c->heads * c->head_dim, c->kv_heads * c->head_dim, c->kv_heads * c->head_dim};
-    tl_tensor *qkv = tl_linear(b->g, x, param(b, ROLE_QKV, layer, 0), param(b, ROLE_QKV_BIAS, layer, 0), TL_NONE);
     tl_tensor *part[3];
-    tl_split(b->g, qkv, 3, width, part);
+    linear_parts(b, x, ROLE_QKV, param(b, ROLE_QKV_BIAS, layer, 0), layer, 3, width, part);
     tl_tensor *q = heads_of(b, part[0], c->heads);
     tl_tensor *k = heads_of(b, part[1], c->kv_heads);
     tl_tensor *v = heads_of(b, part[2], c->kv_heads);
@@ -89,10 +113,11 @@ static tl_tensor *mix(const builder *b, tl_tensor *x, int64_t layer) {
 /* the mlp up to its last projection: (N..,F) */
 static tl_tensor *expand(const builder *b, tl_tensor *x, int64_t layer) {
     const model_config *c = b->c;
-    tl_tensor *h = tl_linear(b->g, x, param(b, ROLE_UP, layer, 0), param(b, ROLE_UP_BIAS, layer, 0), TL_NONE);
-    if (!c->gated) return tl_act(b->g, h, (tl_act_kind)c->act);
+    tl_tensor *bias = param(b, ROLE_UP_BIAS, layer, 0);
+    if (!c->gated)
+        return tl_act(b->g, tl_linear(b->g, x, matrix(b, ROLE_UP, layer), bias, TL_NONE), (tl_act_kind)c->act);
     tl_tensor *part[2];
-    tl_split(b->g, h, 2, (int64_t[]){c->mlp, c->mlp}, part);
+    linear_parts(b, x, ROLE_UP, bias, layer, 2, (int64_t[]){c->mlp, c->mlp}, part);
     return tl_glu(b->g, part[0], part[1], (tl_act_kind)c->act);
 }
 
@@ -102,7 +127,7 @@ static tl_tensor *expand(const builder *b, tl_tensor *x, int64_t layer) {
 static tl_tensor *join(const builder *b, tl_tensor *x, tl_tensor *h, param_role w, param_role bias, int64_t layer,
                        int32_t post) {
     const model_config *c = b->c;
-    tl_tensor *weight = param(b, w, layer, 0), *beta = param(b, bias, layer, 0);
+    tl_tensor *weight = matrix(b, w, layer), *beta = param(b, bias, layer, 0);
     bool drop = b->o->mode == BUILD_TRAIN && c->drop_resid > 0;
     if (c->place != PLACE_SANDWICH && !drop) return tl_linear_add(b->g, x, h, weight, beta);
     tl_tensor *y = tl_linear(b->g, h, weight, beta, TL_NONE);
@@ -131,9 +156,23 @@ static tl_tensor *block(const builder *b, tl_tensor *x, int64_t l) {
 /* ---- inputs --------------------------------------------------------------------------------------------------------
  */
 
+static void declare_pieces(builder *b, size_t i) {
+    for (size_t k = i * PARAM_PIECES; k < (i + 1) * PARAM_PIECES; k++) {
+        const build_matrix *p = &b->o->mapped->piece[k];
+        char name[80];
+        if (p->dtype == TL_NONE) continue;
+        snprintf(name, sizeof name, "%s.%zu", b->p->list[i].name, k - i * PARAM_PIECES);
+        b->r->pieces[k] = tl_const(b->g, name, p->dtype, 2, (int64_t[]){p->rows, p->cols});
+    }
+}
+
 static void declare_params(builder *b) {
     for (size_t i = 0; i < b->p->n; i++) {
         const model_param *m = &b->p->list[i];
+        if (b->r->pieces && m->decay) {
+            declare_pieces(b, i);
+            continue;
+        }
         int64_t dim[2] = {m->rows ? m->rows : m->cols, m->cols};
         tl_dtype t = b->o->dtype == TL_F64 ? TL_F64 : m->decay ? b->o->dtype : TL_F32;
         tl_tensor *(*make)(tl_graph *, const char *, tl_dtype, int, const int64_t *) =
@@ -175,9 +214,9 @@ static void declare_inputs(builder *b) {
 static tl_tensor *embed(builder *b) {
     const model_config *c = b->c;
     build_result *r = b->r;
-    tl_tensor *table = param(b, ROLE_EMBED, -1, 0);
+    tl_tensor *table = matrix(b, ROLE_EMBED, -1);
     tl_tensor *x = tl_embedding(b->g, r->ids, table, (float)c->embed_scale, b->o->dtype, NULL);
-    if (c->positions == POS_LEARNED) x = tl_embedding(b->g, r->pos, param(b, ROLE_POS, -1, 0), 1, b->o->dtype, x);
+    if (c->positions == POS_LEARNED) x = tl_embedding(b->g, r->pos, matrix(b, ROLE_POS, -1), 1, b->o->dtype, x);
     if (c->positions == POS_SINUSOIDAL) x = tl_embedding(b->g, r->pos, r->sinusoid, 1, b->o->dtype, x);
     if (b->o->mode == BUILD_TRAIN && c->drop_embed > 0) x = tl_dropout(b->g, x, (float)c->drop_embed);
     if (c->positions == POS_ROPE) {
@@ -191,7 +230,7 @@ static tl_tensor *embed(builder *b) {
 static void head(builder *b, tl_tensor *x) {
     const model_config *c = b->c;
     build_result *r = b->r;
-    tl_tensor *w = param(b, c->tied ? ROLE_EMBED : ROLE_HEAD, -1, 0), *bias = param(b, ROLE_HEAD_BIAS, -1, 0);
+    tl_tensor *w = matrix(b, c->tied ? ROLE_EMBED : ROLE_HEAD, -1), *bias = param(b, ROLE_HEAD_BIAS, -1, 0);
     if (b->o->mode == BUILD_DECODE) x = tl_embedding(b->g, r->select, x, 1, TL_NONE, NULL);
     if (c->place != PLACE_POST) x = norm(b, x, -1, 0);
     r->hidden = x;
@@ -226,7 +265,8 @@ tl_status build_model(tl_graph *g, const tl_allocator *a, const model_config *c,
     r->params = mem_new(a, p->n, sizeof *r->params);
     r->kcache = mem_new(a, (size_t)c->layers, sizeof *r->kcache);
     r->vcache = mem_new(a, (size_t)c->layers, sizeof *r->vcache);
-    if (!r->params || !r->kcache || !r->vcache) {
+    if (o->mapped) r->pieces = mem_new(a, p->n * PARAM_PIECES, sizeof *r->pieces);
+    if (!r->params || !r->kcache || !r->vcache || (o->mapped && !r->pieces)) {
         build_fini(r, a);
         return error_set(e, TL_NOMEM, "no memory to build a model");
     }
@@ -246,6 +286,7 @@ tl_status build_model(tl_graph *g, const tl_allocator *a, const model_config *c,
 
 void build_fini(build_result *r, const tl_allocator *a) {
     mem_free(a, r->params);
+    mem_free(a, r->pieces);
     mem_free(a, r->kcache);
     mem_free(a, r->vcache);
     memset(r, 0, sizeof *r);

@@ -11,6 +11,17 @@ typedef enum build_mode {
     BUILD_DECODE /* rows tokens of any sequences over a cache; logits of chosen rows */
 } build_mode;
 
+/* Matrices in the pieces in which a file has them. */
+typedef struct build_matrix {
+    tl_dtype dtype;
+    int64_t rows, cols;
+    const void *data;
+} build_matrix;
+typedef struct build_matrices {
+    build_matrix *piece; /* (params.n * PARAM_PIECES); unused ones have dtype TL_NONE */
+    size_t n;
+} build_matrices;
+
 typedef struct build_options {
     build_mode mode;
     int64_t rows;    /* TRAIN, EVAL: sequences; DECODE: tokens at a time */
@@ -22,11 +33,13 @@ typedef struct build_options {
     bool packed;     /* TRAIN, EVAL: doc and pos are inputs; else positions are 0..context-1 and documents are not told
                         apart */
     bool trainable;  /* parameters get gradients */
+    const build_matrices *mapped; /* DECODE: matrices as these pieces; NULL: as parameters */
 } build_options;
 
 /* Handles of what the caller binds. Unused ones are NULL. Layouts: ids, targets, pos, doc (rows, context) i32. */
 typedef struct build_result {
-    tl_tensor **params; /* one for each model_params entry (arena of the graph) */
+    tl_tensor **params; /* one for each model_params entry (arena of the graph); NULL where there are pieces */
+    tl_tensor **pieces; /* one for each of options.mapped, NULL without */
     tl_tensor *ids, *targets, *pos, *doc;
     tl_tensor *denom;             /* (1): labels of the whole step */
     tl_tensor *freq;              /* (R/2) f64: RoPE frequencies */

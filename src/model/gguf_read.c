@@ -155,9 +155,11 @@ static tl_status read_param(tl_model *m, size_t i, const gguf_parts *p, float *s
         if (!t) return bad(e, TL_NOTFOUND, piece[k].name, "this tensor of the architecture is missing");
         TRY(check_piece(&piece[k], t, e));
         mark(u, t);
-        float *direct = params_piece_direct(&piece[k], q, m->flat + q->offset);
+        float *ours = model_numbers(m, i);
+        if (!ours) continue; /* stays in the file */
+        float *direct = params_piece_direct(&piece[k], q, ours);
         quantize_decode(gguf_dtype(t->type), t->data, params_piece_count(&piece[k]), direct ? direct : scratch);
-        if (!direct) params_piece_in(&piece[k], q, scratch, m->flat + q->offset);
+        if (!direct) params_piece_in(&piece[k], q, scratch, ours);
     }
     return TL_OK;
 }
@@ -189,7 +191,7 @@ tl_status model_read_gguf(tl_model *m, const gguf_parts *p, tl_error *err) {
     for (size_t i = 0; i < p->n; i++) u.n += p->part[i].tensor_n;
     for (size_t i = 0; i < m->params.n; i++) {
         const model_param *q = &m->params.list[i];
-        size_t n = (size_t)(q->rows ? q->rows * q->cols : q->cols);
+        size_t n = !model_numbers(m, i) ? 0 : (size_t)(q->rows ? q->rows * q->cols : q->cols);
         if (n > largest) largest = n;
     }
     float *scratch = mem_take(m->alloc, largest * sizeof *scratch);

@@ -8,13 +8,19 @@
 #include "tilia.h"
 #include "tokenizer/tokenizer.h"
 
+struct model_source; /* an open file whose matrices are used where they lie */
+
 struct tl_model {
     tl_engine *engine;
     const tl_allocator *alloc;
     log_sink log;
     model_config config;
     model_params params;
-    float *flat;             /* params.total f32 masters; owned */
+    float *flat;             /* params.total f32 masters; owned; NULL if the matrices stay in their file */
+    build_matrices mapped;   /* then: where they are (mapped.piece NULL otherwise) */
+    float *vectors;          /* and the rest, params.total - params.decayed numbers; owned */
+    struct model_source *source;
+    bool stay; /* matrices are to stay in their file if it allows that */
     uint16_t *flat16;        /* bf16 copy of the first params.decayed; made on demand */
     tl_tokenizer *tokenizer; /* NULL if none */
     bool owns_tokenizer;
@@ -29,6 +35,11 @@ tl_status model_create(tl_engine *e, const model_config *c, tl_tokenizer *t, uin
 /* A run directory (its latest checkpoint), a checkpoint, a Hugging Face directory, a .safetensors file of one, or a
  * GGUF file. */
 tl_status model_open(tl_engine *e, const char *path, tl_model **out, tl_error *err);
+/* For running alone: matrices stay where the file has them, in its number types, and cost no memory of ours. Files that
+ * do not allow it (transposed or odd types) are opened like any other. */
+tl_status model_open_mapped(tl_engine *e, const char *path, tl_model **out, tl_error *err);
+/* f32 numbers of parameter i; NULL for a matrix that stays in its file. */
+float *model_numbers(const tl_model *m, size_t i);
 tl_status model_save(const tl_model *m, const char *dir, tl_error *err); /* whole or not at all */
 void model_close(tl_model *m);
 /* Writes config.json, model.safetensors and the tokenizer into an existing directory, each synced. */
@@ -38,6 +49,9 @@ tl_status model_find_dir(const tl_allocator *a, const char *path, char *dir, siz
 /* Fills flat from dir/model.safetensors (or shards) by the names of the architecture; every tensor must be there with
  * its shape, and nothing else. */
 tl_status model_read_weights(tl_model *m, const char *dir, tl_error *err);
+struct safetensors;
+/* The same from open files: fills what model_numbers gives. */
+tl_status model_read_tensors(tl_model *m, const struct safetensors *s, tl_error *err);
 /* Makes or refreshes flat16. */
 tl_status model_bf16(tl_model *m, tl_error *err);
 

@@ -1,9 +1,8 @@
 /* Models as directories in Hugging Face's form; opening of every form. */
-#include "model/gguf.h"
+#include "model/mapped.h"
 
 #include "base/file.h"
 #include "base/half.h"
-#include "format/safetensors.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -62,9 +61,16 @@ tl_status model_create(tl_engine *e, const model_config *c, tl_tokenizer *t, uin
     return TL_OK;
 }
 
+float *model_numbers(const tl_model *m, size_t i) {
+    const model_param *p = &m->params.list[i];
+    if (m->flat) return m->flat + p->offset;
+    return p->decay ? NULL : m->vectors + (p->offset - m->params.decayed);
+}
+
 void model_close(tl_model *m) {
     if (!m) return;
     if (m->flat) mem_give(m->alloc, m->flat, (size_t)m->params.total * sizeof(float));
+    mapped_close(m);
     if (m->flat16) mem_give(m->alloc, m->flat16, (size_t)m->params.decayed * sizeof(uint16_t));
     if (m->owns_tokenizer) tokenizer_close(m->tokenizer);
     params_fini(&m->params, m->alloc);
@@ -72,6 +78,7 @@ void model_close(tl_model *m) {
 }
 
 tl_status model_bf16(tl_model *m, tl_error *err) {
+    if (!m->flat) return error_set(err, TL_UNSUPPORTED, "weights that stay in their file are computed with in f32");
     if (!m->flat16) m->flat16 = mem_take(m->alloc, (size_t)m->params.decayed * sizeof(uint16_t));
     if (!m->flat16) return error_set(err, TL_NOMEM, "no memory for the bf16 copy of the weights");
     for (int64_t i = 0; i < m->params.decayed; i++) m->flat16[i] = half_f32_to_bf16(m->flat[i]);
@@ -121,6 +128,7 @@ static tl_status save_weights(const tl_model *m, const char *path, tl_error *err
 }
 
 tl_status model_write_files(const tl_model *m, const char *dir, tl_error *err) {
+    if (!m->flat) return error_set(err, TL_STATE, "the weights are not in memory as numbers");
     char path[PATH_ROOM];
     json_t *o = config_write(&m->config);
     if (!o) return error_set(err, TL_NOMEM, "no memory for config.json");
@@ -174,10 +182,12 @@ static tl_status read_piece(tl_model *m, size_t i, const param_piece *p, const s
         return s;
     }
     const model_param *q = &m->params.list[i];
-    float *direct = params_piece_direct(p, q, m->flat + q->offset);
+    float *ours = model_numbers(m, i);
+    if (!ours) return TL_OK; /* stays in the file */
+    float *direct = params_piece_direct(p, q, ours);
     if (direct) return safetensors_to_f32(t, direct, err);
     TRY(safetensors_to_f32(t, scratch, err));
-    params_piece_in(p, q, scratch, m->flat + q->offset);
+    params_piece_in(p, q, scratch, ours);
     return TL_OK;
 }
 
@@ -213,19 +223,26 @@ static tl_status read_all(tl_model *m, const safetensors *s, float *scratch, uin
     return TL_OK;
 }
 
+tl_status model_read_tensors(tl_model *m, const safetensors *s, tl_error *err) {
+    size_t largest = 1;
+    for (size_t i = 0; m->flat && i < s->n; i++)
+        if (s->list[i].count > (int64_t)largest) largest = (size_t)s->list[i].count;
+    for (size_t i = 0; i < m->params.n; i++)
+        if (m->params.list[i].cols > (int64_t)largest) largest = (size_t)m->params.list[i].cols;
+    float *scratch = mem_take(m->alloc, largest * sizeof *scratch);
+    uint8_t *used = mem_new(m->alloc, s->n, 1);
+    tl_status st =
+        scratch && used ? read_all(m, s, scratch, used, err) : error_set(err, TL_NOMEM, "no memory to read weights");
+    if (scratch) mem_give(m->alloc, scratch, largest * sizeof *scratch);
+    mem_free(m->alloc, used);
+    return st;
+}
+
 tl_status model_read_weights(tl_model *m, const char *dir, tl_error *err) {
     safetensors s;
     TRY(safetensors_open(m->alloc, dir, &s, err));
-    size_t largest = 1;
-    for (size_t i = 0; i < s.n; i++)
-        if (s.list[i].count > (int64_t)largest) largest = (size_t)s.list[i].count;
-    float *scratch = mem_take(m->alloc, largest * sizeof *scratch);
-    uint8_t *used = mem_new(m->alloc, s.n, 1);
-    tl_status st =
-        scratch && used ? read_all(m, &s, scratch, used, err) : error_set(err, TL_NOMEM, "no memory to read weights");
+    tl_status st = model_read_tensors(m, &s, err);
     if (st != TL_OK && err && !err->file[0]) error_at_file(err, dir);
-    if (scratch) mem_give(m->alloc, scratch, largest * sizeof *scratch);
-    mem_free(m->alloc, used);
     safetensors_close(&s);
     return st;
 }
@@ -295,16 +312,28 @@ static tl_status open_tokenizer(tl_model *m, const char *path, tl_error *err) {
 }
 
 /* No more memory than the files justify, whatever config.json says: a number takes at least a byte. */
-static tl_status check_justified(const tl_model *m, const char *weights, tl_error *err) {
-    safetensors s;
-    TRY(safetensors_open(m->alloc, weights, &s, err));
+static tl_status check_justified(const tl_model *m, const safetensors *s, tl_error *err) {
     uint64_t bytes = 0;
-    for (size_t i = 0; i < s.n; i++) bytes += s.list[i].bytes;
-    safetensors_close(&s);
+    for (size_t i = 0; i < s->n; i++) bytes += s->list[i].bytes;
     if ((uint64_t)m->params.count <= bytes) return TL_OK;
-    tl_status st = error_set(err, TL_SHAPE, "config.json speaks of %lld parameters, the weights have %llu bytes",
-                             (long long)m->params.count, (unsigned long long)bytes);
-    error_at_file(err, weights);
+    return error_set(err, TL_SHAPE, "config.json speaks of %lld parameters, the weights have %llu bytes",
+                     (long long)m->params.count, (unsigned long long)bytes);
+}
+
+static tl_status open_weights(tl_model *m, const char *path, tl_error *err) {
+    safetensors s;
+    TRY(safetensors_open(m->alloc, path, &s, err));
+    tl_status st = check_justified(m, &s, err);
+    bool whole = true;
+    if (st == TL_OK && m->stay) {
+        st = mapped_safetensors(m, &s, err);
+        whole = st == TL_UNSUPPORTED && !m->source;
+        if (whole) st = TL_OK;
+    }
+    if (st == TL_OK && whole) st = take_flat(m, err);
+    if (st == TL_OK && whole) st = model_read_tensors(m, &s, err);
+    if (st != TL_OK && err && !err->file[0]) error_at_file(err, path);
+    if (s.alloc) safetensors_close(&s);
     return st;
 }
 
@@ -322,9 +351,7 @@ static tl_status open_dir(tl_model *m, const char *dir, const char *weights, tl_
     }
     if (unknown[0]) log_line(&m->log, TL_LOG_WARN, "%s: keys not known: %s", path, unknown);
     TRY(params_init(&m->params, m->alloc, &m->config, err));
-    TRY(check_justified(m, weights, err));
-    TRY(take_flat(m, err));
-    TRY(model_read_weights(m, weights, err));
+    TRY(open_weights(m, weights, err));
     return open_tokenizer(m, dir, err);
 }
 
@@ -339,9 +366,15 @@ static tl_status open_gguf(tl_model *m, const char *path, tl_error *err) {
     if (s == TL_OK && (uint64_t)m->params.count / 2 > bytes)
         s = error_set(err, TL_FORMAT, "the keys speak of %lld parameters, the file has %zu bytes",
                       (long long)m->params.count, bytes);
-    if (s == TL_OK) s = take_flat(m, err);
-    if (s == TL_OK) s = model_read_gguf(m, &p, err);
-    gguf_parts_close(&p);
+    bool whole = true;
+    if (s == TL_OK && m->stay) {
+        s = mapped_gguf(m, &p, err);
+        whole = s == TL_UNSUPPORTED && !m->source;
+        if (whole) s = TL_OK;
+    }
+    if (s == TL_OK && whole) s = take_flat(m, err);
+    if (s == TL_OK && whole) s = model_read_gguf(m, &p, err);
+    if (p.alloc) gguf_parts_close(&p);
     if (s != TL_OK) {
         if (err && !err->file[0]) error_at_file(err, path);
         return s;
@@ -391,7 +424,7 @@ static tl_status open_file(tl_model *m, const char *path, tl_error *err) {
     return open_dir(m, n ? dir : slash ? "/" : ".", path, err);
 }
 
-tl_status model_open(tl_engine *e, const char *path, tl_model **out, tl_error *err) {
+static tl_status open_any(tl_engine *e, const char *path, bool stay, tl_model **out, tl_error *err) {
     char dir[PATH_ROOM];
     tl_model *m;
     *out = NULL;
@@ -402,6 +435,7 @@ tl_status model_open(tl_engine *e, const char *path, tl_model **out, tl_error *e
         return error_set(err, TL_LIMIT, "the path is too long");
     }
     TRY(model_new(e, &m, err));
+    m->stay = stay;
     memcpy(m->path, dir, strnlen(dir, sizeof m->path - 1)); /* for messages: may be cut */
     tl_status s = file ? open_file(m, dir, err) : open_dir(m, dir, dir, err);
     if (s != TL_OK) {
@@ -410,4 +444,12 @@ tl_status model_open(tl_engine *e, const char *path, tl_model **out, tl_error *e
     }
     *out = m;
     return TL_OK;
+}
+
+tl_status model_open(tl_engine *e, const char *path, tl_model **out, tl_error *err) {
+    return open_any(e, path, false, out, err);
+}
+
+tl_status model_open_mapped(tl_engine *e, const char *path, tl_model **out, tl_error *err) {
+    return open_any(e, path, true, out, err);
 }

@@ -159,11 +159,60 @@ static void the_text_survives_every_form(void **state) {
     test_tempdir_remove(dir);
 }
 
+static tl_dtype blocks(void *user, const model_config *c, const model_param *p, const param_piece *piece) {
+    tl_dtype t = *(const tl_dtype *)user;
+    (void)c, (void)p;
+    return piece->cols % tl_dtype_block(t) ? TL_F32 : t;
+}
+
+/* Weights used in their blocks give what the same weights decoded give: the logits, in parts of every size. */
+static void blocks_in_place_equal_decoded_ones(void **state) {
+    (void)state;
+    TEST_DATA_OR_SKIP(path, "stories260K/stories260K.gguf");
+    char dir[200], gg[256];
+    tl_error e;
+    test_tempdir(dir, sizeof dir);
+    snprintf(gg, sizeof gg, "%s/x.gguf", dir);
+    static const tl_dtype types[] = {TL_Q8_0, TL_Q4_0, TL_F16, TL_BF16};
+    tl_model *m, *a, *b;
+    assert_ok(model_open(engine, path, &m, &e), &e);
+    for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
+        assert_ok(
+            model_write_gguf(
+                m, gg, &(gguf_save_options){.dtype = blocks, .user = (void *)(uintptr_t)&types[t], .file_type = 7}, &e),
+            &e);
+        assert_ok(model_open(engine, gg, &a, &e), &e);
+        assert_ok(model_open_mapped(engine, gg, &b, &e), &e);
+        assert_null(b->flat);
+        tl_session *x, *y;
+        int32_t ids[60];
+        for (int i = 0; i < 60; i++) ids[i] = i ? 260 + i * i * 7 % 250 : 1;
+        assert_ok(session_create(a, &(tl_session_options){.context = 64}, &x, &e), &e);
+        assert_ok(session_create(b, &(tl_session_options){.context = 64}, &y, &e), &e);
+        for (int at = 0, part = 1; at<60; at += part, part = part * 2> 60 - at - part ? 1 : part * 2) {
+            const float *p, *q;
+            int n = part < 60 - at ? part : 60 - at;
+            assert_ok(session_ids(x, ids + at, (size_t)n, &e), &e);
+            assert_ok(session_ids(y, ids + at, (size_t)n, &e), &e);
+            assert_ok(session_logits(x, &p, &e), &e);
+            assert_ok(session_logits(y, &q, &e), &e);
+            for (int v = 0; v < 512; v++) assert_near(p[v], q[v], 2e-4);
+        }
+        session_destroy(x);
+        session_destroy(y);
+        model_close(a);
+        model_close(b);
+    }
+    model_close(m);
+    test_tempdir_remove(dir);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_published_text),
         cmocka_unit_test(a_prefill_of_the_text_goes_on_with_it),
         cmocka_unit_test(the_text_survives_every_form),
+        cmocka_unit_test(blocks_in_place_equal_decoded_ones),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
