@@ -1,0 +1,187 @@
+/* The program from outside: exit codes, what goes to which stream, and a whole life of a model from training to text.
+ */
+#include "support/testing.h"
+
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static char dir[256];
+
+/* Runs `tilia ARGS` in the test's folder; stdout and stderr land in files there. Returns the exit code. */
+static int run(const char *args) {
+    char command[2048];
+    snprintf(command, sizeof command, "cd '%s' && '%s' %s >out 2>err </dev/null", dir, TILIA_PROGRAM, args);
+    int status = system(command);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+static char *slurp(const char *name) {
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    size_t n;
+    char *text = test_slurp(path, &n);
+    assert_non_null(text);
+    return text;
+}
+
+static void assert_has(const char *name, const char *part) {
+    char *text = slurp(name);
+    if (!strstr(text, part)) print_error("%s has no \"%s\":\n%s\n", name, part, text);
+    assert_non_null(strstr(text, part));
+    free(text);
+}
+
+static void put(const char *name, const char *text, size_t n) {
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    fwrite(text, 1, n, f);
+    fclose(f);
+}
+
+static int setup(void **state) {
+    (void)state;
+    test_tempdir(dir, sizeof dir);
+    put("empty.txt", "", 0);
+    put("binary.txt", "abc\0def", 7);
+    put("short.txt", "hi\n", 3);
+    put("list.json", "[1, 2]", 6);
+    put("typed.json", "{\"model_type\":\"llama\",\"hidden_size\":\"64\"}", 41);
+    put("other.json", "{\"model_type\":\"mamba\"}", 22);
+    char path[512];
+    snprintf(path, sizeof path, "%s/book.txt", dir);
+    FILE *f = fopen(path, "wb");
+    for (int i = 0; f && i < 3000; i++) fprintf(f, "%d birds sat on branch %d.\n", i % 7, i % 5);
+    return !f || fclose(f);
+}
+
+static int teardown(void **state) {
+    (void)state;
+    test_tempdir_remove(dir);
+    return 0;
+}
+
+static void mistakes_have_their_exit_code(void **state) {
+    (void)state;
+    static const struct {
+        const char *args;
+        int code;
+        const char *says;
+    } rows[] = {
+        {"", 2, "Usage: tilia COMMAND"},
+        {"nosuch", 2, "no command \"nosuch\""},
+        {"generate", 2, "which model"},
+        {"generate nowhere", 1, "nowhere: no such directory"},
+        {"generate .", 1, "config.json"},
+        {"generate . x y", 2, "more than a model and a prompt"},
+        {"generate . -n 0", 2, "-n is \"0\""},
+        {"generate . -n 1e3", 2, "-n is \"1e3\""},
+        {"generate . --temperature -1", 2, "--temperature is \"-1\""},
+        {"generate . --temperature nan", 2, "--temperature is \"nan\""},
+        {"generate . --top-p 1.5", 2, "--top-p"},
+        {"generate . --stop ''", 2, "--stop"},
+        {"generate . --cache-type q9", 2, "--cache-type"},
+        {"generate . --bogus", 2, "unrecognized option"},
+        {"generate . --threads 0", 2, "--threads"},
+        {"eval .", 2, "which text"},
+        {"eval nowhere --text book.txt", 1, "nowhere"},
+        {"plan", 2, "give one of"},
+        {"plan --preset huge", 1, "no preset \"huge\"; there are"},
+        {"plan --preset gpt2 --depth 3", 2, "give one of"},
+        {"plan --depth 0", 1, "depth"},
+        {"plan --config nowhere.json", 1, "nowhere.json"},
+        {"plan --config list.json", 1, "not an object"},
+        {"plan --config typed.json", 1, "hidden_size"},
+        {"plan --config other.json", 1, "mamba"},
+        {"plan --preset gpt2 --dtype f8", 2, "--dtype"},
+        {"inspect nowhere", 1, "nowhere"},
+        {"train", 2, "which text"},
+        {"train nowhere.txt", 1, "nowhere.txt"},
+        {"train empty.txt --steps 2 --out r", 1, "empty.txt: is empty"},
+        {"train binary.txt --steps 2 --out r", 1, "binary"},
+        {"train short.txt --steps 2 --out r", 1, "fewer than one context"},
+        {"train book.txt --steps 2 --out r --lr banana", 2, "--lr"},
+        {"train book.txt --preset tiny --depth 3 --steps 2 --out r", 2, ""},
+        {"train book.txt --config typed.json --steps 2 --out r", 1, "hidden_size"},
+        {"train --resume nowhere", 1, "nowhere"},
+        {"demo --lang fr", 2, "en or zh"},
+        {"demo --prompt 'Zzz zzz' --seconds 1", 2, "no story of the grammar begins"},
+        {"profile --dtype i8", 2, "--dtype"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        int code = run(rows[i].args);
+        if (code != rows[i].code) print_error("tilia %s: %d\n", rows[i].args, code);
+        assert_int_equal(code, rows[i].code);
+        assert_has("err", rows[i].says);
+        char *out = slurp("out");
+        assert_string_equal(out, ""); /* stdout is for results */
+        free(out);
+        char path[512];
+        snprintf(path, sizeof path, "%s/r", dir);
+        assert_int_equal(access(path, F_OK), -1); /* nothing half-made */
+    }
+}
+
+static void help_is_a_result(void **state) {
+    (void)state;
+    assert_int_equal(run("--help"), 0);
+    assert_has("out", "generate");
+    assert_int_equal(run("--version"), 0);
+    assert_has("out", "tilia ");
+    assert_int_equal(run("generate --help"), 0);
+    assert_has("out", "--temperature");
+    assert_int_equal(run("devices"), 0);
+    assert_has("out", "attention");
+}
+
+static void plans_know_published_models(void **state) {
+    (void)state;
+    assert_int_equal(run("plan --preset gpt2 --json"), 0);
+    assert_has("out", "\"params\": 124439808");
+    assert_int_equal(run("plan --preset gpt2-xl --train --json --dtype bf16"), 0);
+    assert_has("out", "\"params\": 1557611200");
+}
+
+/* train, generate twice alike, evaluate, inspect: the run directory is all there is */
+static void a_model_lives(void **state) {
+    (void)state;
+    assert_int_equal(run("train book.txt --preset tiny --steps 30 --batch 512 --context 64 --seed 3 --out r --quiet"),
+                     0);
+    assert_int_equal(run("generate r '3 birds' -n 40 --temperature 0 --quiet"), 0);
+    char *first = slurp("out");
+    assert_int_equal(strncmp(first, "3 birds", 7), 0);
+    assert_true(strlen(first) > 20);
+    assert_int_equal(run("generate r '3 birds' -n 40 --temperature 0 --quiet --threads 1 --no-cache"), 0);
+    char *again = slurp("out");
+    assert_string_equal(first, again);
+    free(first);
+    free(again);
+    assert_int_equal(run("generate r '3 birds' -n 40 --seed 5 --json --stop ' on'"), 0);
+    assert_has("out", "\"finish\": ");
+    assert_int_equal(run("eval r --text book.txt --json"), 0);
+    assert_has("out", "\"bits_per_byte\"");
+    assert_int_equal(run("inspect r"), 0);
+    assert_has("out", "self_attn.q_proj.weight");
+    assert_int_equal(run("plan r --train --json"), 0);
+    assert_has("out", "\"activations_bytes\"");
+    /* a run is not written over */
+    assert_int_equal(run("train book.txt --preset tiny --steps 2 --out r"), 1);
+    /* a full standard output is a failure that is said */
+    char command[2048];
+    snprintf(command, sizeof command, "cd '%s' && '%s' inspect r >/dev/full 2>err", dir, TILIA_PROGRAM);
+    int status = system(command);
+    assert_int_equal(WEXITSTATUS(status), 1);
+    assert_has("err", "standard output");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(mistakes_have_their_exit_code),
+        cmocka_unit_test(help_is_a_result),
+        cmocka_unit_test(plans_know_published_models),
+        cmocka_unit_test(a_model_lives),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
