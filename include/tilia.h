@@ -6,7 +6,8 @@
  *     tl_session_text(s, "Once", &err);
  *     while (tl_session_next(s, &piece, &err) == TL_OK && !piece.done) fwrite(piece.text, 1, piece.size, stdout);
  *
- * Further faces: tilia/graph.h (tensors, operators, gradients), tilia/op.h (to write operators).
+ * Further faces: tilia/graph.h (tensors, operators, gradients), tilia/attrs.h (their attributes), tilia/op.h (to write
+ * operators), tilia/data.h (texts as batches).
  *
  * Every function that can fail returns tl_status and fills *err (which may be NULL) with the place. The library never
  * prints, exits or aborts. The line in brackets says who owns what, how a call fails, which threads may make it. */
@@ -156,6 +157,11 @@ TL_API tl_status tl_session_fork(const tl_session *s, tl_session **out, tl_error
 typedef struct tl_trainer tl_trainer;
 
 typedef enum tl_schedule { TL_SCHEDULE_COSINE, TL_SCHEDULE_LINEAR, TL_SCHEDULE_CONSTANT, TL_SCHEDULE_WSD } tl_schedule;
+
+/* The learning rate of the update after `step` updates: lr (step + 1) / (warmup + 1) while step < warmup; then, with x
+ * from 0 to 1 at `steps`, min_lr + (lr - min_lr) (1 + cos(pi x)) / 2, or lr + (min_lr - lr) x, or lr, or lr with a last
+ * fifth of min_lr + (lr - min_lr) (1 - sqrt(y)). [threads: any] [allocates: no] */
+TL_API double tl_schedule_lr(tl_schedule kind, double lr, double min_lr, int64_t warmup, int64_t steps, int64_t step);
 
 struct tl_metrics;
 typedef struct tl_trainer_options {

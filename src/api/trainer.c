@@ -1,19 +1,7 @@
-#include "train/trainer.h"
+#include "api/api.h"
 #include "cost/cost.h"
 #include "data/tokenize.h"
 #include "eval/eval.h"
-
-#include <string.h>
-
-/* The public trainer: settings, a store of token ids that grows by text, and a loader over it that is made anew when
- * the text has grown. */
-struct tl_trainer {
-    trainer *inner;
-    tl_model *model;
-    tl_trainer_options o;
-    token_store text;
-    loader *loader; /* NULL: to be made */
-};
 
 tl_status tl_trainer_create(tl_model *m, const tl_trainer_options *o, tl_trainer **out, tl_error *err) {
     static const tl_trainer_options none;
@@ -38,6 +26,7 @@ tl_status tl_trainer_create(tl_model *m, const tl_trainer_options *o, tl_trainer
 void tl_trainer_destroy(tl_trainer *t) {
     if (!t) return;
     loader_close(t->loader);
+    if (t->data) t->data->users--;
     trainer_destroy(t->inner);
     token_store_fini(&t->text);
     mem_free(t->model->alloc, t);
@@ -53,12 +42,13 @@ tl_status tl_trainer_add_text(tl_trainer *t, const char *text, size_t n, tl_erro
 
 static tl_status need_loader(tl_trainer *t, tl_error *err) {
     if (t->loader) return TL_OK;
-    if (!t->text.view.n) return error_set(err, TL_STATE, "there is nothing to train on: add text first");
+    const tokens *text = t->data ? &t->data->text.view : &t->text.view;
+    if (!text->n) return error_set(err, TL_STATE, "there is nothing to train on: add text first");
     const trainer_settings *s = &t->inner->set;
     loader_options o = {
         .mode = s->packed ? LOADER_PACKED : LOADER_WINDOWS, .B = s->rows, .T = s->context, .seed = s->seed};
     o.across = !s->packed;
-    return loader_open(t->model->alloc, &t->text.view, &o, &t->loader, err);
+    return loader_open(t->model->alloc, text, &o, &t->loader, err);
 }
 
 tl_status tl_trainer_step(tl_trainer *t, tl_metrics *m, tl_error *err) {
@@ -103,4 +93,9 @@ tl_status tl_model_cost(tl_engine *e, const char *config, int64_t rows, int64_t 
     TRY(cost_of(e, &c, rows, context ? context : c.context, dtype, train, recompute, &r, err));
     *out = r.total;
     return TL_OK;
+}
+
+double tl_schedule_lr(tl_schedule kind, double lr, double min_lr, int64_t warmup, int64_t steps, int64_t step) {
+    schedule s = {.kind = kind, .lr = lr, .min_lr = min_lr, .warmup = warmup, .steps = steps};
+    return schedule_lr(&s, step);
 }
