@@ -1,0 +1,33 @@
+/* What the parts of `tilia bench` share. */
+#ifndef CLI_BENCH_CLI_H
+#define CLI_BENCH_CLI_H
+
+#include "cli/cli.h"
+
+#include "engine/engine.h"
+
+#include <time.h>
+
+typedef struct bench_options {
+    cli_common common;
+    const char *what, *preset;
+    int64_t batch, context, steps;
+    tl_dtype dtype; /* TL_NONE: both */
+    clockid_t clock;
+    struct tl_engine *engine;
+    double flops, bytes; /* the machine's limits a second, measured in this run */
+} bench_options;
+
+double bench_now(const bench_options *o);
+/* The middle one of n; sorts them. */
+double bench_median(double *x, int n);
+/* Multiply-adds in registers, and reads of memory that no cache holds, on all threads at once. */
+void bench_limits(bench_options *o);
+
+tl_status bench_gemm(bench_options *o, tl_error *e);
+tl_status bench_attention(bench_options *o, tl_error *e);
+tl_status bench_train(bench_options *o, tl_error *e);
+tl_status bench_generate(bench_options *o, tl_error *e);
+tl_status bench_kv_cache(bench_options *o, tl_error *e);
+
+#endif

@@ -1,0 +1,189 @@
+/* tilia bench train, generate, kv-cache: whole models with random weights. */
+#include "cli/bench_cli.h"
+
+#include "infer/session.h"
+#include "train/trainer.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { MOST = 4096 };
+
+static tl_status model_of(const bench_options *o, const char *otherwise, tl_model **m, tl_error *e) {
+    char text[64];
+    model_config c;
+    snprintf(text, sizeof text, "preset:%s", o->preset ? o->preset : otherwise);
+    TRY(config_parse(text, &c, NULL, 0, e));
+    if (c.context < o->context) c.context = o->context;
+    return model_create(o->engine, &c, NULL, 1, m, e);
+}
+
+static void print_seconds(const double *x, int n) {
+    printf("\"seconds\": [");
+    for (int i = 0; i < n; i++) printf("%s%.9g", i ? ", " : "", x[i]);
+    printf("]");
+}
+
+/* ---- train ---------------------------------------------------------------------------------------------------- */
+
+static tl_status train_steps(const bench_options *o, trainer *t, double *took, int n, tl_error *e) {
+    const int64_t vocab = t->model->config.vocab, count = t->set.rows * (t->set.context + 1);
+    int32_t *ids = calloc((size_t)count, sizeof *ids);
+    if (!ids) return error_set(e, TL_NOMEM, "no memory for a batch");
+    for (int64_t i = 0; i < count; i++) ids[i] = (int32_t)((i * 7919 + i * i) % vocab);
+    tl_metrics m;
+    tl_status s = TL_OK;
+    for (int i = -2; i < n && s == TL_OK; i++) {
+        const double from = bench_now(o);
+        s = trainer_step_ids(t, ids, &m, e);
+        if (i >= 0) took[i] = bench_now(o) - from;
+    }
+    free(ids);
+    return s;
+}
+
+static tl_status train_one(const bench_options *o, tl_model *m, tl_dtype dtype, tl_error *e) {
+    trainer_settings s = {.schedule = {.kind = TL_SCHEDULE_CONSTANT, .lr = 1e-4, .min_lr = 1e-4},
+                          .rows = o->batch ? o->batch : 12,
+                          .micro = o->batch ? o->batch : 12,
+                          .context = o->context ? o->context : m->config.context,
+                          .dtype = dtype,
+                          .beta1 = 0.9,
+                          .beta2 = 0.95,
+                          .eps = 1e-8,
+                          .decay = 0.1,
+                          .clip = 1};
+    static double took[MOST];
+    const int n = o->steps ? (int)o->steps : 10;
+    trainer *t;
+    TRY(trainer_create(m, &s, &t, e));
+    tl_status st = train_steps(o, t, took, n, e);
+    const double labels = (double)(s.rows * s.context), flops = t->flops;
+    const size_t activations = t->bytes.activations;
+    trainer_destroy(t);
+    if (st != TL_OK) return st;
+    if (o->common.json) {
+        printf(
+            "{\"dtype\": \"%s\", \"tokens\": %.0f, \"flops\": %.0f, \"activation_bytes\": %zu, \"limit_flops\": %.4g, ",
+            tl_dtype_name(dtype), labels, flops, activations, o->flops);
+        print_seconds(took, n);
+        printf("}\n");
+        return TL_OK;
+    }
+    const double mid = bench_median(took, n);
+    printf("%-5s %8.2f ms a step (%.2f to %.2f)  %9.0f tokens/s  %6.1f GFLOP/s, %.0f %% of the limit\n",
+           tl_dtype_name(dtype), 1e3 * mid, 1e3 * took[0], 1e3 * took[n - 1], labels / mid, 1e-9 * flops / mid,
+           o->flops > 0 ? 100 * flops / mid / o->flops : 0);
+    return TL_OK;
+}
+
+tl_status bench_train(bench_options *o, tl_error *e) {
+    tl_model *m;
+    TRY(model_of(o, "char-cpu", &m, e));
+    tl_status s = TL_OK;
+    if (o->dtype != TL_BF16) s = train_one(o, m, TL_F32, e);
+    if (s == TL_OK && o->dtype != TL_F32) s = train_one(o, m, TL_BF16, e);
+    model_close(m);
+    return s;
+}
+
+/* ---- generate --------------------------------------------------------------------------------------------------- */
+
+/* Bytes that one token streams: every matrix but tables that are only looked up. */
+static double streamed(const tl_model *m, tl_dtype dtype) {
+    double bytes = 0;
+    for (size_t i = 0; i < m->params.n; i++) {
+        const model_param *p = &m->params.list[i];
+        if (p->role == ROLE_POS || (p->role == ROLE_EMBED && !m->config.tied)) continue;
+        bytes +=
+            (double)((p->rows ? p->rows : 1) * p->cols) * (double)(p->rows ? tl_dtype_bytes(dtype) : sizeof(float));
+    }
+    return bytes;
+}
+
+static tl_status generate_one(const bench_options *o, tl_model *m, tl_dtype dtype, tl_error *e) {
+    static double took[MOST];
+    const int64_t n = o->steps ? o->steps : 64, capacity = n + 8 < m->config.context ? n + 8 : m->config.context;
+    decoder d;
+    TRY(decoder_init(&d, m, 1, capacity, dtype, TL_F32, e));
+    const float *logits;
+    const int32_t slot = 0, select = 0;
+    int count = 0;
+    tl_status s = TL_OK;
+    for (int32_t pos = 0; pos < capacity && s == TL_OK; pos++) {
+        const int32_t id = (int32_t)(pos * 7919 % m->config.vocab);
+        const double from = bench_now(o);
+        s = decoder_run(&d, 1, &id, &pos, &slot, 1, &select, &logits, e);
+        if (pos >= 8) took[count++] = bench_now(o) - from;
+    }
+    decoder_fini(&d);
+    if (s != TL_OK) return s;
+    const double bytes = streamed(m, dtype);
+    if (o->common.json) {
+        printf("{\"dtype\": \"%s\", \"weight_bytes\": %.0f, \"limit_bytes\": %.4g, ", tl_dtype_name(dtype), bytes,
+               o->bytes);
+        print_seconds(took, count);
+        printf("}\n");
+        return TL_OK;
+    }
+    const double mid = bench_median(took, count);
+    printf("%-5s %8.3f ms a token (%.3f to %.3f)  %7.1f tokens/s  %5.1f GB/s of weights, %.0f %% of the limit\n",
+           tl_dtype_name(dtype), 1e3 * mid, 1e3 * took[0], 1e3 * took[count - 1], 1 / mid, 1e-9 * bytes / mid,
+           o->bytes > 0 ? 100 * bytes / mid / o->bytes : 0);
+    return TL_OK;
+}
+
+tl_status bench_generate(bench_options *o, tl_error *e) {
+    tl_model *m;
+    TRY(model_of(o, "gpt2", &m, e));
+    tl_status s = TL_OK;
+    if (o->dtype != TL_BF16) s = generate_one(o, m, TL_F32, e);
+    if (s == TL_OK && o->dtype != TL_F32) s = generate_one(o, m, TL_BF16, e);
+    model_close(m);
+    return s;
+}
+
+/* ---- kv-cache -----------------------------------------------------------------------------------------------------
+ */
+
+/* Median seconds for one more token behind n others. */
+static tl_status one_more(const bench_options *o, tl_model *m, int64_t n, bool no_cache, double *seconds, tl_error *e) {
+    tl_session_options so = {.ignore_eos = true, .no_cache = no_cache, .context = m->config.context};
+    double took[5];
+    struct tl_session *s;
+    int32_t *ids = calloc((size_t)n, sizeof *ids);
+    if (!ids) return error_set(e, TL_NOMEM, "no memory for a prompt");
+    for (int64_t i = 0; i < n; i++) ids[i] = (int32_t)(i * 7919 % m->config.vocab);
+    tl_status st = session_create(m, &so, &s, e);
+    if (st == TL_OK) st = session_ids(s, ids, (size_t)n, e);
+    tl_piece piece;
+    for (int i = -2; i < 5 && st == TL_OK;
+         i++) { /* the first computes the prompt, the next makes the plan for one row */
+        const double from = bench_now(o);
+        st = session_next(s, &piece, e);
+        if (i >= 0) took[i] = bench_now(o) - from;
+    }
+    session_destroy(s);
+    free(ids);
+    if (st == TL_OK) *seconds = bench_median(took, 5);
+    return st;
+}
+
+tl_status bench_kv_cache(bench_options *o, tl_error *e) {
+    tl_model *m;
+    TRY(model_of(o, "char", &m, e));
+    tl_status s = TL_OK;
+    if (!o->common.json) printf("%8s %16s %16s %8s\n", "tokens", "ms with cache", "ms without", "ratio");
+    for (int64_t n = 16; n + 8 <= m->config.context && s == TL_OK; n *= 2) {
+        double with, without;
+        s = one_more(o, m, n, false, &with, e);
+        if (s == TL_OK) s = one_more(o, m, n, true, &without, e);
+        if (s != TL_OK) break;
+        if (o->common.json)
+            printf("{\"tokens\": %lld, \"with\": %.9g, \"without\": %.9g}\n", (long long)n, with, without);
+        else
+            printf("%8lld %16.3f %16.3f %8.1f\n", (long long)n, 1e3 * with, 1e3 * without, without / with);
+    }
+    model_close(m);
+    return s;
+}
