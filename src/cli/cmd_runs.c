@@ -234,7 +234,7 @@ static int list(const options *o, arena *a, tl_error *e) {
             char b[5][40];
             printf("%-*s  %8" PRId64 "  %9s  %9s  %9s  %7s  %-10s  %s\n", wide, r->name, r->steps,
                    number(last_of(r, "loss"), b[0], 40), number(last_of(r, "val_loss"), b[1], 40),
-                   number(val ? val->min : (double)NAN, b[2], 40), tokens ? cli_count(tokens->sum, b[3], 40) : "-",
+                   number(val ? val->min : (double)NAN, b[2], 40), tokens ? cli_count(tokens->last, b[3], 40) : "-",
                    model_of(r), when(r->changed, b[4], 40));
             if (r->problem) fprintf(stderr, "tilia: %s\n", r->problem);
         }
@@ -345,20 +345,24 @@ typedef struct curves {
     const char *xlabel;
 } curves;
 
-/* tokens and time are sums over the steps so far. */
-static const char *x_column(const options *o, metrics *m) {
-    const char *name = !strcmp(o->x, "tokens") ? "tokens" : "seconds";
-    if (!strcmp(o->x, "step")) return "step";
+static double *column_of(metrics *m, const char *name) {
     for (size_t i = 0; i < m->columns; i++)
-        if (!strcmp(m->column[i].name, name)) {
-            double sum = 0;
-            for (size_t k = 0; k < m->rows; k++) {
-                if (isfinite(m->column[i].value[k])) sum += m->column[i].value[k];
-                m->column[i].value[k] = sum;
-            }
-            return name;
-        }
+        if (!strcmp(m->column[i].name, name)) return m->column[i].value;
     return NULL;
+}
+
+/* "tokens" and "seconds" count from the run's beginning. Where there is only the time of each step, "ms" becomes that
+ * count. */
+static const char *x_column(const options *o, metrics *m) {
+    if (!strcmp(o->x, "step")) return "step";
+    if (!strcmp(o->x, "tokens")) return column_of(m, "tokens") ? "tokens" : NULL;
+    if (column_of(m, "seconds")) return "seconds";
+    double *ms = column_of(m, "ms"), sum = 0;
+    for (size_t k = 0; ms && k < m->rows; k++) {
+        if (isfinite(ms[k])) sum += 1e-3 * ms[k];
+        ms[k] = sum;
+    }
+    return ms ? "ms" : NULL;
 }
 
 /* The points of one metric, copied into the arena. *n 0: the run has none. */
