@@ -3,7 +3,7 @@
 #include <string.h>
 
 enum {
-    KEY_CONFIG = 1,
+    KEY_CONFIG = 0x200, /* no letters: an option with one would be shown in the help */
     KEY_PRESET,
     KEY_DEPTH,
     KEY_MODEL,
