@@ -7,7 +7,7 @@ tinyshakespeare.txt and wikitext2-*.txt. Needs a Python with tokenizers and tikt
 manpages-zh if it is installed or unpacked at --chinese. Everybody gets the same text, repeated to size with words
 changed, so that no cache has seen it all; loading vocabularies and files is not timed. CPU time counts on one thread,
 wall-clock time on more."""
-import argparse, base64, glob, gzip, json, os, random, resource, statistics, subprocess, sys, tempfile, time
+import argparse, base64, glob, gzip, json, os, random, statistics, subprocess, sys, tempfile, time
 
 a = argparse.ArgumentParser()
 a.add_argument("bench"), a.add_argument("tilia"), a.add_argument("data")
@@ -137,13 +137,28 @@ def encode_all():
 
 
 HF_TRAIN = """
-import sys, time, resource
+import sys, time
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 t = Tokenizer(models.BPE()); t.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
 c = time.perf_counter(); cpu = time.process_time()
 t.train([sys.argv[1]], trainers.BpeTrainer(vocab_size=int(sys.argv[2]), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
-print(time.perf_counter() - c, time.process_time() - cpu, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+peak = [l.split()[1] for l in open("/proc/self/status") if l.startswith("VmHWM")][0]
+print(time.perf_counter() - c, time.process_time() - cpu, peak)
 """
+
+
+def peak_of(pid):
+    """Follows a process to its end; its peak of resident memory in kB (ru_maxrss would count ours before its exec)."""
+    peak = 0
+    while True:
+        try:
+            for line in open("/proc/%d/status" % pid):
+                if line.startswith("VmHWM"): peak = max(peak, int(line.split()[1]))
+        except OSError:
+            pass
+        done, _, use = os.wait4(pid, os.WNOHANG)
+        if done: return peak, use
+        time.sleep(0.01)
 
 
 def train_all():
@@ -155,10 +170,10 @@ def train_all():
         for threads in map(int, o.threads.split(",")):
             env = dict(os.environ, RAYON_NUM_THREADS=str(threads))
             out = tempfile.mktemp(suffix=".json")
-            c, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+            c = time.perf_counter()
             p = subprocess.Popen([o.tilia, "tokenizer", "train", file.name, "--vocab", str(o.vocab), "--out", out, "--threads", str(threads), "--quiet"], stdout=subprocess.DEVNULL)
-            _, _, use = os.wait4(p.pid, 0)
-            wall, cpu, rss = time.perf_counter() - c, use.ru_utime + use.ru_stime, use.ru_maxrss
+            rss, use = peak_of(p.pid)
+            wall, cpu = time.perf_counter() - c, use.ru_utime + use.ru_stime
             r = subprocess.run([sys.executable, "-c", HF_TRAIN, file.name, str(o.vocab)], env=env, capture_output=True, text=True, check=True)
             hw, hc, hr = map(float, r.stdout.split())
             mine, theirs = (cpu, hc) if threads == 1 else (wall, hw)

@@ -141,15 +141,17 @@ static void chat_llama2(chat_writer *w, const chat_message *m, size_t n, bool op
     }
 }
 
-static void chat_mistral(chat_writer *w, const chat_message *m, size_t n, bool open) {
+static void chat_inst(chat_writer *w, const chat_message *m, size_t n, const char *before) {
     size_t from = n && chat_is(&m[0], "system");
-    (void)open;
     if (!chat_alternates(w, "mistral", m, from, n)) return;
     chat_token(w, TOKENIZER_BOS, "<s>");
     for (size_t i = from; i < n; i++) {
         if ((i - from) % 2) {
-            chat_mark(w, " ");
-            chat_say_trimmed(w, m[i].text);
+            chat_mark(w, before);
+            if (*before)
+                chat_say_trimmed(w, m[i].text);
+            else
+                chat_say(w, m[i].text);
             chat_token(w, TOKENIZER_EOS, "</s>");
             continue;
         }
@@ -161,6 +163,17 @@ static void chat_mistral(chat_writer *w, const chat_message *m, size_t n, bool o
         chat_say(w, m[i].text);
         chat_mark(w, " [/INST]");
     }
+}
+
+/* [/INST] has opened the turn. */
+static void chat_mistral(chat_writer *w, const chat_message *m, size_t n, bool open) {
+    (void)open;
+    chat_inst(w, m, n, " ");
+}
+
+static void chat_mistral_v1(chat_writer *w, const chat_message *m, size_t n, bool open) {
+    (void)open;
+    chat_inst(w, m, n, "");
 }
 
 static void chat_gemma(chat_writer *w, const chat_message *m, size_t n, bool open) {
@@ -182,13 +195,15 @@ static void chat_gemma(chat_writer *w, const chat_message *m, size_t n, bool ope
 static void chat_lines(chat_writer *w, const char *family, const char *end, const chat_message *m, size_t n,
                        bool open) {
     for (size_t i = 0; i < n; i++) {
-        if (!chat_is(&m[i], "system") && !chat_is(&m[i], "user") && !chat_is(&m[i], "assistant")) {
+        const char *mark = chat_is(&m[i], "system")      ? "<|system|>\n"
+                           : chat_is(&m[i], "user")      ? "<|user|>\n"
+                           : chat_is(&m[i], "assistant") ? "<|assistant|>\n"
+                                                         : NULL;
+        if (!mark) {
             chat_refuse(w, family, &m[i], i);
             return;
         }
-        chat_mark(w, "<|");
-        chat_mark(w, m[i].role); /* one of three words: no injection */
-        chat_mark(w, "|>\n");
+        chat_mark(w, mark);
         chat_say(w, m[i].text);
         if (end)
             chat_mark(w, end);
@@ -216,6 +231,7 @@ static const struct {
     {"gemma", "<start_of_turn>", "<end_of_turn>", "<|im_start|>", chat_gemma},
     {"chatml", "<|im_start|>", "<|im_end|>", "<|im_sep|>", chat_chatml},
     {"llama2", "<<SYS>>", "[INST]", "[SYSTEM_PROMPT]", chat_llama2},
+    {"mistral-v1", "[INST]", "{{ message['content'] + eos_token", "[SYSTEM_PROMPT]", chat_mistral_v1},
     {"mistral", "[INST]", "[/INST]", "[SYSTEM_PROMPT]", chat_mistral},
     {"phi3", "<|end|>", "<|user|>", "<|im_start|>", chat_phi3},
     {"zephyr", "<|user|>", "eos_token", "<|end|>", chat_zephyr},
@@ -242,7 +258,7 @@ static tl_status chat_choose(const tokenizer *t, const char *family, int *out, t
     for (int i = 0; family && i < CHAT_FAMILIES; i++)
         if (!strcmp(family, chat_families[i].name)) *out = i;
     if (*out >= 0) return TL_OK;
-    static const char names[] = "choose by name: chatml, llama2, llama3, mistral, gemma, phi3, zephyr";
+    static const char names[] = "choose by name: chatml, llama2, llama3, mistral, mistral-v1, gemma, phi3, zephyr";
     if (family) return error_set(e, TL_ARG, "chat format \"%.40s\" is not known; %s", family, names);
     if (!t->chat_template) return error_set(e, TL_NOTFOUND, "the tokenizer has no chat template; %s", names);
     return error_set(e, TL_UNSUPPORTED, "the tokenizer's chat template is of no known family; %s", names);

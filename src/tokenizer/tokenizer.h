@@ -172,9 +172,9 @@ typedef struct chat_message {
 
 /* Ids of a conversation in the format of a model family. Only the format's own markers become special tokens;
  * what the messages say can not. family NULL: found from the tokenizer's template by fingerprint; by name:
- * "chatml", "llama2", "llama3", "mistral", "gemma", "phi3", "zephyr". open_turn starts the assistant's answer.
- * text, if not NULL, gets the conversation as one string. out may be NULL.
- * [fails: NOTFOUND no template; UNSUPPORTED unknown template; ARG a role the family does not know] */
+ * "chatml", "llama2", "llama3", "mistral", "mistral-v1", "gemma", "phi3", "zephyr". open_turn starts the assistant's
+ * answer. text, if not NULL, gets the conversation as one string. out may be NULL. [fails: NOTFOUND no template;
+ * UNSUPPORTED unknown template; ARG a role the family does not know] */
 tl_status tokenizer_chat(const tokenizer *t, const char *family, const chat_message *m, size_t n, bool open_turn,
                          token_list *out, str *text, tl_error *e);
 const char *tokenizer_chat_family(const tokenizer *t); /* by fingerprint; NULL: none or unknown */
