@@ -14,7 +14,7 @@ extern "C" {
 enum {
     TL_DIMS = 4,     /* most dimensions of a tensor */
     TL_OP_INS = 12,  /* most inputs of an operator */
-    TL_OP_OUTS = 6,  /* most outputs */
+    TL_OP_OUTS = 8,  /* most outputs */
     TL_ATTR_MAX = 96 /* most bytes of an operator's attributes */
 };
 

@@ -140,7 +140,7 @@ tl_tensor *tl_cast(tl_graph *g, tl_tensor *x, tl_dtype dtype) {
 void tl_split(tl_graph *g, tl_tensor *x, int n, const int64_t *width, tl_tensor **out) {
     for (int i = 0; i < n; i++) out[i] = NULL;
     if (!OK(g)) return;
-    if (n < 1 || n > TL_OP_OUTS) {
+    if (n < 1 || n > 6) {
         graph_fail_at(g, TL_ARG, "split", "1 to 6 parts");
         return;
     }

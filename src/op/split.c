@@ -11,7 +11,7 @@ tl_status split_shape(tl_op_infer *s) {
     const struct split_attr *a = s->attr;
     TRY(shape_present(&h, 0));
     TRY(shape_min_ndim(&h, 0, 1));
-    if (a->n < 1 || a->n > TL_OP_OUTS) return shape_bad_attr(&h, "%d parts wanted, not 1 to 6", (int)a->n);
+    if (a->n < 1 || a->n > 6) return shape_bad_attr(&h, "%d parts wanted, not 1 to 6", (int)a->n);
     int64_t left = tl_desc_last(s->in[0]), block = tl_dtype_block(s->in[0]->dtype);
     for (int k = 0; k < a->n; k++) {
         if (a->width[k] < 0 || a->width[k] > left || a->width[k] % block)

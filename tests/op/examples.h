@@ -274,6 +274,7 @@ static inline void examples_free(op_examples *l) {
 
 /* The lists: this folder's two halves of ops.def. */
 #include "op/examples_b.h"
+#include "op/examples_gau.h"
 #if defined(__has_include)
 #if __has_include("op/examples_a.h")
 #include "op/examples_a.h"
@@ -283,6 +284,7 @@ static inline void examples_free(op_examples *l) {
 
 static inline void examples_all(op_examples *l) {
     examples_b(l);
+    examples_gau(l);
 #ifdef EXAMPLES_A
     examples_a(l);
 #endif

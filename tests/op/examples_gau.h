@@ -1,0 +1,335 @@
+/* Examples of gated attention units and mixed chunks. Included by examples.h. */
+#ifndef TESTS_OP_EXAMPLES_GAU_H
+#define TESTS_OP_EXAMPLES_GAU_H
+
+enum {
+    GAU_WITH_DOC = 1,
+    GAU_WITH_BIAS = 2,
+    GAU_WITH_THETA = 4,
+    GAU_WITH_SINK = 8,
+    GAU_WITH_VIEWS = 16,
+    GAU_WITH_STATE = 32,
+    GAU_WITH_PAD = 64,
+    GAU_WITH_DSTATE = 128
+};
+
+static inline op_example *example_gau(op_examples *l, const char *op, const void *attr, size_t size, tl_dtype t,
+                                      const char *form) {
+    char label[72];
+    snprintf(label, sizeof label, "%.40s %s", form, tl_dtype_name(t));
+    return example_add(l, op, attr, size, label);
+}
+#define EXAMPLE_GAU(l, op, attr, t, form) example_gau(l, op, &(attr), sizeof(attr), t, form)
+
+static inline struct gate_attr example_gate(int32_t kind, int32_t count, int32_t causal, float alpha) {
+    struct gate_attr a;
+    memset(&a, 0, sizeof a);
+    a.kind = kind, a.count = count, a.causal = causal, a.alpha = alpha;
+    a.fixed = count == GATE_COUNT_FIXED ? 5.0f : 0;
+    return a;
+}
+
+/* Random numbers into runs: documents 0, 1, .. and, with padding, negative tails and gaps. */
+static inline void example_runs(tl_arg *doc, bool pad) {
+    int64_t T = doc->d.dim[1];
+    for (int64_t b = 0; b < doc->d.dim[0]; b++) {
+        int32_t *p = (int32_t *)doc->data + tl_desc_row(&doc->d, b), number = 0;
+        for (int64_t t = 0; t < T; t++) {
+            if (t && p[t] % 7 == 0) number++;
+            int32_t v = p[t];
+            p[t] = number;
+            if (pad && (t + 2 >= T || (v % 11 == 3 && t > T / 2))) p[t] = -1;
+        }
+    }
+}
+
+static inline void example_gau_docs(example_call *x) {
+    for (int i = 0; i < TL_OP_INS; i++)
+        if (x->call.in[i].d.dtype == TL_I32 && x->call.in[i].d.ndim == 2)
+            example_runs(&x->call.in[i], strstr(x->example->label, "pad") != NULL);
+}
+
+/* Output and statistic that the backward pass is given: those of its own inputs. */
+static inline void example_gau_forward(example_call *x) {
+    tl_op_call c;
+    example_gau_docs(x);
+    if (x->call.in[4].d.dtype == TL_NONE) return;
+    memset(&c, 0, sizeof c);
+    c.attr = x->attr;
+    for (int i = 0; i < 3; i++) c.in[i] = x->call.in[1 + i];
+    for (int i = 0; i < 4; i++) c.in[3 + i] = x->call.in[6 + i];
+    c.out[0] = x->call.in[4];
+    c.out[1] = x->call.in[5];
+    tl_op_find("gau_attention")->ref_f64(&c);
+}
+
+/* dim: B, T, s, e */
+static inline void examples_gau_one(op_examples *l, tl_dtype t, const int64_t *dim, struct gate_attr f, int with,
+                                    const char *form) {
+    int64_t B = dim[0], T = dim[1], s = dim[2], e = dim[3];
+    tl_dtype sum = example_sum(t);
+    struct gau_attention_attr a;
+    struct gau_attention_bwd_attr back;
+    memset(&a, 0, sizeof a);
+    memset(&back, 0, sizeof back);
+    a.f = back.f = f;
+    tl_desc q = D3(t, B, T, s), v = D3(t, B, T, e), wide = v;
+    if (with & GAU_WITH_VIEWS) q = example_view(q, 3), v = example_view(v, 5);
+    for (int bwd = 0; bwd < 2; bwd++) {
+        op_example *x =
+            bwd ? EXAMPLE_GAU(l, "gau_attention_bwd", back, t, form) : EXAMPLE_GAU(l, "gau_attention", a, t, form);
+        int at = bwd ? 1 : 0, more = bwd ? 6 : 3;
+        example_in(x, at, q, FILL_NORMAL);
+        example_in(x, at + 1, q, FILL_NORMAL);
+        example_in(x, at + 2, v, FILL_NORMAL);
+        if (with & GAU_WITH_DOC) example_in(x, more, D2(TL_I32, B, T), FILL_IDS), example_range(x, more, 0, 1000);
+        if (with & GAU_WITH_BIAS) example_in(x, more + 1, D1(sum, 2 * T + 3), FILL_NORMAL);
+        if (with & GAU_WITH_THETA) example_in(x, more + 2, D1(sum, 1), FILL_NORMAL);
+        if (with & GAU_WITH_SINK) example_in(x, more + 3, D1(sum, 1), FILL_NORMAL);
+        x->cost_bound = (with & GAU_WITH_DOC) != 0;
+        x->prepare = example_gau_docs;
+        if (with & GAU_WITH_VIEWS) x->out_pad = 2;
+        if (bwd) {
+            example_in(x, 0, wide, FILL_NORMAL);
+            if (f.kind >= GATE_SOFTMAX) {
+                example_in(x, 4, wide, FILL_NORMAL);
+                example_in(x, 5, D2(sum, B, T), FILL_NORMAL);
+            }
+            x->prepare = example_gau_forward;
+            if (T & 1) x->acc = (with & GAU_WITH_BIAS ? 8u : 0) | (with & GAU_WITH_THETA ? 16u : 0);
+            if (T == 3) x->unwanted = 1;
+        } else if (t == TL_F64 && B * T * (s + e) <= 200) {
+            x->diff = 7u | (with & GAU_WITH_BIAS ? 16u : 0) | (with & GAU_WITH_THETA ? 32u : 0) |
+                      (with & GAU_WITH_SINK ? 64u : 0);
+            x->tol = 3e-6;
+        }
+    }
+}
+
+static inline void examples_gau_attention(op_examples *l) {
+    static const int64_t one[] = {1, 1, 1, 1}, odd[] = {2, 3, 5, 7}, small[] = {1, 7, 4, 9}, less[] = {1, 63, 32, 40},
+                         more[] = {2, 65, 16, 70};
+    static const char *const names[GATE_KINDS] = {"relu2",    "laplace", "softplus2", "smooth2",  "smooth1",
+                                                  "identity", "softmax", "l2",        "relu2_sum"};
+    for (int n = 0; n < 4; n++) {
+        tl_dtype t = example_floats[n];
+        for (int32_t kind = 0; kind < GATE_KINDS; kind++) {
+            bool sum = kind < GATE_SOFTMAX;
+            struct gate_attr f = example_gate(kind, sum ? kind % GATE_COUNT_LENGTH : 0, kind % 2, 0);
+            examples_gau_one(l, t, small, f, GAU_WITH_BIAS | (sum ? GAU_WITH_THETA : 0), names[kind]);
+            f.causal = !f.causal;
+            f.bias_scale = 0.5f;
+            f.kappa = kind == GATE_SOFTMAX;
+            examples_gau_one(l, t, odd, f, GAU_WITH_VIEWS | GAU_WITH_BIAS | (kind == GATE_SOFTMAX ? GAU_WITH_SINK : 0),
+                             names[kind]);
+            f.bias_scale = 0;
+            if (t != TL_F16) examples_gau_one(l, t, less, f, GAU_WITH_DOC, names[kind]);
+        }
+        examples_gau_one(l, t, one, example_gate(GATE_RELU2, GATE_COUNT_VISIBLE, 1, 1), 0, "one");
+        examples_gau_one(l, t, small, example_gate(GATE_RELU2, GATE_COUNT_VISIBLE, 1, 0), GAU_WITH_DOC, "documents");
+        examples_gau_one(l, t, small, example_gate(GATE_L2, 0, 0, 0), GAU_WITH_DOC, "padded l2");
+        examples_gau_one(l, t, one, example_gate(GATE_SOFTMAX, 0, 1, 1), 0, "one, softmax");
+        examples_gau_one(l, t, small, example_gate(GATE_RELU2, GATE_COUNT_LENGTH, 0, 0.1f), GAU_WITH_BIAS, "length");
+        examples_gau_one(l, t, less, example_gate(GATE_RELU2, GATE_COUNT_VISIBLE, 0, 0), GAU_WITH_DOC, "padded");
+        examples_gau_one(l, t, less, example_gate(GATE_SOFTMAX, 0, 1, 0), GAU_WITH_DOC, "padded softmax");
+    }
+    examples_gau_one(l, TL_F32, more, example_gate(GATE_RELU2, GATE_COUNT_VISIBLE, 1, 0), GAU_WITH_BIAS, "65");
+    examples_gau_one(l, TL_BF16, more, example_gate(GATE_SOFTMAX, 0, 1, 0), 0, "65 softmax");
+}
+
+/* dim: B, T, s, e, c */
+static inline void examples_chunk_one(op_examples *l, tl_dtype t, const int64_t *dim, struct gate_attr f, int32_t norm,
+                                      int with, const char *form) {
+    int64_t B = dim[0], T = dim[1], s = dim[2], e = dim[3];
+    tl_dtype sum = example_sum(t);
+    struct mixed_chunk_attr a;
+    struct mixed_chunk_bwd_attr back;
+    memset(&a, 0, sizeof a);
+    memset(&back, 0, sizeof back);
+    a.f = f, a.chunk = dim[4], a.norm = norm;
+    back.f = a;
+    tl_desc q = D3(t, B, T, s), v = D3(t, B, T, e), wide = v;
+    if (with & GAU_WITH_VIEWS) q = example_view(q, 3), v = example_view(v, 5);
+    for (int bwd = 0; bwd < 2; bwd++) {
+        op_example *x =
+            bwd ? EXAMPLE_GAU(l, "mixed_chunk_bwd", back, t, form) : EXAMPLE_GAU(l, "mixed_chunk", a, t, form);
+        int at = bwd ? 2 : 0, more = at + 5;
+        for (int i = 0; i < 4; i++) example_in(x, at + i, q, FILL_NORMAL);
+        example_in(x, at + 4, v, FILL_NORMAL);
+        if (with & GAU_WITH_DOC) example_in(x, more, D2(TL_I32, B, T), FILL_IDS), example_range(x, more, 0, 1000);
+        if (with & GAU_WITH_BIAS) example_in(x, more + 1, D1(sum, 2 * dim[4] - 1), FILL_NORMAL);
+        if (with & GAU_WITH_THETA) example_in(x, more + 2, D1(sum, 1), FILL_NORMAL);
+        if (with & GAU_WITH_STATE) {
+            example_in(x, more + 3, D3(sum, B, s, e), FILL_NORMAL);
+            example_in(x, more + 4, D1(TL_I32, B), FILL_IDS);
+            example_range(x, more + 4, 1, 20);
+        }
+        x->cost_bound = (with & GAU_WITH_DOC) != 0;
+        x->prepare = example_gau_docs;
+        if (with & GAU_WITH_VIEWS) x->out_pad = 2;
+        if (bwd) {
+            example_in(x, 0, wide, FILL_NORMAL);
+            if (with & GAU_WITH_DSTATE) example_in(x, 1, D3(sum, B, s, e), FILL_NORMAL);
+            if (T & 1) x->acc = (with & GAU_WITH_BIAS ? 32u : 0) | (with & GAU_WITH_THETA ? 64u : 0);
+            if (T == 5) x->unwanted = 8; /* R is then needed for dv alone */
+        } else {
+            if (T & 1 || !f.causal) x->unwanted = 2;
+            if (t == TL_F64 && B * T * (4 * s + e) <= 300) {
+                x->diff = 31u | (with & GAU_WITH_BIAS ? 64u : 0) | (with & GAU_WITH_THETA ? 128u : 0) |
+                          (with & GAU_WITH_STATE ? 256u : 0);
+                x->tol = 3e-6;
+            }
+        }
+    }
+}
+
+static inline void examples_chunk(op_examples *l) {
+    static const int64_t one[] = {1, 1, 1, 1, 1}, odd[] = {2, 5, 3, 5, 2}, small[] = {1, 11, 3, 10, 4},
+                         wide[] = {1, 9, 2, 17, 3}, lines[] = {1, 6, 4, 3, 1}, less[] = {2, 40, 6, 12, 8},
+                         more[] = {1, 67, 16, 33, 16}, all[] = {1, 7, 3, 4, 9};
+    for (int n = 0; n < 4; n++) {
+        tl_dtype t = example_floats[n];
+        examples_chunk_one(l, t, one, example_gate(GATE_RELU2, 0, 1, 1), 0, 0, "one");
+        examples_chunk_one(l, t, odd, example_gate(GATE_RELU2, GATE_COUNT_VISIBLE, 1, 0), 0,
+                           GAU_WITH_VIEWS | GAU_WITH_BIAS, "views");
+        examples_chunk_one(l, t, small, example_gate(GATE_RELU2, GATE_COUNT_FIXED, 1, 0), CHUNK_CONST,
+                           GAU_WITH_BIAS | GAU_WITH_THETA, "fixed, constant");
+        examples_chunk_one(l, t, small, example_gate(GATE_SOFTPLUS2, GATE_COUNT_VISIBLE, 1, 0.5f), 0,
+                           GAU_WITH_STATE | GAU_WITH_DSTATE, "state");
+        examples_chunk_one(l, t, small, example_gate(GATE_SMOOTH2, 0, 0, 0.5f), CHUNK_CONST, GAU_WITH_BIAS,
+                           "both ways, constant");
+        examples_chunk_one(l, t, wide, example_gate(GATE_LAPLACE, GATE_COUNT_VISIBLE, 0, 0), 0, GAU_WITH_THETA,
+                           "both ways");
+        examples_chunk_one(l, t, lines, example_gate(GATE_IDENTITY, GATE_COUNT_VISIBLE, 1, 0), 0, 0, "chunks of one");
+        examples_chunk_one(l, t, all, example_gate(GATE_SMOOTH1, 0, 1, 0.25f), 0, GAU_WITH_DSTATE, "one chunk");
+        examples_chunk_one(l, t, small, example_gate(GATE_RELU2, GATE_COUNT_VISIBLE, 1, 0), 0, GAU_WITH_DOC,
+                           "documents");
+        examples_chunk_one(l, t, small, example_gate(GATE_RELU2, GATE_COUNT_VISIBLE, 0, 0), 0, GAU_WITH_DOC,
+                           "padded both ways");
+        if (t == TL_F16) continue;
+        examples_chunk_one(l, t, less, example_gate(GATE_RELU2, GATE_COUNT_VISIBLE, 1, 0), 0,
+                           GAU_WITH_DOC | GAU_WITH_STATE | GAU_WITH_DSTATE, "padded, state");
+        examples_chunk_one(l, t, more, example_gate(GATE_RELU2, 0, 1, 0.0625f), CHUNK_CONST, GAU_WITH_BIAS, "67");
+    }
+}
+
+static inline void examples_gau_kv(op_examples *l) {
+    enum { R = 5, Q = 3, C = 9, s = 6, e = 20 };
+    for (int n = 0; n < 4; n++)
+        for (int32_t kind = 0; kind < GATE_KINDS; kind++) {
+            tl_dtype t = example_floats[n], cache = t == TL_F32 && kind % 2 ? TL_BF16 : t, sum = example_sum(t);
+            bool add = kind < GATE_SOFTMAX;
+            struct gau_attention_kv_attr a;
+            memset(&a, 0, sizeof a);
+            a.f = example_gate(kind, add ? kind % GATE_COUNT_LENGTH : 0, 1, 0);
+            a.f.kappa = kind == GATE_SOFTMAX;
+            op_example *x = EXAMPLE_GAU(l, "gau_attention_kv", a, t, "cache");
+            example_in(x, 0, D2(t, R, s), FILL_NORMAL);
+            example_in(x, 1, D4(cache, Q, C, 1, s), FILL_NORMAL);
+            example_in(x, 2, D4(cache, Q, C, 1, e), FILL_NORMAL);
+            example_in(x, 3, D1(TL_I32, R), FILL_IDS);
+            example_range(x, 3, -1, Q);
+            example_in(x, 4, D1(TL_I32, R), FILL_IDS);
+            example_range(x, 4, 0, 2 * C);
+            if (kind != GATE_L2) example_in(x, 5, D1(sum, 2 * C - 1), FILL_NORMAL);
+            if (kind == GATE_LAPLACE) example_in(x, 6, D1(sum, 1), FILL_NORMAL);
+            if (kind == GATE_SOFTMAX) example_in(x, 7, D1(sum, 1), FILL_NORMAL);
+            x->cost_bound = true;
+        }
+}
+
+/* Positions of a slot in order: rows go round the slots, each from a beginning of its own. */
+static inline void example_step_positions(example_call *x) {
+    int at = strcmp(x->op->name, "chunk_step") ? 1 : 5;
+    int32_t *slot = (int32_t *)x->call.in[at].data, *pos = (int32_t *)x->call.in[at + 1].data, next[8];
+    for (int i = 0; i < 8; i++) next[i] = pos[0] + 3 * i;
+    for (int64_t r = 0; r < x->call.in[at].d.dim[0]; r++) pos[r] = slot[r] < 0 ? 0 : next[slot[r]]++;
+}
+
+static inline void examples_step(op_examples *l) {
+    enum { R = 13, Q = 3, c = 4, s = 6, e = 20 };
+    for (int n = 0; n < 4; n++)
+        for (int form = 0; form < 3; form++) {
+            tl_dtype t = example_floats[n], cache = t == TL_F32 && form ? TL_BF16 : t, sum = example_sum(t);
+            struct chunk_step_attr a;
+            memset(&a, 0, sizeof a);
+            a.f.f = example_gate(form == 2 ? GATE_SOFTPLUS2 : GATE_RELU2, form ? GATE_COUNT_VISIBLE : 0, 1, 0);
+            a.f.norm = form == 1 ? CHUNK_CONST : CHUNK_VISIBLE;
+            op_example *x = EXAMPLE_GAU(l, "chunk_step", a, t, form ? "visible" : "plain");
+            for (int i = 0; i < 4; i++) example_in(x, i, D2(t, R, s), FILL_NORMAL);
+            example_in(x, 4, D2(t, R, e), FILL_NORMAL);
+            example_in(x, 5, D1(TL_I32, R), FILL_IDS);
+            example_range(x, 5, -1, Q);
+            example_in(x, 6, D1(TL_I32, R), FILL_IDS);
+            example_range(x, 6, 0, 9);
+            if (form) example_in(x, 7, D1(sum, 2 * c - 1), FILL_NORMAL);
+            if (form == 2) example_in(x, 8, D1(sum, 1), FILL_NORMAL);
+            x->bound[1] = D3(sum, Q, s, e);
+            x->bound[2] = x->bound[3] = D3(cache, Q, c, s);
+            x->bound[4] = D3(cache, Q, c, e);
+            x->acc = 30;
+            x->cost_bound = true;
+            x->prepare = example_step_positions;
+        }
+    for (int n = 0; n < 4; n++)
+        for (int form = 0; form < 2; form++) {
+            tl_dtype t = example_floats[n];
+            struct shift_step_attr a = {0};
+            op_example *x = EXAMPLE_GAU(l, "shift_step", a, t, form ? "some" : "all");
+            example_in(x, 0, form ? example_view(D2(t, R, e), 4) : D2(t, R, e), FILL_NORMAL);
+            example_in(x, 1, D1(TL_I32, R), FILL_IDS);
+            example_range(x, 1, -1, Q);
+            example_in(x, 2, D1(TL_I32, R), FILL_IDS);
+            example_range(x, 2, 0, 2);
+            x->bound[1] = D2(t, Q, form ? e / 2 : e);
+            x->acc = 2;
+            x->cost_bound = true;
+            x->prepare = example_step_positions;
+        }
+}
+
+static inline void examples_offset(op_examples *l) {
+    for (int n = 0; n < 4; n++)
+        for (int form = 0; form < 4; form++) {
+            tl_dtype t = example_floats[n], sum = example_sum(t);
+            tl_desc z = form == 0   ? D1(t, 1)
+                        : form == 1 ? D3(t, 2, 3, 5)
+                        : form == 2 ? example_view(D2(t, 4, 17), 3)
+                                    : D2(t, 3, 64);
+            int64_t width = (form == 0 ? 1 : form == 3 ? 2 : 4) * tl_desc_last(&z);
+            tl_desc y = z;
+            y.dim[y.ndim - 1] = width;
+            y = tl_desc_make(t, y.ndim, y.dim);
+            struct offset_scale_attr a = {0};
+            struct offset_scale_bwd_attr back = {form & 1};
+            op_example *x = EXAMPLE_GAU(l, "offset_scale", a, t, form & 1 ? "beta" : "gamma");
+            example_in(x, 0, z, FILL_NORMAL);
+            example_in(x, 1, D1(sum, width), FILL_NORMAL);
+            if (form & 1) example_in(x, 2, D1(sum, width), FILL_NORMAL);
+            if (t == TL_F64 && form < 2) x->diff = form ? 7 : 3;
+            if (form == 2) x->out_pad = 3;
+            x = EXAMPLE_GAU(l, "offset_scale_bwd", back, t, form & 1 ? "beta" : "gamma");
+            example_in(x, 0, y, FILL_NORMAL);
+            example_in(x, 1, z, FILL_NORMAL);
+            example_in(x, 2, D1(sum, width), FILL_NORMAL);
+            x->acc = form == 3 ? 7 : form == 2 ? 3 : 0;
+            struct shift_attr sh;
+            memset(&sh, 0, sizeof sh);
+            sh.channels = form * 3, sh.inverse = form & 1;
+            x = EXAMPLE_GAU(l, "shift", sh, t, form & 1 ? "back" : "forth");
+            example_in(x, 0, form == 2 ? example_view(D3(t, 2, 5, 9), 3) : D3(t, 2, 5, 9), FILL_NORMAL);
+            if (form > 1) example_in(x, 1, D2(TL_I32, 2, 5), FILL_IDS), example_range(x, 1, 0, 100);
+            x->prepare = example_gau_docs;
+            if (t == TL_F64 && form != 2) x->diff = 1;
+        }
+}
+
+static inline void examples_gau(op_examples *l) {
+    examples_offset(l);
+    examples_gau_attention(l);
+    examples_gau_kv(l);
+    examples_chunk(l);
+    examples_step(l);
+}
+
+#endif
