@@ -39,7 +39,8 @@ typedef __m256i vm;
 /* ---- lanes, masks ------------------------------------------------------------------------------ */
 
 static inline vm vm_first(int64_t n) {
-    return n >= 16 ? (vm)0xffff : (vm)((1u << (n < 0 ? 0 : n)) - 1u);
+    const unsigned first = n >= 16 ? 0xffffu : (1u << (n < 0 ? 0 : n)) - 1u;
+    return (vm)first;
 }
 static inline vm vm_and(vm a, vm b) {
     return (vm)(a & b);
