@@ -76,6 +76,44 @@ void quant_linear_run(const kernel_task *t, int phase, int64_t lo, int64_t hi, i
     }
 }
 
+/* The same over whole numbers. Every worker rounds x for itself: cheaper than waiting for one that does. */
+static size_t quant_ints_bytes(const linear_view *v) {
+    return (size_t)linear_up(v->m * (v->k + v->k / 8 + v->k / 8 + v->k), 64);
+}
+
+const char *quant_ints_prepare(const tl_op_call *c, int threads, bool dry, const tl_allocator *alloc, kernel_exec *x) {
+    linear_view v;
+    const char *why = quant_linear_prepare(c, threads, dry, alloc, x);
+    if (why) return why;
+    quant_view(c, &v);
+    if (v.k % 256) return "rows that are no multiple of 256";
+    x->scratch = (size_t)threads * quant_ints_bytes(&v);
+    return NULL;
+}
+
+void quant_ints_run(const kernel_task *t, int phase, int64_t lo, int64_t hi, int worker) {
+    linear_view v;
+    float sum[QUANT_ROWS * DIRECT_COLS];
+    (void)phase;
+    if (lo >= hi) return;
+    quant_view(t->call, &v);
+    quant_job j = quant_job_of(t->call, &v);
+    char *at = (char *)t->scratch + (size_t)worker * quant_ints_bytes(&v);
+    quant_ints ints = {.shift = (int32_t *)(void *)at};
+    ints.scale = (float *)(void *)(at += v.m * v.k);
+    ints.sum = ints.scale + v.m * (v.k / 32);
+    ints.q = (int8_t *)(void *)(ints.sum + v.m * (v.k / 32));
+    j.ints = &ints;
+    j.out = sum;
+    j.out_row = DIRECT_COLS;
+    ((quant_leaf *)t->exec->leaf)(QUANT_INTS, &j, 0, v.m);
+    for (int64_t tile = lo; tile < hi; tile++) {
+        int64_t n0 = tile * DIRECT_COLS, n1 = n0 + DIRECT_COLS < v.n ? n0 + DIRECT_COLS : v.n;
+        ((quant_leaf *)t->exec->leaf)(QUANT_DOT, &j, n0, n1);
+        quant_finish(t->call, &v, sum, n0, n1);
+    }
+}
+
 /* ---- many rows ------------------------------------------------------------------------------------------------- */
 
 typedef struct quant_tiles {

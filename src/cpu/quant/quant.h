@@ -1,7 +1,9 @@
 /* cpu/quant: weights in blocks. Few rows of x: products straight from the blocks, each turned to floats in registers,
  * so that a weight is read once from memory. More rows: tiles of the weight are turned to f32 and multiplied by
- * product.h. Both give what multiplying the decoded numbers in f32 gives. Refuses gradients, activations other than
- * f32. This header is the leaf's contract: plain types. */
+ * product.h. Both give what multiplying the decoded numbers in f32 gives. With dot products of bytes (VNNI) few rows of
+ * x are first rounded to blocks of int8 themselves, as the field's programs do: half a percent of a block's largest
+ * number is lost at most, and a weight takes a third of the work, so that memory is the limit. Refuses gradients,
+ * activations other than f32. This header is the leaf's contract: plain types. */
 #ifndef CPU_QUANT_QUANT_H
 #define CPU_QUANT_QUANT_H
 
@@ -20,10 +22,22 @@ typedef struct quant_job {
     int64_t m, x_row;
     float *out; /* QUANT_DOT: (m, out_row) sums, column 0 is row n0; QUANT_DECODE: (n1 - n0, k) */
     int64_t out_row;
+    struct quant_ints *ints; /* x in whole numbers, for leaves that multiply those */
 } quant_job;
 
-enum { QUANT_DOT, QUANT_DECODE };
+/* x as the blocks of whole numbers it is multiplied as, (m, ...) row after row: 32 int8 to a scale. Rows of k numbers
+ * take k, k/8, k/8 and k bytes. */
+typedef struct quant_ints {
+    int8_t *q;      /* (m, k) */
+    float *scale;   /* (m, k / 32) */
+    float *sum;     /* (m, k / 32): scale times the sum of q */
+    int32_t *shift; /* (m, k / 4): sums of 4 q times what the type's unsigned levels are too high by, negated */
+} quant_ints;
+
+enum { QUANT_DOT, QUANT_DECODE, QUANT_INTS };
 typedef void quant_leaf(int what, const quant_job *j, int64_t n0, int64_t n1);
 quant_leaf quant_linear__avx2, quant_linear__avx512, quant_tiled__avx2, quant_tiled__avx512;
+/* QUANT_INTS: rows [n0, n1) of x into ints. QUANT_DOT from those; k a multiple of 256. */
+quant_leaf quant_ints__avx512vnni;
 
 #endif
