@@ -1,7 +1,7 @@
 /* tilia tokenizer train, info and convert. */
 #include "cli/tokenizer_cli.h"
 
-#include "base/file.h"
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -30,31 +30,31 @@ static bool make_show(void *user, const char *phase, uint64_t done, uint64_t tot
     return true;
 }
 
-/* Bytes and ids of a file under the new tokenizer. */
+/* Bytes and ids of a file under the new tokenizer. A window at a time: a map of the file would look like memory. */
 static tl_status make_measure(const tokenizer *t, const char *path, size_t threads, uint64_t *bytes, uint64_t *ids,
                               tl_error *e) {
-    file_map m;
+    enum { WINDOW = 1 << 20 };
     token_encoder *x;
     token_list l;
-    TRY(file_map_open(path, &m, e));
-    tl_status s = token_encoder_open(t, TOKENIZER_PARSE, threads, &x, e);
-    if (s != TL_OK) {
-        file_map_close(&m);
-        return s;
-    }
+    FILE *f = fopen(path, "rb");
+    char *buf = f ? malloc(WINDOW) : NULL;
+    tl_status s = !f     ? error_errno(e, "cannot be opened")
+                  : !buf ? error_set(e, TL_NOMEM, "no memory for the text")
+                         : token_encoder_open(t, TOKENIZER_PARSE, threads, &x, e);
     token_list_init(&l, &mem_default);
-    *bytes = m.size;
-    *ids = 0;
-    for (size_t at = 0; at < m.size && s == TL_OK; *ids += l.n, l.n = 0) {
-        size_t n = m.size - at < (1 << 20) ? m.size - at : 1 << 20;
-        s = token_encoder_push(x, (const char *)m.data + at, n, &l, e);
-        at += n;
+    *bytes = *ids = 0;
+    if (s == TL_OK) {
+        for (size_t n; s == TL_OK && (n = fread(buf, 1, WINDOW, f)) > 0; *ids += l.n, l.n = 0, *bytes += n)
+            s = token_encoder_push(x, buf, n, &l, e);
+        if (s == TL_OK && ferror(f)) s = error_errno(e, "reading failed");
+        if (s == TL_OK) s = token_encoder_finish(x, &l, e);
+        *ids += l.n;
+        token_encoder_close(x);
     }
-    if (s == TL_OK) s = token_encoder_finish(x, &l, e);
-    *ids += l.n;
+    if (s != TL_OK) error_at_file(e, path);
     token_list_fini(&l);
-    token_encoder_close(x);
-    file_map_close(&m);
+    free(buf);
+    if (f) fclose(f);
     return s;
 }
 

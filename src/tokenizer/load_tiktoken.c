@@ -63,6 +63,7 @@ static tl_status load_tiktoken_line(const char *p, const char *end, char *buf, s
 }
 
 bool load_is_tiktoken(const char *text, size_t n) {
+    if (n == 0) return false;
     const char *end = memchr(text, '\n', n < 4096 ? n : 4096);
     char buf[4096];
     size_t k;

@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { TRAIN_MAX_THREADS = 64, TRAIN_WINDOW = 8 << 20 };
+enum { TRAIN_MAX_THREADS = 64, TRAIN_WINDOW = 4 << 20 };
 
 struct token_trainer {
     const tl_allocator *alloc;

@@ -6,10 +6,9 @@ enum { MERGE_CHUNK = 6, MERGE_NONE = 0 };
 typedef struct merge_pair {
     int32_t left, right;
     int64_t count;
-    uint64_t first; /* words it was in at the beginning: where[first ..) */
-    uint32_t first_n;
-    uint32_t more;  /* chunk of words that came later, + 1 */
-    uint32_t stamp; /* the step that touched it last */
+    uint32_t first, first_n; /* words it was in at the beginning: where[first .. first + first_n) */
+    uint32_t more;           /* chunk of words that came later, + 1 */
+    uint32_t stamp;          /* the step that touched it last */
 } merge_pair;
 
 typedef struct merge_chunk {
@@ -196,7 +195,7 @@ static void merge_step(merge_state *s, uint32_t index, int32_t id) {
     merge_pair p = s->pair[index];
     s->step++;
     s->touched_n = 0;
-    for (uint64_t i = 0; i < p.first_n && !s->failed; i++) merge_word(s, s->where[p.first + i], p.left, p.right, id);
+    for (size_t i = 0; i < p.first_n && !s->failed; i++) merge_word(s, s->where[p.first + i], p.left, p.right, id);
     for (uint32_t c = p.more; c && !s->failed;) {
         merge_chunk k = s->chunk[c - 1]; /* a copy: the pool may move */
         for (uint32_t i = 0; i < k.n; i++) merge_word(s, k.word[i], p.left, p.right, id);
@@ -249,7 +248,8 @@ static bool merge_pairs(merge_state *s) {
         }
         if (pass) break;
         for (size_t i = 0; i < s->pairs; i++) {
-            s->pair[i].first = total;
+            if (total > UINT32_MAX) return false;
+            s->pair[i].first = (uint32_t)total;
             total += s->pair[i].first_n;
             s->pair[i].first_n = 0;
             s->pair[i].stamp = 0;
