@@ -64,7 +64,23 @@ static void rounding_stays_small(void **state) {
     examples_free(&l);
 }
 
+static void tables_in_blocks(void **state) {
+    (void)state;
+    op_examples l = {NULL, 0, 0};
+    for (size_t t = 0; t < sizeof types / sizeof *types; t++)
+        for (int k = 0; k < 3; k++) {
+            struct embedding_attr a = {k == 1 ? 1.5f : 1, TL_F32};
+            op_example *e = example_add(&l, "embedding", &a, sizeof a, tl_dtype_name(types[t]));
+            example_in(e, 0, D1(TL_I32, k == 2 ? 1 : 21), FILL_IDS), example_range(e, 0, -1, 12);
+            example_in(e, 1, D2(types[t], 9, 512), FILL_NORMAL);
+            e->out_pad = k;
+        }
+    for (size_t i = 0; i < l.n; i++) assert_true(rows_check(&l.e[i], 60) > 0 || !(isa_probe() & ISA_AVX2));
+    examples_free(&l);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(every_type_and_size), cmocka_unit_test(rounding_stays_small)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(every_type_and_size), cmocka_unit_test(rounding_stays_small),
+                                       cmocka_unit_test(tables_in_blocks)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

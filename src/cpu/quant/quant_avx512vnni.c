@@ -20,15 +20,25 @@ INLINE int half_bits(const uint8_t *p) {
     return h;
 }
 
-/* Lanes 0-7 take lane 2p of s, lanes 8-15 lane 2p + 1: the scales of the two groups of step p. */
-INLINE __m512 pair_scales(__m256 s, int p) {
-    const __m512i at = _mm512_inserti64x4(_mm512_set1_epi32(2 * p), _mm256_set1_epi32(2 * p + 1), 1);
-    return _mm512_permutexvar_ps(at, _mm512_castps256_ps512(s));
+/* Shuffles across lanes share one port of the processor, loads have two of their own: where bytes have to be spread,
+ * loads do it. */
+
+/* Lanes 0-7 take s[0], lanes 8-15 s[1]: the scales of the two groups of a step. */
+INLINE __m512 pair_scales(const float *s) {
+    return _mm512_mask_broadcastss_ps(_mm512_set1_ps(s[0]), 0xff00, _mm_load_ss(s + 1));
 }
 
-INLINE __m512i nibbles(__m256i low, __m256i high) {
-    const __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
-    return _mm512_and_si512(both, _mm512_set1_epi8(15));
+/* [x, x >> 4, y, y >> 4] of 16 bytes each, and of 32 bytes [x, x >> 4], 4 bits of every byte. */
+INLINE __m512i nibbles16(const uint8_t *x, const uint8_t *y) {
+    const __m512i xx = _mm512_broadcast_i32x4(_mm_loadu_si128((const void *)x));
+    const __m512i v = _mm512_mask_broadcast_i32x4(xx, 0xff00, _mm_loadu_si128((const void *)y));
+    const __m512i by = _mm512_setr_epi64(0, 0, 4, 4, 0, 0, 4, 4);
+    return _mm512_and_si512(_mm512_srlv_epi64(v, by), _mm512_set1_epi8(15));
+}
+INLINE __m512i nibbles32(const uint8_t *x) {
+    const __m512i v = _mm512_broadcast_i64x4(_mm256_loadu_si256((const void *)x));
+    const __m512i by = _mm512_setr_epi64(0, 0, 0, 0, 4, 4, 4, 4);
+    return _mm512_and_si512(_mm512_srlv_epi64(v, by), _mm512_set1_epi8(15));
 }
 
 /* ---- chunks of the four types: unsigned levels of step p, and scales of the 8 groups ------------------------------
@@ -48,21 +58,17 @@ INLINE __m256 half_scales(const uint8_t *b, int stride) {
 }
 
 INLINE __m512i levels_q8_0(const uint8_t *b, int p) { /* 128 too high */
-    const __m256i low = _mm256_loadu_si256((const void *)(b + 68 * p + 2)),
-                  high = _mm256_loadu_si256((const void *)(b + 68 * p + 36));
-    const __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+    const __m512i low = _mm512_castsi256_si512(_mm256_loadu_si256((const void *)(b + 68 * p + 2)));
+    const __m512i both = _mm512_mask_loadu_epi32(low, 0xff00, b + 68 * p + 36 - 32); /* reads the upper 32 alone */
     return _mm512_xor_si512(both, _mm512_set1_epi8(-128));
 }
 
 INLINE __m512i levels_q4_0(const uint8_t *b, int p) { /* 8 too high */
-    const __m128i x = _mm_loadu_si128((const void *)(b + 36 * p + 2)),
-                  y = _mm_loadu_si128((const void *)(b + 36 * p + 20));
-    return nibbles(_mm256_set_m128i(_mm_srli_epi16(x, 4), x), _mm256_set_m128i(_mm_srli_epi16(y, 4), y));
+    return nibbles16(b + 36 * p + 2, b + 36 * p + 20);
 }
 
 INLINE __m512i levels_q4_k(const uint8_t *b, int p) {
-    const __m256i x = _mm256_loadu_si256((const void *)(b + 16 + 32 * p));
-    return nibbles(x, _mm256_srli_epi16(x, 4));
+    return nibbles32(b + 16 + 32 * p);
 }
 
 INLINE __m512i levels_q6_k(const uint8_t *b, int p) { /* 32 too high */
@@ -110,14 +116,15 @@ INLINE void dot(int type, const quant_job *j, int64_t n, int64_t n0, int64_t m, 
     __m256 off[4];
     UNROLL for (int i = 0; i < M; i++) sum[i] = _mm512_setzero_ps(), off[i] = _mm256_setzero_ps();
     for (int64_t c = 0; c < k / 256; c++, b += bytes[type]) {
-        __m256 s, min, sx[4];
+        __m256 s, min;
+        _Alignas(32) float sx[4][8];
         if (type == QUANT_Q8_0) s = half_scales(b, 34);
         if (type == QUANT_Q4_0) s = half_scales(b, 18);
         if (type == QUANT_Q4_K) scales_q4_k(b, &s, &min);
         if (type == QUANT_Q6_K) s = _mm256_set1_ps(f16(b + 208));
         UNROLL for (int i = 0; i < M; i++) {
             const int64_t g = (m + i) * (k / 32) + 8 * c;
-            sx[i] = _mm256_mul_ps(s, _mm256_loadu_ps(x->scale + g));
+            _mm256_store_ps(sx[i], _mm256_mul_ps(s, _mm256_loadu_ps(x->scale + g)));
             if (type == QUANT_Q4_K) off[i] = _mm256_fmadd_ps(min, _mm256_loadu_ps(x->sum + g), off[i]);
         }
         UNROLL for (int p = 0; p < 4; p++) {
@@ -130,7 +137,7 @@ INLINE void dot(int type, const quant_job *j, int64_t n, int64_t n0, int64_t m, 
                 const __m512i from =
                     type == QUANT_Q4_K ? _mm512_setzero_si512() : _mm512_loadu_si512(x->shift + at / 4);
                 const __m512i d = _mm512_dpbusd_epi32(from, u, _mm512_loadu_si512(x->q + at));
-                __m512 scale = pair_scales(sx[i], p);
+                __m512 scale = pair_scales(sx[i] + 2 * p);
                 if (type == QUANT_Q6_K) scale = _mm512_mul_ps(scale, sixteenth_scales(b, p));
                 sum[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(d), scale, sum[i]);
             }

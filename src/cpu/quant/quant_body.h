@@ -154,7 +154,10 @@ void SIMD_NAME(quant_linear)(int what, const quant_job *j, int64_t n0, int64_t n
     }
 }
 
-/* Another name for another row of kernels.def. */
+/* Other names for other rows of kernels.def. */
 void SIMD_NAME(quant_tiled)(int what, const quant_job *j, int64_t n0, int64_t n1) {
+    SIMD_NAME(quant_linear)(what, j, n0, n1);
+}
+void SIMD_NAME(quant_embedding)(int what, const quant_job *j, int64_t n0, int64_t n1) {
     SIMD_NAME(quant_linear)(what, j, n0, n1);
 }
