@@ -187,7 +187,10 @@ static void declare_inputs(builder *b) {
     build_result *r = b->r;
     int64_t one = 1, rope = build_rope_dims(c) / 2;
     tl_dtype sum = o->dtype == TL_F64 ? TL_F64 : TL_F32;
-    r->ids = tl_input(b->g, "ids", TL_I32, b->n_lead, b->lead);
+    if (o->mode == BUILD_BLOCKS)
+        r->x = tl_input(b->g, "x", o->dtype, 3, (int64_t[]){o->rows, o->context, c->width});
+    else
+        r->ids = tl_input(b->g, "ids", TL_I32, b->n_lead, b->lead);
     r->pos = tl_input(b->g, "pos", TL_I32, b->n_lead, b->lead);
     if (c->positions == POS_ROPE) r->freq = tl_const(b->g, "rope.freq", TL_F64, 1, &rope);
     if (c->positions == POS_ALIBI) r->slopes = tl_const(b->g, "alibi.slopes", sum, 1, &c->heads);
@@ -195,6 +198,7 @@ static void declare_inputs(builder *b) {
         r->sinusoid = tl_const(b->g, "sinusoid", sum, 2, (int64_t[]){c->context, c->width});
     if (o->mode != BUILD_DECODE) {
         if (o->packed) r->doc = tl_input(b->g, "doc", TL_I32, b->n_lead, b->lead);
+        if (o->mode == BUILD_LOGITS || o->mode == BUILD_BLOCKS) return;
         r->targets = tl_input(b->g, "targets", TL_I32, b->n_lead, b->lead);
         r->denom = tl_input(b->g, "denom", sum, 1, &one);
         return;
@@ -211,6 +215,13 @@ static void declare_inputs(builder *b) {
     }
 }
 
+static void rope_of(builder *b) {
+    double mscale;
+    if (b->c->positions != POS_ROPE) return;
+    build_rope_freq(b->c, b->o->context, NULL, &mscale);
+    b->rope = tl_rope_table(b->g, b->r->pos, b->r->freq, (float)mscale);
+}
+
 static tl_tensor *embed(builder *b) {
     const model_config *c = b->c;
     build_result *r = b->r;
@@ -219,11 +230,7 @@ static tl_tensor *embed(builder *b) {
     if (c->positions == POS_LEARNED) x = tl_embedding(b->g, r->pos, matrix(b, ROLE_POS, -1), 1, b->o->dtype, x);
     if (c->positions == POS_SINUSOIDAL) x = tl_embedding(b->g, r->pos, r->sinusoid, 1, b->o->dtype, x);
     if (b->o->mode == BUILD_TRAIN && c->drop_embed > 0) x = tl_dropout(b->g, x, (float)c->drop_embed);
-    if (c->positions == POS_ROPE) {
-        double mscale;
-        build_rope_freq(c, b->o->context, NULL, &mscale);
-        b->rope = tl_rope_table(b->g, r->pos, r->freq, (float)mscale);
-    }
+    rope_of(b);
     return x;
 }
 
@@ -234,7 +241,7 @@ static void head(builder *b, tl_tensor *x) {
     if (b->o->mode == BUILD_DECODE) x = tl_embedding(b->g, r->select, x, 1, TL_NONE, NULL);
     if (c->place != PLACE_POST) x = norm(b, x, -1, 0);
     r->hidden = x;
-    if (b->o->mode == BUILD_DECODE) {
+    if (b->o->mode == BUILD_DECODE || b->o->mode == BUILD_LOGITS) {
         tl_tensor *z = tl_linear(b->g, x, w, bias, b->o->dtype == TL_F64 ? TL_F64 : TL_F32);
         if (c->final_softcap > 0) z = tl_softcap(b->g, z, (float)c->final_softcap);
         r->logits = z;
@@ -255,6 +262,9 @@ tl_status build_model(tl_graph *g, const tl_allocator *a, const model_config *c,
                       const build_options *o, build_result *r, tl_error *e) {
     memset(r, 0, sizeof *r);
     TRY(config_check(c, e));
+    if (o->mode == BUILD_BLOCKS && (o->first < 0 || o->blocks < 1 || o->first > c->layers - o->blocks))
+        return error_set(e, TL_ARG, "blocks %lld to %lld of %lld", (long long)o->first,
+                         (long long)(o->first + o->blocks - 1), (long long)c->layers);
     if (o->mode != BUILD_DECODE && c->positions == POS_LEARNED && o->context > c->context)
         return error_set(e, TL_CONFIG, "context %lld, but the model has learned positions for %lld only",
                          (long long)o->context, (long long)c->context);
@@ -272,13 +282,21 @@ tl_status build_model(tl_graph *g, const tl_allocator *a, const model_config *c,
     }
     declare_params(&b);
     declare_inputs(&b);
-    tl_tensor *x = embed(&b);
-    for (int64_t l = 0; l < c->layers; l++) {
+    bool part = o->mode == BUILD_BLOCKS;
+    int64_t first = part ? o->first : 0, end = part ? o->first + o->blocks : c->layers;
+    if (part) rope_of(&b);
+    tl_tensor *x = part ? r->x : embed(&b);
+    for (int64_t l = first; l < end; l++) {
         tl_block_begin(g);
         x = block(&b, x, l);
         tl_block_end(g);
     }
-    head(&b, x);
+    if (part) {
+        r->y = x;
+        tl_output(g, x, "y");
+    } else {
+        head(&b, x);
+    }
     tl_status s = tl_graph_status(g, e);
     if (s != TL_OK) build_fini(r, a);
     return s;

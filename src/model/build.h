@@ -8,7 +8,9 @@
 typedef enum build_mode {
     BUILD_TRAIN, /* loss over (rows, context), dropout on; the caller adds the backward pass */
     BUILD_EVAL,  /* loss and losses per token */
-    BUILD_DECODE /* rows tokens of any sequences over a cache; logits of chosen rows */
+    BUILD_DECODE, /* rows tokens of any sequences over a cache; logits of chosen rows */
+    BUILD_LOGITS, /* (rows, context) ids to the logits of every position, without a cache */
+    BUILD_BLOCKS  /* blocks first .. first + blocks alone: x (rows, context, D) to x */
 } build_mode;
 
 /* Matrices in the pieces in which a file has them. */
@@ -33,6 +35,7 @@ typedef struct build_options {
     bool packed;     /* TRAIN, EVAL: doc and pos are inputs; else positions are 0..context-1 and documents are not told
                         apart */
     bool trainable;  /* parameters get gradients */
+    int64_t first, blocks; /* BLOCKS */
     const build_matrices *mapped; /* DECODE: matrices as these pieces; NULL: as parameters */
 } build_options;
 
@@ -49,7 +52,8 @@ typedef struct build_result {
     tl_tensor **kcache, **vcache; /* DECODE: one a layer, (slots, context, Hk, Dh) */
     tl_tensor *loss, *losses;     /* (1); (rows*context) */
     tl_tensor *hidden;            /* last hidden state, after the final norm */
-    tl_tensor *logits;            /* DECODE: (outputs, V) f32 */
+    tl_tensor *logits;            /* DECODE: (outputs, V) f32; LOGITS: (rows, context, V) */
+    tl_tensor *x, *y;             /* BLOCKS: what goes in and what comes out, (rows, context, D) */
 } build_result;
 
 /* Builds into g; errors are g's sticky error. out->params etc. are allocated with a and freed by build_fini. */

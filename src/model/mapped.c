@@ -95,7 +95,7 @@ tl_status mapped_safetensors(tl_model *m, safetensors *s, tl_error *err) {
 }
 
 void mapped_close(tl_model *m) {
-    if (m->vectors) mem_give(m->alloc, m->vectors, (size_t)(m->params.total - m->params.decayed) * sizeof(float));
+    if (m->vectors) mem_give(m->alloc, m->vectors, vector_bytes(m));
     if (m->source) {
         gguf_parts_close(&m->source->gguf);
         if (m->source->tensors.alloc) safetensors_close(&m->source->tensors);
