@@ -7,7 +7,7 @@
  *     while (tl_session_next(s, &piece, &err) == TL_OK && !piece.done) fwrite(piece.text, 1, piece.size, stdout);
  *
  * Further faces: tilia/graph.h (tensors, operators, gradients), tilia/attrs.h (their attributes), tilia/op.h (to write
- * operators), tilia/data.h (texts as batches).
+ * operators), tilia/data.h (texts as batches), tilia/module.h (a model as one differentiable function).
  *
  * Every function that can fail returns tl_status and fills *err (which may be NULL) with the place. The library never
  * prints, exits or aborts. The line in brackets says who owns what, how a call fails, which threads may make it. */

@@ -27,4 +27,11 @@ struct tl_trainer {
     tl_dataset *data; /* then text is not looked at; NULL: none */
 };
 
+/* Where tensor i of the model's files is: which parameter, and which piece of it. */
+typedef struct tensor_place {
+    const model_param *param;
+    param_piece piece;
+} tensor_place;
+tl_status tensor_need(const tl_model *m, size_t i, tensor_place *out, tl_error *err);
+
 #endif

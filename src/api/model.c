@@ -1,3 +1,4 @@
+#include "api/api.h"
 #include "infer/session.h"
 
 #include <string.h>
@@ -50,12 +51,6 @@ void tl_model_info_get(const tl_model *m, tl_model_info *info) {
 
 /* ---- tensors of a model ------------------------------------------------------------------------------------- */
 
-/* Where file tensor i is: which parameter, and which piece of it. */
-typedef struct tensor_place {
-    const model_param *param;
-    param_piece piece;
-} tensor_place;
-
 static bool tensor_find(const tl_model *m, size_t i, tensor_place *out) {
     param_piece piece[PARAM_PIECES];
     for (size_t p = 0; p < m->params.n; p++) {
@@ -77,7 +72,7 @@ size_t tl_model_tensors(const tl_model *m) {
     return n;
 }
 
-static tl_status tensor_need(const tl_model *m, size_t i, tensor_place *at, tl_error *err) {
+tl_status tensor_need(const tl_model *m, size_t i, tensor_place *at, tl_error *err) {
     if (!tensor_find(m, i, at)) return error_set(err, TL_ARG, "the model has no tensor %zu", i);
     return TL_OK;
 }
