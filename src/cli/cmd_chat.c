@@ -10,11 +10,11 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { KEY_TOP_K = 1, KEY_TOP_P, KEY_MIN_P, KEY_PENALTY, KEY_CONTEXT, KEY_CACHE, KEY_SYSTEM, KEY_FAMILY };
+enum { KEY_TOP_K = 1, KEY_TOP_P, KEY_MIN_P, KEY_PENALTY, KEY_CONTEXT, KEY_CACHE, KEY_SYSTEM, KEY_FAMILY, KEY_SCALING };
 
 typedef struct options {
     cli_common common;
-    const char *model, *system, *family;
+    const char *model, *system, *family, *scaling;
     tl_session_options s;
 } options;
 
@@ -29,6 +29,8 @@ static const struct argp_option table[] = {
     {"template", KEY_FAMILY, "NAME", 0,
      "chatml, llama2, llama3, mistral, gemma, phi3, zephyr or plain (default: what the model's own template is)", 0},
     {"context", KEY_CONTEXT, "N", 0, "positions to keep (default: the model's, at most 4096)", 0},
+    {"rope-scaling", KEY_SCALING, "KIND:N", 0,
+     "stretch positions N times: linear:N, ntk:N, dynamic:N or yarn:N (the context grows with them)", 0},
     {"cache-type", KEY_CACHE, "f32|bf16|f16", 0, "type of the cached keys and values (default f32)", 0},
     {0}};
 
@@ -45,6 +47,7 @@ static error_t parse(int key, char *arg, struct argp_state *st) {
     case KEY_CONTEXT: o->s.context = cli_int(st, "--context", arg, 16, 1 << 30); return 0;
     case KEY_SYSTEM: o->system = arg; return 0;
     case KEY_FAMILY: o->family = arg; return 0;
+    case KEY_SCALING: o->scaling = arg; return 0;
     case KEY_CACHE:
         o->s.cache_dtype = tl_dtype_parse(arg);
         if (o->s.cache_dtype != TL_F32 && o->s.cache_dtype != TL_BF16 && o->s.cache_dtype != TL_F16)
@@ -252,8 +255,9 @@ static tl_status talk(tl_engine *engine, options *o, tl_error *e) {
     static const char *const stops[] = {"\nUser:"};
     chat c = {.o = o, .tty = isatty(0) && !o->common.quiet};
     TRY(model_open_mapped(engine, o->model, &c.m, e));
+    tl_status s = o->scaling ? config_scale(&c.m->config, o->scaling, e) : TL_OK;
     if (!o->s.context) o->s.context = c.m->config.context < 4096 ? c.m->config.context : 4096;
-    tl_status s = choose_family(&c, e);
+    if (s == TL_OK) s = choose_family(&c, e);
     if (s == TL_OK && !c.family) o->s.stop = stops, o->s.n_stop = 1;
     if (s == TL_OK) s = session_create(c.m, &o->s, &c.s, e);
     if (s == TL_OK) s = chat_loop(&c, e);

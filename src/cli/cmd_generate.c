@@ -17,12 +17,13 @@ enum {
     KEY_CONTEXT,
     KEY_IGNORE_EOS,
     KEY_CACHE,
-    KEY_SPECIAL
+    KEY_SPECIAL,
+    KEY_SCALING
 };
 
 typedef struct options {
     cli_common common;
-    const char *model, *prompt;
+    const char *model, *prompt, *scaling;
     tl_session_options s;
     const char *stop[MAX_STOPS];
     bool special;
@@ -39,6 +40,8 @@ static const struct argp_option table[] = {
     {"context", KEY_CONTEXT, "N", 0, "positions to keep (default: the model's)", 0},
     {"ignore-eos", KEY_IGNORE_EOS, 0, 0, "write on behind the end of a document", 0},
     {"special", KEY_SPECIAL, 0, 0, "special tokens written in the prompt count as such", 0},
+    {"rope-scaling", KEY_SCALING, "KIND:N", 0,
+     "stretch positions N times: linear:N, ntk:N, dynamic:N or yarn:N (the context grows with them)", 0},
     {"cache-type", KEY_CACHE, "f32|bf16|f16", 0, "type of the cached keys and values (default f32)", 0},
     {"no-cache", KEY_NO_CACHE, 0, 0, "compute the whole text again for every token, for comparison", 0},
     {0}};
@@ -62,6 +65,7 @@ static error_t parse(int key, char *arg, struct argp_state *st) {
         if (!*arg) argp_error(st, "--stop takes a text that is not empty");
         o->stop[o->s.n_stop++] = arg;
         return 0;
+    case KEY_SCALING: o->scaling = arg; return 0;
     case KEY_CACHE:
         o->s.cache_dtype = tl_dtype_parse(arg);
         if (o->s.cache_dtype != TL_F32 && o->s.cache_dtype != TL_BF16 && o->s.cache_dtype != TL_F16)
@@ -143,7 +147,8 @@ static int generate(const options *o, tl_engine *engine) {
     tl_model *m;
     tl_session *s = NULL;
     if (model_open_mapped(engine, o->model, &m, &e) != TL_OK) return cli_fail(&e);
-    tl_status st = session_create(m, &o->s, &s, &e);
+    tl_status st = o->scaling ? config_scale(&m->config, o->scaling, &e) : TL_OK;
+    if (st == TL_OK) st = session_create(m, &o->s, &s, &e);
     if (st == TL_OK && o->prompt && *o->prompt) st = session_text(s, o->prompt, strlen(o->prompt), o->special, &e);
     int code = EXIT_DONE;
     if (st == TL_OK) {

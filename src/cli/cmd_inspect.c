@@ -1,7 +1,9 @@
 /* tilia inspect MODEL: every tensor with its role, shape, bytes and FLOPs. */
 #include "cli/cli.h"
 
-#include "model/model.h"
+#include "model/gguf.h"
+
+#include <string.h>
 
 typedef struct options {
     cli_common common;
@@ -33,8 +35,11 @@ static const char *const roles[] = {"token embedding",   "position table", "norm
                                     "attention output",  "its bias",       "mlp in",      "its bias",
                                     "mlp out",           "its bias",       "output head", "its bias"};
 
-static void print_piece(const options *o, const model_param *m, const param_piece *p, bool first) {
+/* stored: the type in the file, where the matrix stays there. */
+static void print_piece(const options *o, const model_param *m, const param_piece *p, tl_dtype stored, bool first) {
     int64_t n = p->rows ? p->rows * p->cols : p->cols;
+    long long bytes = n / tl_dtype_block(stored) * (int64_t)tl_dtype_bytes(stored);
+    const char *type = tl_dtype_name(stored);
     /* a table is looked up, not multiplied */
     int64_t flops = p->rows && m->role != ROLE_EMBED && m->role != ROLE_POS ? 2 * n : 0;
     char shape[48];
@@ -44,13 +49,12 @@ static void print_piece(const options *o, const model_param *m, const param_piec
     else
         snprintf(shape, sizeof shape, "%lld", (long long)p->cols);
     if (o->common.json)
-        printf("%s{\"name\": \"%s\", \"role\": \"%s\", \"shape\": \"%s\", \"dtype\": \"f32\", \"params\": %lld, "
+        printf("%s{\"name\": \"%s\", \"role\": \"%s\", \"shape\": \"%s\", \"dtype\": \"%s\", \"params\": %lld, "
                "\"bytes\": %lld, "
                "\"flops_per_token\": %lld}",
-               first ? "" : ", ", p->name, roles[m->role], shape, (long long)n, (long long)n * 4, (long long)flops);
+               first ? "" : ", ", p->name, roles[m->role], shape, type, (long long)n, bytes, (long long)flops);
     else
-        printf("%-48s %-18s %16s  f32 %12lld %12lld\n", p->name, roles[m->role], shape, (long long)n * 4,
-               (long long)flops);
+        printf("%-48s %-18s %16s  %-5s %12lld %12lld\n", p->name, roles[m->role], shape, type, bytes, (long long)flops);
 }
 
 int cmd_inspect(int argc, char **argv) {
@@ -60,18 +64,21 @@ int cmd_inspect(int argc, char **argv) {
     tl_model *m;
     tl_error e = {0};
     if (cli_engine(&o.common, &engine, &e) != TL_OK) return cli_fail(&e);
-    if (model_open(engine, o.model, &m, &e) != TL_OK) {
+    if (model_open_mapped(engine, o.model, &m, &e) != TL_OK) {
         tl_engine_destroy(engine);
         return cli_fail(&e);
     }
     if (o.common.json)
         printf("{\"params\": %lld, \"tensors\": [", (long long)m->params.count);
     else
-        printf("%-48s %-18s %16s  %-3s %12s %12s\n", "tensor", "role", "shape", "", "bytes", "FLOPs/token");
+        printf("%-48s %-18s %16s  %-5s %12s %12s\n", "tensor", "role", "shape", "", "bytes", "FLOPs/token");
     for (size_t i = 0; i < m->params.n; i++) {
         param_piece p[PARAM_PIECES];
-        int n = params_pieces(&m->config, &m->params.list[i], FORMAT_HF, p);
-        for (int k = 0; k < n; k++) print_piece(&o, &m->params.list[i], &p[k], i == 0 && k == 0);
+        int n = params_pieces(&m->config, &m->params.list[i], m->gguf ? FORMAT_GGUF : FORMAT_HF, p);
+        for (int k = 0; k < n; k++) {
+            tl_dtype stored = m->mapped.piece ? m->mapped.piece[i * PARAM_PIECES + (size_t)k].dtype : TL_NONE;
+            print_piece(&o, &m->params.list[i], &p[k], stored ? stored : TL_F32, i == 0 && k == 0);
+        }
     }
     char a[32], b[32];
     if (o.common.json)

@@ -221,6 +221,32 @@ void config_complete(model_config *c) {
     if (!c->window) memset(c->full, 0, sizeof c->full);
 }
 
+tl_status config_scale(model_config *c, const char *text, tl_error *e) {
+    static const struct {
+        const char *name;
+        model_scaling kind;
+    } kinds[] = {
+        {"linear:", SCALING_LINEAR}, {"ntk:", SCALING_NTK}, {"dynamic:", SCALING_DYNAMIC}, {"yarn:", SCALING_YARN}};
+    if (c->positions != POS_ROPE) return error_set(e, TL_CONFIG, "this model's positions are not rotary");
+    if (c->scaling != SCALING_NONE)
+        return error_set(e, TL_CONFIG, "the model has a rope scaling already: %s", config_scaling_names[c->scaling]);
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        size_t n = strlen(kinds[i].name);
+        if (strncmp(text, kinds[i].name, n) != 0) continue;
+        char *end;
+        double factor = strtod(text + n, &end);
+        if (end == text + n || *end || !(factor >= 1 && factor <= 1024) ||
+            (double)c->context * factor > (double)MODEL_MAX_CONTEXT)
+            return error_set(e, TL_CONFIG, "\"%s\" has no factor from 1 to 1024 that the context could grow by", text);
+        c->scaling = kinds[i].kind;
+        c->scaling_factor = factor;
+        c->scaling_context = c->context;
+        c->context = (int64_t)((double)c->context * factor);
+        return TL_OK;
+    }
+    return error_set(e, TL_CONFIG, "\"%s\" is no rope scaling; it can be linear:N, ntk:N, dynamic:N or yarn:N", text);
+}
+
 tl_status config_parse(const char *text, model_config *c, char *unknown, size_t unknown_size, tl_error *e) {
     if (unknown && unknown_size) unknown[0] = 0;
     if (strncmp(text, "preset:", 7) == 0) return config_preset(text + 7, c, e);

@@ -72,6 +72,10 @@ json_t *config_write(const model_config *c);
 /* All checks of a finished configuration: divisibility, ranges, parts that do not go together. */
 tl_status config_check(const model_config *c, tl_error *e);
 
+/* Stretches positions by hand: "linear:4", "ntk:4", "dynamic:4" or "yarn:4"; the context grows by the factor. The
+ * configuration must be without a scaling of its own. [fails: CONFIG] */
+tl_status config_scale(model_config *c, const char *text, tl_error *e);
+
 /* Does layer l see everything? The window of a layer: 0 if so. */
 bool config_full(const model_config *c, int64_t l);
 void config_set_full(model_config *c, int64_t l, bool full);

@@ -20,6 +20,7 @@ struct tl_model {
     build_matrices mapped;   /* then: where they are (mapped.piece NULL otherwise) */
     float *vectors;          /* and the rest, params.total - params.decayed numbers; owned */
     struct model_source *source;
+    bool gguf; /* came from a GGUF file */
     bool stay; /* matrices are to stay in their file if it allows that */
     uint16_t *flat16;        /* bf16 copy of the first params.decayed; made on demand */
     tl_tokenizer *tokenizer; /* NULL if none */

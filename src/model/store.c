@@ -358,6 +358,7 @@ static tl_status open_dir(tl_model *m, const char *dir, const char *weights, tl_
 static tl_status open_gguf(tl_model *m, const char *path, tl_error *err) {
     gguf_parts p;
     TRY(gguf_parts_open(m->alloc, path, &p, err));
+    m->gguf = true;
     tl_status s = config_read_gguf(&p, &m->config, err);
     if (s == TL_OK) s = params_init(&m->params, m->alloc, &m->config, err);
     /* never more memory than the file justifies: its smallest type has 4 bits and a half a number */

@@ -252,6 +252,24 @@ static void rope_frequencies_are_the_published_ones(void **state) {
     assert_near(pow(f[1], -64.0), 10000, 1e-6);
 }
 
+static void positions_are_stretched_by_hand(void **state) {
+    (void)state;
+    model_config c;
+    tl_error e;
+    static const char *const wrong[] = {"", "linear", "linear:", "linear:0.5", "yarn:x", "cubic:2", "yarn:1e9"};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        assert_ok(config_preset("tiny", &c, &e), &e);
+        assert_fails(TL_CONFIG, config_scale(&c, wrong[i], &e), &e);
+    }
+    assert_ok(config_scale(&c, "yarn:4", &e), &e);
+    assert_int_equal(c.context, 512);
+    assert_int_equal(c.scaling_context, 128);
+    assert_int_equal(c.scaling, SCALING_YARN);
+    assert_fails(TL_CONFIG, config_scale(&c, "yarn:4", &e), &e); /* once */
+    assert_ok(config_preset("char", &c, &e), &e);
+    assert_fails(TL_CONFIG, config_scale(&c, "linear:2", &e), &e); /* learned positions */
+}
+
 static tl_status make_table(const tl_allocator *a, void *user) {
     model_params p;
     tl_error e;
@@ -275,6 +293,7 @@ int main(void) {
         cmocka_unit_test(names_are_hugging_faces),
         cmocka_unit_test(initial_weights_follow_their_rule),
         cmocka_unit_test(rope_frequencies_are_the_published_ones),
+        cmocka_unit_test(positions_are_stretched_by_hand),
         cmocka_unit_test(allocations_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
