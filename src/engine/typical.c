@@ -49,6 +49,16 @@ static const typical_row typical_rows[] = {
     {OP_split, "xBTF"},
     {OP_concat, "xBTD xBTD xBTD"},
     {OP_reshape, "xBTD"},
+    {OP_offset_scale, "xBTW sT sT"}, /* four heads */
+    {OP_offset_scale_bwd, "xBTT xBTW sT"},
+    {OP_shift, "xBTD"},
+    {OP_shift_step, "x8D i8 i8 > - x8T"},
+    {OP_gau_attention, "xBTW xBTW xBTD"},
+    {OP_gau_attention_bwd, "xBTD xBTW xBTW xBTD"},
+    {OP_gau_attention_kv, "x8W x8C1W x8C1D i8 i8"},
+    {OP_mixed_chunk, "xBTW xBTW xBTW xBTW xBTD"},
+    {OP_mixed_chunk_bwd, "xBTD - xBTW xBTW xBTW xBTW xBTD"},
+    {OP_chunk_step, "x8W x8W x8W x8W x8D i8 i8 > - s8WD x8WW x8WW x8WD"},
 };
 
 enum { B = 2, T = 256, D = 512, F = 2048, V = 8192, H = 8, K = 4, W = 64, C = 512, N = 1 << 20 };
@@ -106,6 +116,9 @@ static void typical_attr(int op, tl_dtype dtype, void *to) {
         struct split_attr split;
         struct concat_attr concat;
         struct reshape_attr reshape;
+        struct shift_attr shift;
+        struct gau_attention_attr gau;
+        struct mixed_chunk_attr chunk;
         unsigned char bytes[TL_ATTR_MAX];
     } a;
     memset(&a, 0, sizeof a);
@@ -113,6 +126,17 @@ static void typical_attr(int op, tl_dtype dtype, void *to) {
     case OP_embedding_bwd: a.embedding = (struct embedding_bwd_attr){.scale = 1, .vocab = V}; break;
     case OP_attention:
     case OP_attention_bwd: a.attention.causal = 1; break;
+    case OP_shift: a.shift.channels = D / 2; break;
+    case OP_gau_attention:
+    case OP_gau_attention_bwd:
+    case OP_gau_attention_kv:
+    case OP_mixed_chunk:
+    case OP_mixed_chunk_bwd:
+    case OP_chunk_step:
+        a.gau.f.causal = 1;
+        a.gau.f.count = GATE_COUNT_VISIBLE;
+        if (op == OP_mixed_chunk || op == OP_mixed_chunk_bwd || op == OP_chunk_step) a.chunk.chunk = W;
+        break;
     case OP_layernorm:
     case OP_layernorm_bwd:
     case OP_rmsnorm:

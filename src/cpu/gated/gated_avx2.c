@@ -1,0 +1,1 @@
+#include "cpu/gated/gated_body.h"

@@ -1,0 +1,284 @@
+/* Launchers of decoding: gau_attention_kv over a cache that grows, chunk_step over a state that does not. */
+#include "cpu/gated/launch.h"
+
+enum { STEP_KEYS = 512, STEP_COLUMNS = 128, STEP_SCORES = 1 << 20 };
+
+static int32_t step_int(const tl_arg *a, int64_t r) {
+    return ((const int32_t *)a->data)[r * a->d.stride[0]];
+}
+static char *step_row(const gated_mat *m, int64_t r) {
+    return gated_at(m, 0, r);
+}
+
+/* ---- over a cache ------------------------------------------------------------------------------------------ */
+
+typedef struct step_kv {
+    gated_mat q, k, v, o; /* caches: batch is the slot, row the position */
+    gated_gate gate;
+    const tl_arg *slot, *pos;
+    const float *sink;
+    int64_t R, Q, C, s, e, group, key_blocks, columns; /* group: rows at a time */
+} step_kv;
+
+static gated_mat step_cache(const tl_arg *a) {
+    return (gated_mat){a->data,        gemm_type(a->d.dtype), (int64_t)tl_dtype_bytes(a->d.dtype),
+                       a->d.stride[0], a->d.stride[1],        a->d.dim[3]};
+}
+
+static const char *step_kv_open(const tl_op_call *c, step_kv *j) {
+    const char *why = gated_dtypes(c, 8, 1);
+    *j = (step_kv){.slot = &c->in[3], .pos = &c->in[4], .sink = c->in[7].data};
+    if (why) return why;
+    j->q = gated_take(&c->in[0]), j->k = step_cache(&c->in[1]), j->v = step_cache(&c->in[2]);
+    j->o = gated_take(&c->out[0]);
+    j->R = c->in[0].d.dim[0], j->Q = c->in[1].d.dim[0], j->C = c->in[1].d.dim[1], j->s = j->q.width, j->e = j->v.width;
+    j->gate = gated_gate_of(&ATTR(c, gau_attention_kv)->f, j->s, &c->in[5], &c->in[6]);
+    j->group = gated_max(1, gated_min(j->R, STEP_SCORES / j->C));
+    j->key_blocks = gated_ceil(j->C, STEP_KEYS);
+    j->columns = gated_ceil(j->e, STEP_COLUMNS);
+    return j->R < 1 ? "nothing to do" : NULL;
+}
+
+const char *gated_gau_kv_prepare(const tl_op_call *c, int threads, bool dry, const tl_allocator *alloc,
+                                 kernel_exec *x) {
+    step_kv j;
+    (void)dry, (void)alloc;
+    const char *why = step_kv_open(c, &j);
+    if (why) return why;
+    x->phases = 3;
+    x->tiles[0] = j.group * j.key_blocks;
+    x->tiles[1] = j.group;
+    x->tiles[2] = j.group * j.columns;
+    x->repeats = gated_ceil(j.R, j.group);
+    x->scratch = sizeof(float) * (size_t)(j.group * linear_up(j.C, 16) + threads * STEP_COLUMNS);
+    return NULL;
+}
+
+/* The visible positions [lo, pos] of a row; false: it is idle. */
+static bool step_kv_row(const step_kv *j, int64_t r, int64_t *slot, int64_t *pos, int64_t *lo) {
+    *slot = step_int(j->slot, r), *pos = step_int(j->pos, r);
+    *lo = gated_max(0, *pos + 1 - j->C);
+    return *slot >= 0 && *slot < j->Q && *pos >= 0;
+}
+
+static void step_kv_weigh(const step_kv *j, const gated_leaf *f, float *s, int64_t pos, int64_t lo) {
+    const int64_t n = pos + 1 - lo;
+    gated_row r = gated_row_of(&j->gate, lo - pos);
+    r.factor = gated_factor(&j->gate, n);
+    if (j->gate.a->kind < GATE_SOFTMAX) {
+        r.norm = gated_norm(&j->gate, n, n);
+    } else {
+        float top = j->sink ? *j->sink : -INFINITY, sum = j->sink ? 1 : 0;
+        f->more(&r, s, 0, n, &top, &sum);
+        if (j->gate.a->kind == GATE_RELU2_SUM)
+            r.stat = sum == 0 ? 0 : 1 / sum;
+        else
+            r.stat = top + (j->gate.a->kind == GATE_L2 ? 0.5f : 1.0f) * logf(sum);
+    }
+    f->weigh(&r, s, 0, n, n);
+}
+
+void gated_gau_kv_run(const kernel_task *t, int phase, int64_t lo, int64_t hi, int worker) {
+    step_kv j;
+    (void)step_kv_open(t->call, &j);
+    const gated_leaf *f = gated_leaf_of(t->exec);
+    const int64_t per = phase == 0 ? j.key_blocks : phase == 1 ? 1 : j.columns, ld = linear_up(j.C, 16);
+    float *sum = (float *)t->scratch + j.group * ld + worker * STEP_COLUMNS;
+    for (int64_t tile = lo; tile < hi; tile++) {
+        const int64_t r = t->repeat * j.group + tile / per, part = tile % per;
+        int64_t slot, pos, first;
+        if (r >= j.R) continue;
+        float *s = (float *)t->scratch + tile / per * ld;
+        const bool busy = step_kv_row(&j, r, &slot, &pos, &first);
+        if (phase == 0 && busy) {
+            const int64_t end = gated_min(pos + 1, first + (part + 1) * STEP_KEYS);
+            for (int64_t p = first + part * STEP_KEYS; p < end; p++)
+                s[p - first] = f->dot(step_row(&j.q, r), j.q.type, gated_at(&j.k, slot, p % j.C), j.k.type, j.s);
+        } else if (phase == 1 && busy) {
+            step_kv_weigh(&j, f, s, pos, first);
+        } else if (phase == 2) {
+            const int64_t d0 = part * STEP_COLUMNS, n = gated_min(STEP_COLUMNS, j.e - d0);
+            memset(sum, 0, (size_t)n * sizeof *sum);
+            for (int64_t p = first; p <= pos && busy; p++)
+                f->axpy(s[p - first], gated_at(&j.v, slot, p % j.C) + j.v.size * d0, j.v.type, sum, n);
+            f->put(sum, step_row(&j.o, r) + j.o.size * d0, j.o.type, n, false);
+        }
+    }
+}
+
+/* ---- chunks --------------------------------------------------------------------------------------------------
+ * Rows read the tokens of their chunk from the call itself or, further back, from the buffers, which are written last:
+ * so every row's scores can be worked out at the same time. A slice of columns then walks the rows in order with its
+ * slice of M. */
+
+typedef struct step_chunk {
+    gated_mat in[5], M, buffer[3]; /* qq kq ql kl v; kq kl v of the chunk */
+    gated_mat o;
+    gated_gate gate;
+    const struct mixed_chunk_attr *a;
+    const tl_arg *slot, *pos;
+    int64_t R, Q, c, s, e, columns, pack;
+    int64_t links, weights, worker, per_worker, total; /* scratch, in floats */
+} step_chunk;
+
+enum { LINK_BEFORE, LINK_LAST, LINKS }; /* the row before of the same slot or -1; its last position in this call */
+
+static const char *step_chunk_open(const tl_op_call *c, int workers, step_chunk *j) {
+    const char *why = gated_dtypes(c, 9, 5);
+    *j = (step_chunk){.slot = &c->in[5], .pos = &c->in[6], .a = &ATTR(c, chunk_step)->f};
+    if (why) return why;
+    for (int i = 0; i < 5; i++) j->in[i] = gated_take(&c->in[i]);
+    j->M = gated_take(&c->out[1]);
+    for (int k = 0; k < 3; k++) j->buffer[k] = gated_take(&c->out[2 + k]);
+    j->o = gated_take(&c->out[0]);
+    j->R = c->in[0].d.dim[0], j->Q = c->out[1].d.dim[0], j->c = c->out[2].d.dim[1], j->s = j->in[0].width;
+    j->e = j->in[4].width;
+    j->gate = gated_gate_of(&j->a->f, j->s, &c->in[7], &c->in[8]);
+    j->columns = gated_ceil(j->e, STEP_COLUMNS);
+    j->pack = linear_up(j->s, 8) * j->c;
+    j->links = 0;
+    j->weights = linear_up(LINKS * j->R, 16);
+    j->worker = j->weights + linear_up(j->R * j->c, 16);
+    j->per_worker =
+        linear_up(j->c * (j->s + STEP_COLUMNS) + STEP_COLUMNS, 16) + gated_space_floats(j->s, j->pack, j->c);
+    j->total = j->worker + workers * j->per_worker;
+    return j->R < 1 ? "nothing to do" : NULL;
+}
+
+const char *gated_chunk_step_prepare(const tl_op_call *c, int threads, bool dry, const tl_allocator *alloc,
+                                     kernel_exec *x) {
+    step_chunk j;
+    (void)dry, (void)alloc;
+    const char *why = step_chunk_open(c, threads, &j);
+    if (why) return why;
+    x->phases = 4;
+    x->tiles[0] = 1;
+    x->tiles[1] = x->tiles[3] = j.R;
+    x->tiles[2] = j.columns;
+    x->scratch = sizeof(float) * (size_t)j.total;
+    return NULL;
+}
+
+static bool step_chunk_row(const step_chunk *j, int64_t r, int64_t *slot, int64_t *pos) {
+    *slot = step_int(j->slot, r), *pos = step_int(j->pos, r);
+    return *slot >= 0 && *slot < j->Q && *pos >= 0;
+}
+
+static void step_chunk_links(const step_chunk *j, int32_t *link) {
+    for (int64_t r = 0; r < j->R; r++) {
+        int64_t slot, pos;
+        link[r * LINKS + LINK_BEFORE] = link[r * LINKS + LINK_LAST] = -1;
+        if (!step_chunk_row(j, r, &slot, &pos)) continue;
+        int64_t p = r - 1;
+        while (p >= 0 && step_int(j->slot, p) != slot) p--;
+        link[r * LINKS + LINK_BEFORE] = (int32_t)p;
+        link[r * LINKS + LINK_LAST] = (int32_t)pos;
+    }
+    for (int64_t r = j->R - 1; r >= 0; r--)
+        if (link[r * LINKS + LINK_BEFORE] >= 0)
+            link[link[r * LINKS + LINK_BEFORE] * LINKS + LINK_LAST] = link[r * LINKS + LINK_LAST];
+}
+
+/* Row of argument `of` (1 kq, 3 kl, 4 v) at place i of the buffers: from row *at of the call if there is one left,
+ * which moves on to the one before. */
+static const char *step_chunk_source(const step_chunk *j, const int32_t *link, int of, int64_t slot, int64_t i,
+                                     int64_t *at, int *type) {
+    const gated_mat *buffer = &j->buffer[of == 1 ? 0 : of == 3 ? 1 : 2];
+    if (*at < 0) {
+        *type = buffer->type;
+        return gated_at(buffer, slot, i);
+    }
+    const char *row = step_row(&j->in[of], *at);
+    *type = j->in[of].type;
+    *at = link[*at * LINKS + LINK_BEFORE];
+    return row;
+}
+
+static void step_chunk_weigh(const step_chunk *j, const gated_leaf *f, const int32_t *link, float *w, int64_t r) {
+    int64_t slot, pos, at = r;
+    int type;
+    if (!step_chunk_row(j, r, &slot, &pos)) return;
+    const int64_t fill = pos % j->c;
+    for (int64_t i = fill; i >= 0; i--) {
+        const char *k = step_chunk_source(j, link, 1, slot, i, &at, &type);
+        w[i] = f->dot(step_row(&j->in[0], r), j->in[0].type, k, type, j->s);
+    }
+    gated_row row = gated_row_of(&j->gate, -fill);
+    row.norm = gated_norm(&j->gate, fill + 1, 0);
+    f->weigh(&row, w, 0, fill + 1, fill + 1);
+}
+
+/* The chunk before row r into columns [d0, d0 + n) of M. */
+static void step_chunk_fold(const step_chunk *j, const gated_leaf *f, const int32_t *link, float *mine, int64_t r,
+                            int64_t slot, bool add, int64_t d0, int64_t n) {
+    float *kl = mine, *v = kl + j->c * j->s;
+    const gated_space sp =
+        gated_space_at(mine + linear_up(j->c * (j->s + STEP_COLUMNS) + STEP_COLUMNS, 16), j->s, j->pack, j->c);
+    int64_t at = link[r * LINKS + LINK_BEFORE], too = at;
+    int type;
+    for (int64_t i = j->c - 1; i >= 0; i--) {
+        const char *k = step_chunk_source(j, link, 3, slot, i, &at, &type);
+        f->scaled(1, k, type, kl + i * j->s, j->s);
+        const char *x = step_chunk_source(j, link, 4, slot, i, &too, &type);
+        f->scaled(1, x + (type == GEMM_F32 ? 4 : 2) * d0, type, v + i * STEP_COLUMNS, n);
+    }
+    gated_product(f, &sp, j->s, n, j->c, gated_turned(kl, GEMM_F32, j->s), gated_rows(v, GEMM_F32, STEP_COLUMNS),
+                  (float *)(void *)gated_at(&j->M, slot, 0) + d0, j->M.row, add);
+}
+
+static void step_chunk_columns(const step_chunk *j, const gated_leaf *f, const int32_t *link, const float *weights,
+                               float *mine, int64_t tile) {
+    const int64_t d0 = tile * STEP_COLUMNS, n = gated_min(STEP_COLUMNS, j->e - d0);
+    float *sum = mine + j->c * (j->s + STEP_COLUMNS), ql[1024];
+    for (int64_t r = 0; r < j->R; r++) {
+        int64_t slot, pos, at = r;
+        int type;
+        memset(sum, 0, (size_t)n * sizeof *sum);
+        if (step_chunk_row(j, r, &slot, &pos)) {
+            const int64_t fill = pos % j->c, before = pos - fill;
+            if (before > 0 && fill == 0) step_chunk_fold(j, f, link, mine, r, slot, before > j->c, d0, n);
+            for (int64_t i = fill; i >= 0; i--) {
+                const char *v = step_chunk_source(j, link, 4, slot, i, &at, &type);
+                f->axpy(weights[r * j->c + i], v + (type == GEMM_F32 ? 4 : 2) * d0, type, sum, n);
+            }
+            const float by = 1 / (float)(j->a->norm == CHUNK_CONST ? j->c : before > 0 ? before : 1);
+            f->scaled(by, step_row(&j->in[2], r), j->in[2].type, ql, j->s);
+            for (int64_t k = 0; k < j->s && before > 0; k++)
+                f->axpy(ql[k], gated_at(&j->M, slot, k) + 4 * d0, GEMM_F32, sum, n);
+        }
+        f->put(sum, step_row(&j->o, r) + j->o.size * d0, j->o.type, n, false);
+    }
+}
+
+/* What the next call will find: each slot's last c rows, each in its place. */
+static void step_chunk_keep(const step_chunk *j, const gated_leaf *f, const int32_t *link, float *mine, int64_t r) {
+    int64_t slot, pos;
+    if (!step_chunk_row(j, r, &slot, &pos) || link[r * LINKS + LINK_LAST] - pos >= j->c) return;
+    static const int of[3] = {1, 3, 4};
+    for (int k = 0; k < 3; k++) {
+        const gated_mat *from = &j->in[of[k]], *to = &j->buffer[k];
+        for (int64_t d = 0; d < from->width; d += STEP_COLUMNS) {
+            const int64_t n = gated_min(STEP_COLUMNS, from->width - d);
+            f->scaled(1, step_row(from, r) + from->size * d, from->type, mine, n);
+            f->put(mine, gated_at(to, slot, pos % j->c) + to->size * d, to->type, n, false);
+        }
+    }
+}
+
+void gated_chunk_step_run(const kernel_task *t, int phase, int64_t lo, int64_t hi, int worker) {
+    step_chunk j;
+    (void)step_chunk_open(t->call, t->workers, &j);
+    const gated_leaf *f = gated_leaf_of(t->exec);
+    float *scratch = t->scratch, *mine = scratch + j.worker + worker * j.per_worker;
+    int32_t *link = (int32_t *)t->scratch;
+    for (int64_t i = lo; i < hi; i++) {
+        if (phase == 0)
+            step_chunk_links(&j, link);
+        else if (phase == 1)
+            step_chunk_weigh(&j, f, link, scratch + j.weights + i * j.c, i);
+        else if (phase == 2)
+            step_chunk_columns(&j, f, link, scratch + j.weights, mine, i);
+        else
+            step_chunk_keep(&j, f, link, mine, i);
+    }
+}
