@@ -144,6 +144,11 @@ static tl_status list_tensors(saver *s, tl_error *e) {
 static tl_status save_all(saver *s, const char *path, tl_error *e) {
     const tl_model *m = s->m;
     TRY(config_write_gguf(&m->config, &s->w, e));
+    if (m->config.window && strcmp(m->config.type, "gemma2") != 0)
+        log_line(&m->log, TL_LOG_WARN,
+                 "%s: programs that ignore the window of this architecture (llama.cpp does) answer "
+                 "otherwise behind %lld tokens",
+                 path, (long long)m->config.window);
     gguf_put_u32(&s->w, "general.file_type", s->o->file_type);
     gguf_put_u32(&s->w, "general.quantization_version", 2);
     if (m->tokenizer) TRY(tokenizer_put_gguf(m->tokenizer, m->config.vocab, m->config.bos, m->config.eos, &s->w, e));
