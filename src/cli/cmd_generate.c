@@ -37,7 +37,7 @@ static const struct argp_option table[] = {
     {"min-p", KEY_MIN_P, "P", 0, "only tokens at least P times as likely as the likeliest", 0},
     {"repeat-penalty", KEY_PENALTY, "X", 0, "above 1: recent tokens become less likely", 0},
     {"stop", KEY_STOP, "TEXT", 0, "end before this text (up to 16 times)", 0},
-    {"context", KEY_CONTEXT, "N", 0, "positions to keep (default: the model's)", 0},
+    {"context", KEY_CONTEXT, "N", 0, "positions to keep (default: the model's, or 4096 if more are not needed)", 0},
     {"ignore-eos", KEY_IGNORE_EOS, 0, 0, "write on behind the end of a document", 0},
     {"special", KEY_SPECIAL, 0, 0, "special tokens written in the prompt count as such", 0},
     {"rope-scaling", KEY_SCALING, "KIND:N", 0,
@@ -142,12 +142,21 @@ static int report(const options *o, const tl_model *m, const str *text, const tl
     return EXIT_DONE;
 }
 
-static int generate(const options *o, tl_engine *engine) {
+/* Positions worth keeping when nobody says: what prompt and answer can need, not all that a model was made for, whose
+ * cache may be larger than memory. A token stands for at least a byte. */
+static int64_t context_for(const options *o, const model_config *c) {
+    int64_t need = o->s.max_tokens + (int64_t)(o->prompt ? strlen(o->prompt) : 0) + 16;
+    if (need < 4096) need = 4096;
+    return need < c->context ? need : c->context;
+}
+
+static int generate(options *o, tl_engine *engine) {
     tl_error e = {0};
     tl_model *m;
     tl_session *s = NULL;
     if (model_open_mapped(engine, o->model, &m, &e) != TL_OK) return cli_fail(&e);
     tl_status st = o->scaling ? config_scale(&m->config, o->scaling, &e) : TL_OK;
+    if (!o->s.context) o->s.context = context_for(o, &m->config);
     if (st == TL_OK) st = session_create(m, &o->s, &s, &e);
     if (st == TL_OK && o->prompt && *o->prompt) st = session_text(s, o->prompt, strlen(o->prompt), o->special, &e);
     int code = EXIT_DONE;
