@@ -74,7 +74,7 @@ typedef struct tl_model_info {
     const char *type; /* model_type of config.json */
 } tl_model_info;
 
-/* A run directory (its latest checkpoint), a checkpoint, a Hugging Face directory.
+/* A run directory (its latest checkpoint), a checkpoint, a Hugging Face directory, a .safetensors or a GGUF file.
  * [owns: caller] [fails: IO, NOTFOUND, FORMAT, CONFIG, CHECKSUM, SHAPE, UNSUPPORTED, NOMEM] */
 TL_API tl_status tl_model_open(tl_engine *e, const char *path, tl_model **out, tl_error *err);
 /* A new model with seeded initial weights. config: the text of a config.json, or "preset:NAME", or "depth:N"; its
