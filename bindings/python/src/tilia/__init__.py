@@ -24,11 +24,11 @@ from ._errors import (
     ShapeError,
     StateError,
 )
-from ._lib import lib as _lib
+from ._lib import lib as _library
 from ._text import Model, ModelInfo, Piece, Session, Tokenizer
 from ._train import Batch, Dataset, Metrics, Plan, Trainer, plan
 
-__version__: str = _lib.tl_version().decode()
+__version__: str = _library.tl_version().decode()
 
 __all__ = [
     "Batch",

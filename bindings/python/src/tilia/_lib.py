@@ -188,6 +188,16 @@ class tl_plan_info(C.Structure):
     ]
 
 
+class tl_module_options(C.Structure):
+    _fields_ = [
+        ("rows", C.c_int64),
+        ("context", C.c_int64),
+        ("first", C.c_int64),
+        ("blocks", C.c_int64),
+        ("packed", C.c_bool),
+    ]
+
+
 class tl_run_info(C.Structure):
     _fields_ = [("seed", C.c_uint64), ("step", C.c_uint64), ("row0", C.c_int64)]
 
@@ -258,6 +268,12 @@ PROTOTYPES = {
     "tl_dataset_steps": (I64, V),
     "tl_dataset_batch": (S, V, I64, V, V, V, V, P(I64), E),
     "tl_model_cost": (S, V, STR, I64, I64, S, C.c_bool, C.c_bool, P(tl_model_costs), E),
+    "tl_module_create": (S, V, P(tl_module_options), P(V), E),
+    "tl_module_destroy": (None, V),
+    "tl_module_documents": (S, V, V, V, E),
+    "tl_module_run": (S, V, V, V, E),
+    "tl_module_vjp": (S, V, V, V, V, V, E),
+    "tl_module_grad": (S, V, SZ, V, E),
     "tl_op_find": (P(tl_op_def), STR),
     "tl_op_at": (P(tl_op_def), SZ),
     "tl_op_attr_fields": (P(tl_attr_field), V, P(SZ)),

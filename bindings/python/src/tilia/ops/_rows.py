@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any
 
-from ._array import NAME_OF, dtype_number, give, np, take
+from ._array import dtype_number, give, np, take
 from ._operator import Row, operator
 from ._run import OPS, run
 
@@ -292,7 +292,7 @@ def apply(op: str, *ins: Any, outputs: int = 1, **attr: Any) -> Any:
     return tuple(None if g is None else give(*g) for g in got[:outputs])
 
 
-def names() -> Optional[list]:
+def names() -> list:
     """Names of all rows of the operator table."""
     return sorted(OPS)
 
@@ -302,4 +302,3 @@ __all__ = [
     "linear_cross_entropy", "mul", "names", "reduce", "relu", "relu2", "rmsnorm", "scale", "scalenorm", "sigmoid",
     "silu", "softcap", "softmax", "swiglu", "tanh",
 ]  # fmt: skip
-_ = NAME_OF

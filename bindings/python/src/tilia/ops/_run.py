@@ -82,6 +82,8 @@ def _flat_enough(a: Any) -> Any:
     """a as the library takes it: last dimension contiguous, no stride 0 or negative."""
     if a.flags.c_contiguous:
         return a
+    if not a.size:
+        return np.ascontiguousarray(a)
     item, shape, strides = a.itemsize, a.shape, a.strides
     if shape[-1] > 1 and strides[-1] != item:
         return np.ascontiguousarray(a)
@@ -89,6 +91,11 @@ def _flat_enough(a: Any) -> Any:
         if d > 1 and (s <= 0 or s % item):
             return np.ascontiguousarray(a)
     return a
+
+
+def _strides(a: Any) -> Optional[List[int]]:
+    """In elements; None: contiguous (NumPy's strides of lengths 0 and 1 mean nothing)."""
+    return None if a is None or a.flags.c_contiguous else [s // a.itemsize for s in a.strides]
 
 
 class Bound:
@@ -104,7 +111,7 @@ class Bound:
         for i, a in enumerate(ins):
             if a is not None:
                 fill_desc(descs[i], a.shape, numbers[i])
-                fill_desc(self.in_args[i].d, a.shape, numbers[i], [s // a.itemsize for s in a.strides])
+                fill_desc(self.in_args[i].d, a.shape, numbers[i], _strides(a))
         for k, a in enumerate(outs):
             if a is not None:
                 fill_desc(given[k], a.shape, out_numbers[k])
@@ -119,7 +126,7 @@ class Bound:
             a = outs[k] if k < len(outs) else None
             if a is not None and (a.shape != shape or out_numbers[k] != number):
                 raise ShapeError(f"{op.name}: out has shape {a.shape}, must be {shape}", code="SHAPE", tensor=op.name)
-            fill_desc(self.out_args[k].d, shape, number, [s // a.itemsize for s in a.strides] if a is not None else None)
+            fill_desc(self.out_args[k].d, shape, number, _strides(a))
             self.makes[k] = (shape, CARRIERS[number], number)
         self.in_ptr, self.out_ptr = C.addressof(self.in_args), C.addressof(self.out_args)
         self.ins = [self.in_args[i] for i in range(len(ins))]

@@ -1,0 +1,7 @@
+# The Python package is tested against libtilia.so as built, without installing. Skipped where Python or NumPy is missing.
+find_program(python3 NAMES python3)
+if(TARGET tilia_shared AND python3 AND NOT tilia_sanitize)
+    add_test(NAME python COMMAND ${python3} ${PROJECT_SOURCE_DIR}/bindings/python/tests/run.py)
+    set_tests_properties(python PROPERTIES LABELS python TIMEOUT 300 SKIP_RETURN_CODE 77 ENVIRONMENT
+        "TILIA_LIBRARY=$<TARGET_FILE:tilia_shared>;PYTHONDONTWRITEBYTECODE=1")
+endif()
