@@ -4,16 +4,17 @@
  *
  *     C (m,n) = [C +] A (m,k) B (k,n) [+ bias]
  *
- * A is packed once, in slivers of GEMM_MR rows: [sliver][k][row], zeros past m. A column tile packs its part of B in
- * blocks of GEMM_KC rows that stay in L2 ([panel][k][column], panels three vectors wide) and streams all slivers over
- * it; the sum of a block lives in registers. Included by leaf files: plain types only. */
+ * A is packed once, in slivers of GEMM_MR rows: [sliver][k][row], zeros past m; or not at all; or, where its columns
+ * are contiguous, a line of cache's worth of rows at a time by each tile. A column tile packs its part of B in blocks
+ * of GEMM_KC rows that stay in L2 ([panel][k][column], panels three vectors wide) and streams all slivers over it; the
+ * sum of a block lives in registers. Included by leaf files: plain types only. */
 #ifndef CPU_PRODUCT_GEMM_H
 #define CPU_PRODUCT_GEMM_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { GEMM_MR = 8, GEMM_KC = 768, GEMM_NC = 192 };
+enum { GEMM_MR = 8, GEMM_KC = 768, GEMM_NC = 192, GEMM_FLY = 4 };
 enum { GEMM_F32, GEMM_BF16, GEMM_F16 };
 
 typedef struct gemm_matrix {
@@ -27,9 +28,10 @@ typedef struct gemm_job {
     int64_t m, n, k;
     bool add;
     const float *bias; /* (n) or NULL */
-    float *pack_a;     /* gemm_pack_floats(m, k) */
+    float *pack_a;     /* gemm_pack_floats(m, k); NULL: A is f32 with rows of contiguous k and is read where it lies */
     float *pack_b;     /* per worker: GEMM_KC * GEMM_NC */
     float *temp;       /* per worker, if k > GEMM_KC: (rows of the tile) * GEMM_NC */
+    bool fly;          /* pack_a is the worker's, for GEMM_FLY slivers of GEMM_KC; A has contiguous rows, C is f32 */
     float *row_sum;    /* (m) or NULL: packing A also yields the sums of its rows */
     bool row_sum_add;
 } gemm_job;
@@ -37,11 +39,13 @@ typedef struct gemm_job {
 static inline int64_t gemm_slivers(int64_t m) {
     return (m + GEMM_MR - 1) / GEMM_MR;
 }
+/* An even number of slivers: two are written at once. */
 static inline int64_t gemm_pack_floats(int64_t m, int64_t k) {
-    return gemm_slivers(m) * GEMM_MR * k;
+    return (gemm_slivers(m) + 1) / 2 * 2 * GEMM_MR * k;
 }
 
 enum { GEMM_PACK, GEMM_TILE };
+/* With fly the tile of the first columns yields the sums of the rows. */
 /* GEMM_PACK: slivers [lo, hi) of A. GEMM_TILE: columns [col0, col1), at most GEMM_NC, of rows of slivers [lo, hi). */
 typedef void gemm_leaf(int what, const gemm_job *j, int64_t lo, int64_t hi, int64_t col0, int64_t col1);
 gemm_leaf gemm_linear__avx2, gemm_linear_dx__avx2, gemm_linear_dw__avx2;

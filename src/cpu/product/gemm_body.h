@@ -113,25 +113,67 @@ static inline void gemm_pack(bool across, int type, const void *p, int64_t strid
     }
 }
 
+#if SIMD_W == 16
+static inline void gemm_put(float *out, int64_t sliver, vf v) { /* sixteen rows of two slivers */
+    _mm256_storeu_ps(out, _mm512_castps512_ps256(v));
+    _mm256_storeu_ps(out + sliver, _mm512_extractf32x8_ps(v, 1));
+}
+#else
+static inline void gemm_put(float *out, int64_t sliver, vf v) {
+    (void)sliver;
+    vf_store(out, v);
+}
+#endif
+
+/* Slivers of rows i0 .. of k values from k0 on, as many as a line of A's memory holds; their sums too, in blocks of k
+ * so that the error grows with the block. */
+static inline void gemm_pack_line(const gemm_job *j, const int type, int64_t i0, int64_t k0, int64_t k, float *to,
+                                  float *sum) {
+    enum { MOST = 32 / SIMD_W };
+    const int64_t have = j->m - i0, sliver = GEMM_MR * k, whole = (type == GEMM_F32 ? 16 : 32) / SIMD_W;
+    const int n = (int)(have < whole * SIMD_W ? (have + SIMD_W - 1) / SIMD_W : whole);
+    vf part[MOST], all[MOST];
+    for (int v = 0; v < n; v++) part[v] = all[v] = vf_zero();
+    for (int64_t q = 0; q < k; q++) {
+        const char *row = gemm_at(&j->a, i0, k0 + q);
+        for (int v = 0; v < n; v++) {
+            const char *p = row + v * SIMD_W * (type == GEMM_F32 ? 4 : 2);
+            const int64_t rest = have - v * SIMD_W;
+            const vf x = rest >= SIMD_W ? gemm_load_all(type, p) : rest > 0 ? gemm_load(type, p, rest) : vf_zero();
+            gemm_put(to + v * (SIMD_W / GEMM_MR) * sliver + q * GEMM_MR, sliver, x);
+            part[v] = vf_add(part[v], x);
+        }
+        if (q % 64 != 63 && q + 1 < k) continue;
+        for (int v = 0; v < n; v++) all[v] = vf_add(all[v], part[v]), part[v] = vf_zero();
+    }
+    for (int v = 0; v < n; v++) vf_store(sum + v * SIMD_W, all[v]);
+}
+
+static void gemm_pack_lines(const gemm_job *j, int64_t s, int64_t k0, int64_t k, float *to, bool sums) {
+    float sum[32];
+    const int64_t i0 = s * GEMM_MR, rows = j->a.type == GEMM_F32 ? 16 : 32;
+    if (j->a.type == GEMM_F32)
+        gemm_pack_line(j, GEMM_F32, i0, k0, k, to, sum);
+    else if (j->a.type == GEMM_BF16)
+        gemm_pack_line(j, GEMM_BF16, i0, k0, k, to, sum);
+    else
+        gemm_pack_line(j, GEMM_F16, i0, k0, k, to, sum);
+    for (int64_t i = 0; sums && j->row_sum && i < rows && i0 + i < j->m; i++)
+        j->row_sum[i0 + i] = j->row_sum_add || k0 > 0 ? j->row_sum[i0 + i] + sum[i] : sum[i];
+}
+
+/* lo is a multiple of GEMM_FLY; sums belong to an A whose rows lie side by side. */
 static void gemm_pack_a(const gemm_job *j, int64_t lo, int64_t hi) {
-    const bool across = j->a.col == 1 && (j->a.row != 1 || j->k > 1);
-    for (int64_t s = lo; s < hi; s++) {
+    const bool across = j->a.col == 1 && !j->row_sum;
+    const int64_t step = across ? 1 : j->a.type == GEMM_F32 ? 2 : 4;
+    for (int64_t s = lo; s < hi; s += step) {
         float *out = j->pack_a + s * GEMM_MR * j->k;
+        if (!across) {
+            gemm_pack_lines(j, s, 0, j->k, out, true);
+            continue;
+        }
         const int64_t have = j->m - s * GEMM_MR < GEMM_MR ? j->m - s * GEMM_MR : GEMM_MR;
-        gemm_pack(across, j->a.type, gemm_at(&j->a, s * GEMM_MR, 0), across ? j->a.row : j->a.col, have, j->k, GEMM_MR,
-                  out);
-        if (!j->row_sum) continue;
-        float sum[GEMM_MR] = {0}; /* in blocks, so that the error grows with the block */
-        for (int64_t k0 = 0; k0 < j->k; k0 += 64) {
-            float part[GEMM_MR] = {0};
-            for (int64_t k = k0; k < j->k && k < k0 + 64; k++)
-                for (int i = 0; i < GEMM_MR; i++) part[i] += out[k * GEMM_MR + i];
-            for (int i = 0; i < GEMM_MR; i++) sum[i] += part[i];
-        }
-        for (int64_t i = 0; i < have; i++) {
-            float *d = &j->row_sum[s * GEMM_MR + i];
-            *d = j->row_sum_add ? *d + sum[i] : sum[i];
-        }
+        gemm_pack(true, j->a.type, gemm_at(&j->a, s * GEMM_MR, 0), j->a.row, have, j->k, GEMM_MR, out);
     }
 }
 
@@ -139,6 +181,7 @@ static void gemm_pack_a(const gemm_job *j, int64_t lo, int64_t hi) {
 typedef struct gemm_end {
     const float *from; /* partial sum of the blocks before, or NULL */
     float *to;         /* where the partial sum goes, or NULL: this was the last block */
+    int64_t part_row;  /* from one row of partial sums to the next */
     void *c;
     int type;
     bool add;
@@ -149,9 +192,9 @@ typedef struct gemm_end {
 static inline void gemm_finish(const gemm_end *e, int64_t i, int64_t v, vf sum) {
     const int64_t at = v * SIMD_W, n = e->cols - at;
     if (n <= 0) return;
-    if (e->from) sum = vf_add(vf_load(e->from + i * GEMM_NC + at), sum);
+    if (e->from) sum = vf_add(vf_load_n(e->from + i * e->part_row + at, n), sum);
     if (e->to) {
-        vf_store(e->to + i * GEMM_NC + at, sum);
+        vf_store_n(e->to + i * e->part_row + at, sum, n);
         return;
     }
     if (e->bias) sum = vf_add(sum, vf_load_n(e->bias + at, n));
@@ -170,22 +213,36 @@ static inline void gemm_finish(const gemm_end *e, int64_t i, int64_t v, vf sum) 
     }
 }
 
-/* One block of sums: GEMM_MR rows (in two halves where registers are few) by nv vectors over k. */
+/* A's sliver as the sums read it: packed ([k][row]), or where it lies (rows of contiguous k). */
+typedef struct gemm_sliver {
+    const float *p;    /* its first element */
+    int64_t row;       /* distance of rows where it lies */
+    const char *ahead; /* what will be read next, fetched into L2 on the way, since A as a whole does not stay there:
+                           a line for every 8 k, `step` bytes apart; where it lies, of two rows in turn */
+    int64_t step;
+} gemm_sliver;
+
+/* One block of sums: GEMM_MR rows (in two halves where registers are few) by nv vectors over k. Rows past the end of an
+ * A that is read where it lies are its last row again. */
 #if SIMD_W == 16
 enum { GEMM_HALF = GEMM_MR };
 #else
 enum { GEMM_HALF = GEMM_MR / 2 };
 #endif
-#define GEMM_MICRO(name, nv)                                                                                           \
-    static void name(int64_t k, const float *a, const float *b, const gemm_end *e) {                                   \
+#define GEMM_MICRO(name, nv, packed)                                                                                   \
+    static void name(int64_t k, const gemm_sliver *a, const float *b, const gemm_end *e) {                             \
         for (int h = 0; h < GEMM_MR; h += GEMM_HALF) {                                                                 \
             if (h >= e->rows) break;                                                                                   \
             vf s[GEMM_HALF][nv];                                                                                       \
+            const float *pa = a->p + h, *pb = b, *row[GEMM_HALF];                                                      \
+            const int64_t far = packed ? 0 : 4 * (a->row - 8);                                                         \
             GEMM_UNROLL for (int i = 0; i < GEMM_HALF; i++) {                                                          \
                 GEMM_UNROLL for (int v = 0; v < nv; v++) s[i][v] = vf_zero();                                          \
+                row[i] = packed ? 0 : a->p + (h + i < e->rows ? h + i : e->rows - 1) * a->row;                         \
             }                                                                                                          \
-            const float *pa = a + h, *pb = b;                                                                          \
             for (int64_t q = 0; q < k; q++, pa += GEMM_MR, pb += NR) {                                                 \
+                if (q % 8 == 0)                                                                                        \
+                    _mm_prefetch(a->ahead + (packed ? (q >> 3) * a->step : 4 * q + (q & 8 ? far : 0)), _MM_HINT_T1);   \
                 _mm_prefetch((const char *)(pb + 8 * NR), _MM_HINT_T0);                                                \
                 if (SIMD_W == 16) {                                                                                    \
                     _mm_prefetch((const char *)(pb + 8 * NR + 16), _MM_HINT_T0);                                       \
@@ -194,7 +251,7 @@ enum { GEMM_HALF = GEMM_MR / 2 };
                 vf y[nv];                                                                                              \
                 GEMM_UNROLL for (int v = 0; v < nv; v++) y[v] = vf_load(pb + v * SIMD_W);                              \
                 GEMM_UNROLL for (int i = 0; i < GEMM_HALF; i++) {                                                      \
-                    const vf x = vf_set(pa[i]);                                                                        \
+                    const vf x = vf_set(packed ? pa[i] : row[i][q]);                                                   \
                     GEMM_UNROLL for (int v = 0; v < nv; v++) s[i][v] = vf_fma(x, y[v], s[i][v]);                       \
                 }                                                                                                      \
             }                                                                                                          \
@@ -204,34 +261,70 @@ enum { GEMM_HALF = GEMM_MR / 2 };
             }                                                                                                          \
         }                                                                                                              \
     }
-GEMM_MICRO(gemm_micro1, 1)
-GEMM_MICRO(gemm_micro2, 2)
-GEMM_MICRO(gemm_micro3, 3)
+GEMM_MICRO(gemm_packed1, 1, true)
+GEMM_MICRO(gemm_packed2, 2, true)
+GEMM_MICRO(gemm_packed3, 3, true)
+GEMM_MICRO(gemm_direct1, 1, false)
+GEMM_MICRO(gemm_direct2, 2, false)
+GEMM_MICRO(gemm_direct3, 3, false)
+
+typedef void gemm_micro(int64_t k, const gemm_sliver *a, const float *b, const gemm_end *e);
+static gemm_micro *const gemm_micros[2][3] = {{gemm_direct1, gemm_direct2, gemm_direct3},
+                                              {gemm_packed1, gemm_packed2, gemm_packed3}};
 
 static void gemm_tile(const gemm_job *j, int64_t lo, int64_t hi, int64_t col0, int64_t col1) {
     const bool across = j->b.row == 1 && (j->b.col != 1 || j->n > 1);
-    for (int64_t k0 = 0; k0 < j->k; k0 += GEMM_KC) {
-        const int64_t kc = j->k - k0 < GEMM_KC ? j->k - k0 : GEMM_KC;
-        for (int64_t c = col0; c < col1; c += NR) {
+    const int64_t blocks = (j->k + GEMM_KC - 1) / GEMM_KC, block = ((j->k + blocks - 1) / blocks + 15) / 16 * 16;
+    for (int64_t k0 = 0; k0 < j->k; k0 += block) {
+        const int64_t kc = j->k - k0 < block ? j->k - k0 : block;
+        for (int64_t c = col0; c < col1 && j->c.p; c += NR) {
             const int64_t have = col1 - c < NR ? col1 - c : NR;
             gemm_pack(across, j->b.type, gemm_at(&j->b, k0, c), across ? j->b.col : j->b.row, have, kc, NR,
                       j->pack_b + (c - col0) * kc);
         }
+        /* Sums of blocks meet in C where that rounds nothing, else beside it. */
+        const bool in_c = j->c.type == GEMM_F32 && !j->add && !j->fly;
+        const bool first = k0 == 0 || j->fly, last = k0 + kc == j->k || j->fly;
+        const int64_t group = j->a.type == GEMM_F32 ? 2 : 4, size = j->a.type == GEMM_F32 ? 4 : 2;
         for (int64_t s = lo; s < hi; s++) {
-            const float *a = j->pack_a + s * GEMM_MR * j->k + k0 * GEMM_MR;
-            for (int64_t c = col0; c < col1; c += NR) {
-                float *temp = j->temp ? j->temp + (s - lo) * GEMM_MR * GEMM_NC + (c - col0) : 0;
-                gemm_end e = {k0 ? temp : 0, k0 + kc < j->k ? temp : 0, 0,        j->c.type,
-                              j->add,        j->bias ? j->bias + c : 0, j->c.row, j->m - s * GEMM_MR,
-                              col1 - c};
-                e.c = (char *)j->c.p + (j->c.type == GEMM_F32 ? 4 : 2) * (s * GEMM_MR * j->c.row + c);
-                const float *b = j->pack_b + (c - col0) * kc;
-                if (e.cols > 2 * SIMD_W)
-                    gemm_micro3(kc, a, b, &e);
-                else if (e.cols > SIMD_W)
-                    gemm_micro2(kc, a, b, &e);
-                else
-                    gemm_micro1(kc, a, b, &e);
+            const int64_t member = (s - lo) % group;
+            if (j->fly && member == 0) gemm_pack_lines(j, s, k0, kc, j->pack_a, col0 == 0);
+            if (!j->c.p) continue;
+            gemm_sliver a = {.row = j->a.row};
+            a.p = j->fly      ? j->pack_a + member * GEMM_MR * kc
+                  : j->pack_a ? j->pack_a + s * GEMM_MR * j->k + k0 * GEMM_MR
+                              : (const float *)gemm_at(&j->a, s * GEMM_MR, k0);
+            /* Of what comes next each panel fetches a part. */
+            int64_t part_ahead;
+            if (j->fly) {
+                const int64_t panels = (col1 - col0 + NR - 1) / NR, done = member * panels * (kc / 8);
+                const bool more = s - member + group < hi && done < kc;
+                a.ahead = more ? gemm_at(&j->a, (s - member + group) * GEMM_MR, k0 + done) : (const char *)a.p;
+                a.step = more ? j->a.col * size : 0;
+                part_ahead = kc / 8 * a.step;
+            } else if (j->pack_a) {
+                a.ahead = (const char *)(a.p + GEMM_MR * j->k);
+                a.step = 64;
+                part_ahead = 8 * kc;
+            } else {
+                a.ahead = (const char *)(a.p + GEMM_MR * (s + 1 < hi ? j->a.row : 0));
+                part_ahead = 8 * j->a.row;
+            }
+            for (int64_t c = col0; c < col1; c += NR, a.ahead += part_ahead) {
+                void *to = (char *)j->c.p + (j->c.type == GEMM_F32 ? 4 : 2) * (s * GEMM_MR * j->c.row + c);
+                float *part = in_c ? to : j->temp ? j->temp + (s - lo) * GEMM_MR * GEMM_NC + (c - col0) : 0;
+                const gemm_end e = {.from = first ? 0 : part,
+                                    .to = last ? 0 : part,
+                                    .part_row = in_c ? j->c.row : GEMM_NC,
+                                    .c = to,
+                                    .type = j->c.type,
+                                    .add = j->add || (j->fly && k0 > 0),
+                                    .bias = j->bias ? j->bias + c : 0,
+                                    .c_row = j->c.row,
+                                    .rows = j->m - s * GEMM_MR,
+                                    .cols = col1 - c};
+                const int nv = e.cols > 2 * SIMD_W ? 3 : e.cols > SIMD_W ? 2 : 1;
+                gemm_micros[j->pack_a != 0][nv - 1](kc, &a, j->pack_b + (c - col0) * kc, &e);
             }
         }
     }

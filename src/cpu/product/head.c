@@ -258,11 +258,10 @@ static void head_gradients(const head_run *u, int64_t tile, int64_t group, bool 
             u->f->grad(&row);
     }
     if (head_is(g->dh) && g->dh->data) { /* dh = dz w */
-        gemm_job j = {.m = u->rows, .n = g->D, .k = n, .add = !first, .pack_a = pack};
+        gemm_job j = {.m = u->rows, .n = g->D, .k = n, .add = !first};
         j.a = head_matrix(z, GEMM_F32, k->z_row, 1);
         j.b = head_matrix(head_at(g->w, v0, g->w_row), gemm_type(g->w->d.dtype), g->w_row, 1);
         j.c = head_matrix(u->s + k->dh_part + group * k->chunk * g->D, GEMM_F32, g->D, 1);
-        u->f->gemm(GEMM_PACK, &j, 0, gemm_slivers(j.m), 0, 0);
         head_product(u, &j);
     }
     const bool dw = head_is(g->dw) && g->dw->data, db = head_is(g->db) && g->db->data;

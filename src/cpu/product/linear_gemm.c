@@ -1,36 +1,44 @@
 /* linear, linear_dx, linear_dw over our own packed product (gemm.h): any mixture of f32, bf16 and f16 in, f32 sums.
- * Phases: pack A; columns times blocks of rows. Repeats: chunks of A that keep its packed form within 16 MiB; for
- * linear_dw also chunks of the sum, which then adds into the f32 result in a fixed order. */
+ * Tiles are columns times blocks of rows. Where A has to be packed beforehand (rows of bf16 and f16) that is a phase of
+ * its own, and repeats are chunks of A that keep its packed form within 16 MiB. */
 #include "cpu/product/linear.h"
 
 enum { PACK_FLOATS = 4 << 20, SLIVERS = 16 /* a tile of packing */ };
 
 typedef struct gemm_cut {
+    bool direct; /* A is read where it lies, or packed by each tile: no phase of packing, one repeat */
+    bool fly;    /* the latter */
     int64_t m_chunk, k_chunk, m_chunks, k_chunks; /* repeats */
     int64_t cols, col_tiles, slivers, row_tiles;  /* of the product phase, per repeat */
     int64_t pack_a, per_worker;                   /* floats */
 } gemm_cut;
 
-static gemm_cut linear_gemm_cut(const linear_view *v, bool sum_chunks) {
-    gemm_cut t = {0};
+static gemm_cut linear_gemm_cut(const linear_view *v, bool dw) {
+    gemm_cut t = {.fly = dw && v->n <= 2 * GEMM_NC}; /* more columns would pack the same too often */
+    t.direct = t.fly || (!dw && v->a == TL_F32 && v->a_col == 1);
     t.k_chunk = v->k;
-    if (sum_chunks && v->k > GEMM_KC) { /* equal chunks that need no partial sums but the result itself */
+    if (dw && !t.fly && v->k > GEMM_KC) { /* equal chunks that need no partial sums but the result itself */
         const int64_t chunks = (v->k + GEMM_KC - 1) / GEMM_KC;
         t.k_chunk = linear_up((v->k + chunks - 1) / chunks, 16);
     }
     t.k_chunks = (v->k + t.k_chunk - 1) / t.k_chunk;
     int64_t fit = PACK_FLOATS / t.k_chunk / 128 * 128;
-    t.m_chunk = fit < 128 ? 128 : fit;
+    t.m_chunk = t.direct ? v->m : fit < 128 ? 128 : fit;
     if (t.m_chunk > v->m) t.m_chunk = linear_up(v->m, GEMM_MR);
     t.m_chunks = (v->m + t.m_chunk - 1) / t.m_chunk;
-    t.cols = linear_up((v->n + 7) / 8, 48);
+    t.cols = linear_up(v->n, 48);
     if (t.cols > GEMM_NC) t.cols = GEMM_NC;
     t.col_tiles = (v->n + t.cols - 1) / t.cols;
     int64_t rows = linear_parts(t.m_chunk, 64, (8 + t.col_tiles - 1) / t.col_tiles);
     t.slivers = (gemm_slivers(t.m_chunk) + rows - 1) / rows;
+    if (t.fly) t.slivers = linear_up(t.slivers, GEMM_FLY); /* what is packed together belongs to one tile */
     t.row_tiles = (gemm_slivers(t.m_chunk) + t.slivers - 1) / t.slivers;
-    t.pack_a = linear_up(gemm_pack_floats(t.m_chunk, t.k_chunk), 16);
-    t.per_worker = GEMM_KC * GEMM_NC + (t.k_chunk > GEMM_KC ? t.slivers * GEMM_MR * GEMM_NC : 0);
+    t.pack_a = t.direct ? 0 : linear_up(gemm_pack_floats(t.m_chunk, t.k_chunk), 16);
+    t.per_worker = GEMM_KC * GEMM_NC;
+    if (t.fly)
+        t.per_worker += GEMM_FLY * GEMM_MR * GEMM_KC;
+    else if (t.k_chunk > GEMM_KC)
+        t.per_worker += t.slivers * GEMM_MR * GEMM_NC;
     return t;
 }
 
@@ -40,9 +48,9 @@ static const char *linear_gemm_prepare(const tl_op_call *c, int op, int threads,
     if (why) return why;
     if (gemm_type(v.a) < 0 || gemm_type(v.b) < 0 || gemm_type(v.c) < 0) return "not f32, bf16 or f16";
     gemm_cut t = linear_gemm_cut(&v, op == OP_linear_dw);
-    x->phases = 2;
+    x->phases = t.direct ? 1 : 2;
     x->tiles[0] = (gemm_slivers(t.m_chunk) + SLIVERS - 1) / SLIVERS;
-    x->tiles[1] = v.dw ? t.col_tiles * t.row_tiles : 0;
+    x->tiles[!t.direct] = (v.dw ? t.col_tiles : t.fly) * t.row_tiles; /* sums alone need no columns */
     x->repeats = t.m_chunks * t.k_chunks;
     x->scratch = sizeof(float) * (size_t)(t.pack_a + t.per_worker * threads);
     return NULL;
@@ -63,9 +71,10 @@ static gemm_job linear_gemm_job(const kernel_task *t, int op, const linear_view 
     if (c->out[0].data)
         j.c = (gemm_matrix){(char *)c->out[0].data + c_size * (size_t)(m0 * v->c_row), gemm_type(v->c), v->c_row, 1};
     if (op == OP_linear && v->bias) j.bias = c->in[2].data;
-    j.pack_a = t->scratch;
-    j.pack_b = j.pack_a + cut->pack_a + worker * cut->per_worker;
-    if (cut->k_chunk > GEMM_KC) j.temp = j.pack_b + GEMM_KC * GEMM_NC;
+    j.pack_a = cut->direct ? NULL : t->scratch;
+    j.pack_b = (float *)t->scratch + cut->pack_a + worker * cut->per_worker;
+    if (cut->k_chunk > GEMM_KC && !cut->fly) j.temp = j.pack_b + GEMM_KC * GEMM_NC;
+    if (cut->fly) j.fly = true, j.pack_a = j.pack_b + GEMM_KC * GEMM_NC;
     if (op == OP_linear_dw && v->db && c->out[1].data) {
         j.row_sum = (float *)c->out[1].data + m0;
         j.row_sum_add = v->db_add || k0 > 0;
@@ -80,12 +89,11 @@ static void linear_gemm_run(const kernel_task *t, int op, int phase, int64_t lo,
     const gemm_job j = linear_gemm_job(t, op, &v, &cut, worker);
     gemm_leaf *leaf = (gemm_leaf *)t->exec->leaf;
     const int64_t slivers = gemm_slivers(j.m);
-    if (phase == 0) {
+    if (phase == 0 && !cut.direct) {
         hi = hi * SLIVERS < slivers ? hi * SLIVERS : slivers;
         if (lo * SLIVERS < hi) leaf(GEMM_PACK, &j, lo * SLIVERS, hi, 0, 0);
         return;
     }
-    if (!j.c.p) return;
     for (int64_t tile = lo; tile < hi; tile++) {
         const int64_t c0 = tile / cut.row_tiles * cut.cols, s0 = tile % cut.row_tiles * cut.slivers;
         const int64_t s1 = s0 + cut.slivers < slivers ? s0 + cut.slivers : slivers;

@@ -4,7 +4,14 @@
 #include "cpu/simd.h"
 
 #define ALWAYS static inline __attribute__((always_inline))
-enum { WR = 4 /* weight rows */, AHEAD = 1536 /* bytes of prefetch within a row's stream */ };
+enum { WR = 4 /* weight rows */, AHEAD = 2048, FAR = 16384 /* bytes of prefetch */ };
+
+/* How far ahead of its place in a row to fetch: as far as the same place in the next rows, since a distance that is not
+ * a multiple of the block falls on a row that is being read already; but not past what L1 keeps until then. */
+ALWAYS int64_t matvec_ahead(const matvec_job *j, const int size, const int rows) {
+    const int64_t block = rows * j->w_row * size;
+    return block >= AHEAD && block <= FAR ? block : AHEAD;
+}
 
 ALWAYS vf matvec_load(const int type, const void *p, int64_t i, int64_t n) {
     if (type == GEMM_F32) return n >= SIMD_W ? vf_load((const float *)p + i) : vf_load_n((const float *)p + i, n);
@@ -41,11 +48,12 @@ ALWAYS void matvec_block(const matvec_job *j, const int type, int64_t n, int64_t
         w[r] = (const char *)j->w + (n + r) * j->w_row * size;
         for (int i = 0; i < ms; i++) s[r][i] = t[r][i] = vf_zero();
     }
+    const int64_t ahead = matvec_ahead(j, size, rows);
     int64_t k = 0;
     for (; k + 2 * SIMD_W <= j->k; k += 2 * SIMD_W) {
         for (int r = 0; r < rows; r++) {
-            _mm_prefetch(w[r] + k * size + AHEAD, _MM_HINT_T0);
-            if (size == 4 && SIMD_W == 16) _mm_prefetch(w[r] + k * size + AHEAD + 64, _MM_HINT_T0);
+            _mm_prefetch(w[r] + k * size + ahead, _MM_HINT_T0);
+            if (size == 4 && SIMD_W == 16) _mm_prefetch(w[r] + k * size + ahead + 64, _MM_HINT_T0);
             const vf a = matvec_load(type, w[r], k, SIMD_W), b = matvec_load(type, w[r], k + SIMD_W, SIMD_W);
             for (int i = 0; i < ms; i++) {
                 const float *x = j->x32 + (m + i) * j->k_pad + k;
