@@ -1,7 +1,7 @@
 # The front door. CMake and Ninja do the work, in build/.
 #   make           build everything          make check    build and run the tests
 #   make demo      train for a minute, then hear a story
-#   make bench     build and list the benchmarks
+#   make bench     build and measure: products, attention, training, decoding, the cache
 #   make install   PREFIX=/usr/local DESTDIR=
 # Debian packages that are missing are installed first (tools/setup), if this user may.
 
@@ -33,7 +33,8 @@ check: all
 	@cd $(BUILD) && ctest -j 2 --output-on-failure
 
 bench: all
-	@ls $(BUILD)/bench
+	@for what in gemm attention train generate kv-cache; do $(BUILD)/tilia bench $$what || exit 1; done
+	@echo "Against peers, in a virtual environment of their own: bench/*_peers.py (each tells how in its first lines)"
 
 install: all
 	DESTDIR=$(DESTDIR) cmake --install $(BUILD) --prefix $(PREFIX)
