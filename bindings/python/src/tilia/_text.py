@@ -34,7 +34,7 @@ class Tokenizer(Handle):
 
     >>> import tilia
     >>> t = tilia.Tokenizer.bytes()
-    >>> list(t.encode("hi")), t.decode([104, 105])
+    >>> t.encode("hi").tolist(), t.decode([104, 105])
     ([104, 105], 'hi')
     """
 

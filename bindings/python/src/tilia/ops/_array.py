@@ -141,7 +141,7 @@ class Array:
 
     >>> import numpy as np, tilia
     >>> a = tilia.ops.cast(np.ones((2, 3), np.float32), "bf16")
-    >>> np.asarray(a, dtype=np.float32).sum()
+    >>> float(np.asarray(a, dtype=np.float32).sum())
     6.0
     """
 

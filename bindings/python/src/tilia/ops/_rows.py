@@ -293,7 +293,12 @@ def apply(op: str, *ins: Any, outputs: int = 1, **attr: Any) -> Any:
 
 
 def names() -> list:
-    """Names of all rows of the operator table."""
+    """Names of all rows of the operator table.
+
+    >>> import tilia.ops as ops
+    >>> "attention" in ops.names()
+    True
+    """
     return sorted(OPS)
 
 
