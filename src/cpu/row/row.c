@@ -104,8 +104,9 @@ static void row_gather_all(const kernel_task *t, const row_sign *s, const row_cu
 /* One call's arguments, and the leaf's job with all that does not change from row to row. */
 typedef struct row_args {
     row_view in[6], out[5];
+    int64_t step_in[6], step_out[5]; /* bytes to the next row of one run */
     int n_in, n_out;
-    int64_t heads;
+    int64_t heads, run; /* rows in a run: their places differ by steps, which spares divisions to find each */
 } row_args;
 
 static void row_bind(const kernel_task *t, const row_sign *s, row_args *a, row_job *j) {
@@ -119,6 +120,31 @@ static void row_bind(const kernel_task *t, const row_sign *s, row_args *a, row_j
         j->tout[a->n_out] = a->out[a->n_out].type;
     }
     j->acc = t->call->acc;
+}
+
+static int64_t row_step(const row_view *v, char kind, const row_cut *k, int64_t heads, int64_t *run) {
+    if (!v->data || (kind != 'r' && kind != 's' && kind != 't')) return 0;
+    if (kind == 's') return sizeof(float);
+    if (kind == 'r' && k->flat) return k->d * v->size;
+    if (kind == 'r' && v->stride >= 0) return v->stride;
+    const int inner =
+        v->d->ndim - 2; /* rows do not lie at one distance: then there are at least two dimensions of them */
+    const int64_t n = kind == 't' ? heads : v->d->dim[inner];
+    *run = *run == INT64_MAX || *run == n ? n : 1;
+    return kind == 't' ? 0 : v->d->stride[inner] * v->size;
+}
+
+static void row_steps(const row_sign *s, const row_cut *k, row_args *a) {
+    a->run = INT64_MAX;
+    for (int i = 0; i < a->n_in; i++) a->step_in[i] = row_step(&a->in[i], s->in[i], k, a->heads, &a->run);
+    for (int i = 0; i < a->n_out; i++) a->step_out[i] = row_step(&a->out[i], s->out[i], k, a->heads, &a->run);
+}
+
+static void row_advance(const row_args *a, row_job *j) {
+    for (int i = 0; i < a->n_in; i++)
+        if (j->in[i]) j->in[i] = (const char *)j->in[i] + a->step_in[i];
+    for (int i = 0; i < a->n_out; i++)
+        if (j->out[i]) j->out[i] = (char *)j->out[i] + a->step_out[i];
 }
 
 static void row_point(const row_sign *s, const row_cut *k, const row_args *a, int64_t r, float *const *partial,
@@ -157,6 +183,7 @@ static void row_run(const kernel_task *t, const row_sign *s, int phase, int64_t 
     const uint64_t row0 = j->row;
     row_bind(t, s, &a, j);
     a.heads = heads;
+    row_steps(s, &k, &a);
     for (int64_t chunk = lo; chunk < hi; chunk++) {
         float *partial[5] = {NULL}, *next = t->scratch;
         for (int i = 0; i < a.n_out; i++) {
@@ -165,8 +192,15 @@ static void row_run(const kernel_task *t, const row_sign *s, int phase, int64_t 
             memset(partial[i], 0, sizeof(float) * (size_t)k.d);
             next += k.chunks * k.d;
         }
-        for (int64_t r = chunk * k.tile; r < row_least((chunk + 1) * k.tile, k.rows); r++) {
-            row_point(s, &k, &a, r, partial, j);
+        const int64_t first = chunk * k.tile;
+        for (int64_t r = first, left = 0; r < row_least(first + k.tile, k.rows); r++, left--) {
+            if (left > 0) {
+                row_advance(&a, j);
+                if (k.flat) j->d = row_least(k.d, k.count - r * k.d);
+            } else {
+                row_point(s, &k, &a, r, partial, j);
+                left = a.run - r % a.run;
+            }
             j->row = row0 + (uint64_t)r;
             leaf(j);
         }

@@ -88,10 +88,22 @@ ALWAYS void row_philox(const uint32_t key[2], uint64_t row, uint64_t group, uint
         c2 = vi_xor(vi_xor(hi0, c3), vi_set((int32_t)k1)), c3 = lo0;
         k0 += 0x9e3779b9u, k1 += 0xbb67ae85u;
     }
+#if SIMD_W == 16 /* 4 x 16 transposed: pairs of words, then pairs of pairs */
+    const vi near = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    const vi far = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    const vi near2 = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11), far2 = _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15);
+    const vi a = _mm512_permutex2var_epi32(c0, near, c1), b = _mm512_permutex2var_epi32(c2, near, c3);
+    const vi c = _mm512_permutex2var_epi32(c0, far, c1), d = _mm512_permutex2var_epi32(c2, far, c3);
+    vi_store(w, _mm512_permutex2var_epi64(a, near2, b));
+    vi_store(w + SIMD_W, _mm512_permutex2var_epi64(a, far2, b));
+    vi_store(w + 2 * SIMD_W, _mm512_permutex2var_epi64(c, near2, d));
+    vi_store(w + 3 * SIMD_W, _mm512_permutex2var_epi64(c, far2, d));
+#else
     uint32_t words[4][SIMD_W];
     vi_store(words[0], c0), vi_store(words[1], c1), vi_store(words[2], c2), vi_store(words[3], c3);
     for (int i = 0; i < SIMD_W; i++)
         for (int k = 0; k < 4; k++) w[4 * i + k] = words[k][i];
+#endif
 }
 
 /* f[0]: p, f[1]: 1/(1-p). A group's carry into its upper word would need rows of 2^34 elements. */
@@ -175,14 +187,15 @@ void SIMD_NAME(row_adamw)(const row_job *j) {
     float *p = j->out[0], *m = j->out[1], *v = j->out[2], *g = j->out[3];
     const vf lr = vf_set(h[HYPER_LR]), b1 = vf_set(h[HYPER_BETA1]), b2 = vf_set(h[HYPER_BETA2]);
     const vf a1 = vf_set(1.0f - h[HYPER_BETA1]), a2 = vf_set(1.0f - h[HYPER_BETA2]), eps = vf_set(h[HYPER_EPS]);
-    const vf bc1 = vf_set(h[HYPER_BC1]), bc2 = vf_set(h[HYPER_BC2]), scale = vf_set(j->f[0]);
+    /* by reciprocals: a division costs as much as half of the rest */
+    const vf by1 = vf_set(1.0f / h[HYPER_BC1]), by2 = vf_set(1.0f / h[HYPER_BC2]), scale = vf_set(j->f[0]);
     const vf decay = vf_set(j->kind ? h[HYPER_DECAY] : 0.0f);
     ROW_EACH(i, j->d) {
         const int64_t n = j->d - i;
         const vf gi = vf_mul(row_get(ROW_F32, g, i, n), scale), pi = row_get(ROW_F32, p, i, n);
         const vf mi = vf_fma(b1, row_get(ROW_F32, m, i, n), vf_mul(a1, gi));
         const vf vi_ = vf_fma(b2, row_get(ROW_F32, v, i, n), vf_mul(vf_mul(a2, gi), gi));
-        vf step = vf_div(vf_div(mi, bc1), vf_add(vf_sqrt(vf_div(vi_, bc2)), eps));
+        vf step = vf_div(vf_mul(mi, by1), vf_add(vf_sqrt(vf_mul(vi_, by2)), eps));
         if (j->kind) step = vf_fma(decay, pi, step);
         const vf next = vf_fnma(lr, step, pi);
         row_put(ROW_F32, p, i, n, next);
