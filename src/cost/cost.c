@@ -76,7 +76,7 @@ tl_status cost_of(tl_engine *e, const model_config *c, int64_t rows, int64_t con
     t->weights = flat + (dtype == TL_BF16 ? (size_t)mp.decayed * 2 : 0);
     t->gradients = train ? flat : 0;
     t->optimizer = train ? 2 * flat : 0;
-    t->cache_per_token = 2 * (size_t)(c->layers * c->kv_heads * c->head_dim) * (dtype == TL_BF16 ? 2 : 4);
+    t->cache_per_token = build_state_per_token(c, dtype == TL_BF16 ? TL_BF16 : TL_F32);
     r->tokens = rows * context;
     r->attention_full = 4.0 * (double)(rows * context) * (double)context * (double)(c->layers * c->heads * c->head_dim);
     params_fini(&mp, a);

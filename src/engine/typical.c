@@ -52,7 +52,7 @@ static const typical_row typical_rows[] = {
     {OP_offset_scale, "xBTW sT sT"}, /* four heads */
     {OP_offset_scale_bwd, "xBTT xBTW sT"},
     {OP_shift, "xBTD"},
-    {OP_shift_step, "x8D i8 i8 > - x8T"},
+    {OP_shift_step, "x8D i8 i8 > - x82T"},
     {OP_gau_attention, "xBTW xBTW xBTD"},
     {OP_gau_attention_bwd, "xBTD xBTW xBTW xBTD"},
     {OP_gau_attention_kv, "x8W x8C1W x8C1D i8 i8"},

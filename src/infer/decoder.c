@@ -3,10 +3,10 @@
 #include <string.h>
 
 static const int64_t bucket_rows[DECODER_BUCKETS] = {1, 4, 16, 64, 256, 512};
-enum { LARGEST = 512 };
+enum { LARGEST = 512, CACHE_ALIGN = 64 };
 
 size_t decoder_cache_per_token(const model_config *c, tl_dtype t) {
-    return 2 * (size_t)(c->layers * c->kv_heads * c->head_dim) * tl_dtype_bytes(t);
+    return build_state_per_token(c, t);
 }
 
 static size_t sinusoid_bytes(const model_config *c) {
@@ -16,11 +16,13 @@ static size_t sinusoid_bytes(const model_config *c) {
 static tl_status take_memory(decoder *d, tl_error *err) {
     const model_config *c = &d->model->config;
     const tl_allocator *a = d->model->alloc;
-    size_t positions;
-    if (mul_overflows((size_t)d->slots, (size_t)d->capacity, &positions) ||
-        mul_overflows(positions, decoder_cache_per_token(c, d->cache_dtype), &d->cache_bytes))
+    size_t per_slot = build_state_fixed(c, d->cache_dtype), positions;
+    size_t rounding = (size_t)c->layers * BUILD_STATES * CACHE_ALIGN;
+    if (mul_overflows((size_t)d->capacity, decoder_cache_per_token(c, d->cache_dtype), &positions) ||
+        mul_overflows((size_t)d->slots, per_slot + positions, &d->cache_bytes) || d->cache_bytes > SIZE_MAX - rounding)
         return error_set(err, TL_LIMIT, "a cache of %lld x %lld positions is too large", (long long)d->slots,
                          (long long)d->capacity);
+    d->cache_bytes += rounding;
     d->cache = mem_take(a, d->cache_bytes);
     d->ids = mem_new(a, 4 * LARGEST, sizeof *d->ids);
     d->freq = mem_new(a, (size_t)build_rope_dims(c) / 2 + 1, sizeof *d->freq);
@@ -44,6 +46,7 @@ tl_status decoder_init(decoder *d, tl_model *m, int64_t slots, int64_t capacity,
     d->model = m;
     d->slots = slots;
     d->capacity = capacity;
+    d->limit = build_endless(&m->config) ? INT32_MAX : capacity;
     d->dtype = dtype ? dtype : TL_F32;
     d->cache_dtype = cache_dtype ? cache_dtype : TL_F32;
     if (slots < 1 || capacity < 1)
@@ -79,6 +82,11 @@ static tl_status bind(tl_plan *p, const tl_tensor *t, void *data) {
     return t ? tl_plan_bind(p, t, data) : TL_OK;
 }
 
+static build_options options_of(const decoder *d) {
+    return (build_options){
+        .mode = BUILD_DECODE, .context = d->capacity, .slots = d->slots, .dtype = d->dtype, .cache = d->cache_dtype};
+}
+
 /* Binds what all plans share: weights, constants, cache, input buffers. */
 static tl_status bind_all(decoder *d, decoder_plan *b) {
     tl_model *m = d->model;
@@ -91,10 +99,13 @@ static tl_status bind_all(decoder *d, decoder_plan *b) {
     }
     for (size_t i = 0; r->pieces && i < m->mapped.n; i++) /* constants: nobody writes them */
         TRY(bind(b->plan, r->pieces[i], (void *)(uintptr_t)m->mapped.piece[i].data));
-    size_t layer = d->cache_bytes / (2 * (size_t)c->layers);
-    for (int64_t l = 0; l < c->layers; l++) {
-        TRY(bind(b->plan, r->kcache[l], (char *)d->cache + 2 * (size_t)l * layer));
-        TRY(bind(b->plan, r->vcache[l], (char *)d->cache + (2 * (size_t)l + 1) * layer));
+    build_options o = options_of(d);
+    char *at = d->cache;
+    for (int64_t i = 0; i < c->layers * BUILD_STATES; i++) {
+        tl_desc desc;
+        if (!build_state(c, &o, i / BUILD_STATES, (int)(i % BUILD_STATES), &desc)) continue;
+        TRY(bind(b->plan, r->state[i], at));
+        at += ((size_t)tl_desc_count(&desc) * tl_dtype_bytes(desc.dtype) + CACHE_ALIGN - 1) / CACHE_ALIGN * CACHE_ALIGN;
     }
     TRY(bind(b->plan, r->freq, d->freq));
     TRY(bind(b->plan, r->slopes, d->slopes));
@@ -161,7 +172,7 @@ tl_status decoder_run(decoder *d, int64_t n, const int32_t *ids, const int32_t *
         if (ids[i] < 0 || ids[i] >= d->model->config.vocab)
             return error_set(err, TL_ARG, "token id %d is outside the vocabulary of %lld", ids[i],
                              (long long)d->model->config.vocab);
-        if (pos[i] < 0 || pos[i] >= d->capacity || slot[i] >= d->slots)
+        if (pos[i] < 0 || pos[i] >= d->limit || slot[i] >= d->slots)
             return error_set(err, TL_ARG, "position %d of sequence %d is outside the cache", pos[i], slot[i]);
     }
     if (n_select > d->slots || n_select > n) return error_set(err, TL_ARG, "too many rows of logits asked for");

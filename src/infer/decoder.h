@@ -18,9 +18,9 @@ typedef struct decoder_plan {
  * Plans are made when a bucket is first needed and share the cache and the input buffers. */
 typedef struct decoder {
     tl_model *model;
-    int64_t slots, capacity;
+    int64_t slots, capacity, limit;     /* limit: positions beyond the capacity that a state of fixed size allows */
     tl_dtype cache_dtype, dtype;
-    void *cache;                        /* 2 L (slots, capacity, Hk, Dh) */
+    void *cache;                        /* what build_state says of every layer, one after the other */
     size_t cache_bytes;                 /* all of it */
     int32_t *ids, *pos, *slot, *select; /* of the largest bucket */
     double *freq;

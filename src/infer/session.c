@@ -147,9 +147,9 @@ static tl_status compute(struct tl_session *s, tl_error *err) {
 
 tl_status session_logits(struct tl_session *s, const float **logits, tl_error *err) {
     TRY(begin(s, err));
-    if ((int64_t)s->seen.n > s->dec.capacity)
+    if ((int64_t)s->seen.n > s->dec.limit)
         return error_set(err, TL_LIMIT, "%zu tokens do not fit the context of %lld", s->seen.n,
-                         (long long)s->dec.capacity);
+                         (long long)s->dec.limit);
     TRY(compute(s, err));
     *logits = s->logits;
     return TL_OK;
@@ -225,11 +225,11 @@ tl_status session_next(struct tl_session *s, tl_piece *p, tl_error *err) {
         return TL_OK;
     }
     TRY(begin(s, err));
-    if ((int64_t)s->seen.n > s->dec.capacity)
+    if ((int64_t)s->seen.n > s->dec.limit)
         return error_set(err, TL_LIMIT, "a prompt of %zu tokens does not fit the context of %lld", s->seen.n,
-                         (long long)s->dec.capacity);
+                         (long long)s->dec.limit);
     if (s->o.max_tokens && s->generated >= s->o.max_tokens) return finish(s, TL_FINISH_LENGTH, p, err);
-    if ((int64_t)s->seen.n >= s->dec.capacity && s->generated) return finish(s, TL_FINISH_CONTEXT, p, err);
+    if ((int64_t)s->seen.n >= s->dec.limit && s->generated) return finish(s, TL_FINISH_CONTEXT, p, err);
     TRY(compute(s, err));
     size_t back = (size_t)s->o.repeat_last < s->seen.n ? (size_t)s->o.repeat_last : s->seen.n;
     int32_t id;
@@ -250,8 +250,8 @@ tl_status session_next(struct tl_session *s, tl_piece *p, tl_error *err) {
 int64_t session_rewind(struct tl_session *s, int64_t n) {
     if (n < 0) n = 0;
     if ((size_t)n < s->seen.n) s->seen.n = (size_t)n;
-    if (s->computed >= (int64_t)s->seen.n)
-        s->computed = s->seen.n ? (int64_t)s->seen.n - 1 : 0; /* the last one's logits */
+    if (s->computed >= (int64_t)s->seen.n) /* the last one's logits */
+        s->computed = build_rewind(&s->model->config, s->computed, s->seen.n ? (int64_t)s->seen.n - 1 : 0);
     text_close(s);
     str_clear(&s->out);
     s->given = 0;

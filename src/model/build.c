@@ -1,18 +1,7 @@
-#include "model/build.h"
+#include "model/builder.h"
 
 #include <stdio.h>
 #include <string.h>
-
-typedef struct builder {
-    tl_graph *g;
-    const model_config *c;
-    const model_params *p;
-    const build_options *o;
-    build_result *r;
-    tl_tensor *rope; /* (N..,R) cos and sin, NULL without RoPE */
-    int64_t lead[2]; /* leading dims of activations: (B,T), or (R) */
-    int n_lead;
-} builder;
 
 static tl_tensor *param(const builder *b, param_role role, int64_t layer, int32_t nth) {
     int64_t i = params_find(b->p, role, (int32_t)layer, nth);
@@ -83,8 +72,9 @@ static tl_tensor *attend(const builder *b, tl_tensor *q, tl_tensor *k, tl_tensor
                                .doc = b->r->doc,
                                .slopes = b->r->slopes};
     if (b->o->mode != BUILD_DECODE) return tl_attention(b->g, q, k, v, &ao, NULL);
-    tl_tensor *kc = tl_kv_write(b->g, k, b->r->slot, b->r->pos, b->r->kcache[layer]);
-    tl_tensor *vc = tl_kv_write(b->g, v, b->r->slot, b->r->pos, b->r->vcache[layer]);
+    tl_tensor **state = &b->r->state[layer * BUILD_STATES];
+    tl_tensor *kc = tl_kv_write(b->g, k, b->r->slot, b->r->pos, state[0]);
+    tl_tensor *vc = tl_kv_write(b->g, v, b->r->slot, b->r->pos, state[1]);
     return tl_attention_kv(b->g, q, kc, vc, b->r->slot, b->r->pos, &ao);
 }
 
@@ -138,6 +128,7 @@ static tl_tensor *join(const builder *b, tl_tensor *x, tl_tensor *h, param_role 
 
 static tl_tensor *block(const builder *b, tl_tensor *x, int64_t l) {
     const model_config *c = b->c;
+    if (c->mixer != MIXER_ATTENTION) return build_gated(b, x, l);
     bool post = c->place == PLACE_POST;
     tl_tensor *in = post ? x : norm(b, x, l, 0);
     tl_tensor *a = mix(b, in, l);
@@ -151,6 +142,31 @@ static tl_tensor *block(const builder *b, tl_tensor *x, int64_t l) {
     tl_tensor *m = expand(b, post ? x : norm(b, x, l, 1), l);
     x = join(b, x, m, ROLE_DOWN, ROLE_DOWN_BIAS, l, 3);
     return post ? norm(b, x, l, 1) : x;
+}
+
+/* ---- for build_gated.c ---------------------------------------------------------------------------------------- */
+
+tl_tensor *builder_param(const builder *b, param_role role, int64_t layer) {
+    return param(b, role, layer, 0);
+}
+tl_tensor *builder_matrix(const builder *b, param_role role, int64_t layer) {
+    return matrix(b, role, layer);
+}
+tl_tensor *builder_norm(const builder *b, tl_tensor *x, int64_t layer, int32_t nth) {
+    return norm(b, x, layer, nth);
+}
+tl_tensor *builder_join(const builder *b, tl_tensor *x, tl_tensor *h, int64_t layer) {
+    return join(b, x, h, ROLE_ATTN_OUT, ROLE_ATTN_OUT_BIAS, layer, 2);
+}
+tl_tensor *builder_fold(const builder *b, tl_tensor *x, int64_t heads, int64_t width) {
+    int64_t dim[4];
+    memcpy(dim, b->lead, sizeof b->lead);
+    dim[b->n_lead] = heads;
+    dim[b->n_lead + 1] = width;
+    return tl_reshape(b->g, x, b->n_lead + 2, dim);
+}
+tl_tensor *builder_flat(const builder *b, tl_tensor *x, int64_t width) {
+    return flat_of(b, x, width);
 }
 
 /* ---- inputs --------------------------------------------------------------------------------------------------------
@@ -205,14 +221,15 @@ static void declare_inputs(builder *b) {
     }
     r->slot = tl_input(b->g, "slot", TL_I32, 1, &o->rows);
     r->select = tl_input(b->g, "select", TL_I32, 1, &o->outputs);
-    int64_t cache[4] = {o->slots, o->context, c->kv_heads, c->head_dim};
-    for (int64_t l = 0; l < c->layers; l++) {
-        char name[32];
-        snprintf(name, sizeof name, "blocks.%lld.k", (long long)l);
-        r->kcache[l] = tl_const(b->g, name, o->cache ? o->cache : TL_F32, 4, cache);
-        snprintf(name, sizeof name, "blocks.%lld.v", (long long)l);
-        r->vcache[l] = tl_const(b->g, name, o->cache ? o->cache : TL_F32, 4, cache);
-    }
+    for (int64_t l = 0; l < c->layers; l++)
+        for (int k = 0; k < BUILD_STATES; k++) {
+            char name[48];
+            tl_desc d;
+            const char *tail = build_state(c, o, l, k, &d);
+            if (!tail) continue;
+            snprintf(name, sizeof name, "blocks.%lld.%s", (long long)l, tail);
+            r->state[l * BUILD_STATES + k] = tl_const(b->g, name, d.dtype, d.ndim, d.dim);
+        }
 }
 
 static void rope_of(builder *b) {
@@ -273,10 +290,9 @@ tl_status build_model(tl_graph *g, const tl_allocator *a, const model_config *c,
     b.lead[0] = o->rows;
     b.lead[1] = o->mode == BUILD_DECODE ? 0 : o->context;
     r->params = mem_new(a, p->n, sizeof *r->params);
-    r->kcache = mem_new(a, (size_t)c->layers, sizeof *r->kcache);
-    r->vcache = mem_new(a, (size_t)c->layers, sizeof *r->vcache);
+    r->state = mem_new(a, (size_t)c->layers * BUILD_STATES, sizeof *r->state);
     if (o->mapped) r->pieces = mem_new(a, p->n * PARAM_PIECES, sizeof *r->pieces);
-    if (!r->params || !r->kcache || !r->vcache || (o->mapped && !r->pieces)) {
+    if (!r->params || !r->state || (o->mapped && !r->pieces)) {
         build_fini(r, a);
         return error_set(e, TL_NOMEM, "no memory to build a model");
     }
@@ -305,7 +321,6 @@ tl_status build_model(tl_graph *g, const tl_allocator *a, const model_config *c,
 void build_fini(build_result *r, const tl_allocator *a) {
     mem_free(a, r->params);
     mem_free(a, r->pieces);
-    mem_free(a, r->kcache);
-    mem_free(a, r->vcache);
+    mem_free(a, r->state);
     memset(r, 0, sizeof *r);
 }

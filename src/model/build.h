@@ -49,12 +49,25 @@ typedef struct build_result {
     tl_tensor *slopes;            /* (H) ALiBi */
     tl_tensor *sinusoid;          /* (context, D) fixed position table */
     tl_tensor *slot, *select;     /* DECODE: (rows), (outputs): row indices whose logits are wanted */
-    tl_tensor **kcache, **vcache; /* DECODE: one a layer, (slots, context, Hk, Dh) */
+    tl_tensor **state;            /* DECODE: BUILD_STATES a layer, NULL where build_state gives none */
     tl_tensor *loss, *losses;     /* (1); (rows*context) */
     tl_tensor *hidden;            /* last hidden state, after the final norm */
     tl_tensor *logits;            /* DECODE: (outputs, V) f32; LOGITS: (rows, context, V) */
     tl_tensor *x, *y;             /* BLOCKS: what goes in and what comes out, (rows, context, D) */
 } build_result;
+
+/* What a layer keeps between tokens while decoding. k 0, 1: keys and values (slots, context, Hk, Dh), or those of a
+ * gated unit, one head; flash instead has 0..3: M (slots, s, e) f32, kq and kl (slots, chunk, s), v (slots, chunk, e) of
+ * the chunk at hand; 4: the channels of the last two tokens for the token shift. Its name and shape; NULL: there is none. */
+enum { BUILD_STATES = 5 };
+const char *build_state(const model_config *c, const build_options *o, int64_t layer, int k, tl_desc *d);
+/* Does what a sequence keeps stay the same size however long it gets, and its positions without end? */
+bool build_endless(const model_config *c);
+/* Bytes of state for one more token, and those that a sequence needs whatever its length. */
+size_t build_state_per_token(const model_config *c, tl_dtype cache);
+size_t build_state_fixed(const model_config *c, tl_dtype cache);
+/* Of a sequence of `done` tokens, to which position not above n its state can go back. */
+int64_t build_rewind(const model_config *c, int64_t done, int64_t n);
 
 /* Builds into g; errors are g's sticky error. out->params etc. are allocated with a and freed by build_fini. */
 tl_status build_model(tl_graph *g, const tl_allocator *a, const model_config *c, const model_params *p,

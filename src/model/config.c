@@ -12,6 +12,12 @@ static const char *const position_names[] = {"learned", "sinusoidal", "rope", "a
 static const char *const init_names[] = {"gpt2", "fan", "xavier", "zero-out", NULL};
 static const char *const act_names[] = {"relu",    "gelu", "gelu_tanh", "silu", "relu2",
                                         "sigmoid", "tanh", "identity",  NULL};
+static const char *const mixer_names[] = {"attention", "gau", "flash", NULL};
+static const char *const score_names[] = {"relu2",    "laplace", "softplus2", "smooth2",   "smooth1",
+                                          "identity", "softmax", "l2",        "relu2_sum", NULL};
+static const char *const count_names[] = {"none", "visible", "fixed", "length", NULL};
+static const char *const scale_names[] = {"ns", "paper", "lucid_gau", "lucid_flash", NULL};
+static const char *const chunk_norm_names[] = {"visible", "constant", NULL};
 const char *const config_scaling_names[] = {"default", "linear", "ntk", "dynamic", "yarn", "llama3", "longrope", NULL};
 
 /* ---- the parts by table: keys of the "tilia" object -------------------------------------------------- */
@@ -52,6 +58,15 @@ static const part_row parts[] = {
     {"kv_heads", PART_INT, AT(kv_heads), NULL, 1, 65536},
     {"head_dim", PART_INT, AT(head_dim), NULL, 1, 65536},
     {"begin_document", PART_BOOL, AT(begin_document), NULL, 0, 0},
+    {"mixer", PART_CHOICE, AT(mixer), mixer_names, 0, 0},
+    {"score", PART_CHOICE, AT(score), score_names, 0, 0},
+    {"score_count", PART_CHOICE, AT(score_count), count_names, 0, 0},
+    {"score_scale", PART_CHOICE, AT(score_scale), scale_names, 0, 0},
+    {"score_fixed", PART_REAL, AT(score_fixed), NULL, 0, MODEL_MAX_CONTEXT},
+    {"score_kappa", PART_BOOL, AT(score_kappa), NULL, 0, 0},
+    {"chunk_norm", PART_CHOICE, AT(chunk_norm), chunk_norm_names, 0, 0},
+    {"rel_bias", PART_BOOL, AT(rel_bias), NULL, 0, 0},
+    {"token_shift", PART_BOOL, AT(token_shift), NULL, 0, 0},
     {"drop_embed", PART_REAL, AT(drop_embed), NULL, 0, 0.99},
     {"drop_resid", PART_REAL, AT(drop_resid), NULL, 0, 0.99},
 };
@@ -150,6 +165,8 @@ tl_status config_recipe(const char *type, model_config *c, tl_error *e) {
     c->embed_scale = 1;
     c->init_std = 0.02;
     c->bos = c->eos = -1;
+    c->mixer = r->mixer;
+    if (r->keys == KEYS_GATED) config_gated_recipe(c);
     return TL_OK;
 }
 
@@ -303,6 +320,7 @@ tl_status config_check(const model_config *c, tl_error *e) {
         return error_set(e, TL_CONFIG, "sinusoidal positions need an even width, not %lld", (long long)c->width);
     if (c->parallel && c->place != PLACE_PRE)
         return error_set(e, TL_CONFIG, "a parallel block needs \"norm_place\": \"pre\"");
+    if (c->mixer != MIXER_ATTENTION) TRY(config_gated_check(c, e));
     if (!(c->norm_eps >= 0 && c->norm_eps < 1)) return error_set(e, TL_CONFIG, "norm epsilon is %g", c->norm_eps);
     if (!(c->drop_embed >= 0 && c->drop_embed < 1) || !(c->drop_resid >= 0 && c->drop_resid < 1))
         return error_set(e, TL_CONFIG, "dropout must be at least 0 and below 1");

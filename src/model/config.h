@@ -11,6 +11,7 @@ typedef enum model_norm { NORM_LAYER, NORM_RMS, NORM_SCALE, NORM_NONE, NORM_KIND
 typedef enum model_place { PLACE_PRE, PLACE_POST, PLACE_SANDWICH, PLACE_KINDS } model_place;
 typedef enum model_positions { POS_LEARNED, POS_SINUSOIDAL, POS_ROPE, POS_ALIBI, POS_NONE, POS_KINDS } model_positions;
 typedef enum model_init { INIT_GPT2, INIT_FAN, INIT_XAVIER, INIT_ZERO_OUT, INIT_KINDS } model_init;
+typedef enum model_mixer { MIXER_ATTENTION, MIXER_GAU, MIXER_FLASH, MIXER_KINDS } model_mixer;
 typedef enum model_scaling {
     SCALING_NONE,
     SCALING_LINEAR,
@@ -21,6 +22,9 @@ typedef enum model_scaling {
     SCALING_LONGROPE,
     SCALING_KINDS
 } model_scaling;
+
+/* How scores of gated attention are scaled, as the published codes do it; docs/attention.md. */
+enum { SCALE_NS, SCALE_PAPER, SCALE_LUCID_GAU, SCALE_LUCID_FLASH, SCALE_KINDS };
 
 enum { MODEL_MAX_LAYERS = 1024, MODEL_MAX_WIDTH = 1 << 20, MODEL_MAX_VOCAB = 1 << 24, MODEL_MAX_CONTEXT = 1 << 24, MODEL_MAX_FACTORS = 256 };
 
@@ -53,6 +57,14 @@ typedef struct model_config {
     double embed_scale; /* 1 */
     int64_t window;     /* 0: none; a token sees so many, itself included */
     uint8_t full[MODEL_MAX_LAYERS / 8]; /* bit l: layer l has no window (config_full) */
+    model_mixer mixer;  /* gated ones: heads is 1, head_dim the shared width s, mlp the expanded width e */
+    int64_t chunk;      /* flash: tokens of a chunk */
+    int score, score_count; /* GATE_RELU2 ..; GATE_COUNT_NONE .. */
+    int score_scale;        /* SCALE_NS .. */
+    double score_fixed;     /* of the fixed count and of scales by length: tokens; 0: the context */
+    bool score_kappa;       /* softmax: log-length factor */
+    int chunk_norm;         /* CHUNK_VISIBLE, CHUNK_CONST */
+    bool rel_bias, token_shift;
     double drop_embed, drop_resid;
     model_init init;
     double init_std;

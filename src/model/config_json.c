@@ -258,14 +258,14 @@ static tl_status read_llama(const json_t *o, model_config *c, const recipe_row *
     return gemma ? read_gemma(o, c, e) : TL_OK;
 }
 
-static void note_unknown(const json_t *o, bool gpt2, char *unknown, size_t size) {
+static void note_unknown(const json_t *o, const char *const *keys, char *unknown, size_t size) {
     if (!unknown || !size) return;
     unknown[0] = 0;
     size_t n = 0;
     const char *k;
     json_t *v;
     json_object_foreach((json_t *)(uintptr_t)o, k, v) {
-        if (key_known(quiet_keys, k) || key_known(gpt2 ? gpt2_keys : llama_keys, k)) continue;
+        if (key_known(quiet_keys, k) || key_known(keys, k)) continue;
         if (n < size) n += (size_t)snprintf(unknown + n, size - n, "%s%s", n ? ", " : "", k);
     }
     const json_t *own = json_object_get(o, "tilia");
@@ -283,7 +283,10 @@ tl_status config_read(const json_t *o, model_config *c, char *unknown, size_t un
     TRY(config_recipe(type, c, e));
     const recipe_row *r = recipe_find(type);
     bool gpt2 = r->keys == KEYS_GPT2;
-    TRY(gpt2 ? read_gpt2(o, c, e) : read_llama(o, c, r, e));
+    if (r->keys == KEYS_GATED)
+        TRY(config_gated_read(o, c, e));
+    else
+        TRY(gpt2 ? read_gpt2(o, c, e) : read_llama(o, c, r, e));
     TRY(json_get_int(o, "vocab_size", 1, MODEL_MAX_VOCAB, &c->vocab, e));
     TRY(json_get_bool(o, "tie_word_embeddings", &c->tied, e));
     TRY(json_get_real(o, "initializer_range", &c->init_std, e));
@@ -293,7 +296,7 @@ tl_status config_read(const json_t *o, model_config *c, char *unknown, size_t un
     if (own && !json_is_object(own)) return error_set(e, TL_CONFIG, "key \"tilia\" is not an object");
     if (own) TRY(config_parts_read(own, c, e));
     config_complete(c);
-    note_unknown(o, gpt2, unknown, unknown_size);
+    note_unknown(o, gpt2 ? gpt2_keys : r->keys == KEYS_GATED ? config_gated_keys : llama_keys, unknown, unknown_size);
     return config_check(c, e);
 }
 
@@ -429,6 +432,10 @@ static void implied(const model_config *c, const recipe_row *r, model_config *d)
         d->drop_resid = c->drop_resid;
         return;
     }
+    if (r->keys == KEYS_GATED) {
+        config_gated_implied(c, d);
+        return;
+    }
     d->kv_heads = c->kv_heads;
     d->head_dim = c->head_dim;
     if (!r->bias_qkv) d->bias_qkv = d->bias_out = c->bias_qkv;
@@ -479,6 +486,8 @@ json_t *config_write(const model_config *c) {
     put_int(o, "vocab_size", c->vocab);
     if (r->keys == KEYS_GPT2)
         write_gpt2(c, o);
+    else if (r->keys == KEYS_GATED)
+        config_gated_write(c, o);
     else
         write_llama(c, r, o);
     put_bool(o, "tie_word_embeddings", c->tied);

@@ -43,7 +43,12 @@ void params_initialize(const model_params *p, const model_config *c, uint64_t se
             rng_key key = rng_key_make(seed, 0, 0x696e6974 + (uint64_t)k); /* "init" + number */
             if (std > 0)
                 for (int64_t i = 0; i < m->rows * m->cols; i++) w[i] = (float)(std * (double)draw(key, i, truncated));
-        } else if (m->role == ROLE_NORM_GAIN || m->role == ROLE_QNORM || m->role == ROLE_KNORM) {
+        } else if (m->role == ROLE_REL_BIAS || (m->role == ROLE_GAMMA && c->score_scale != SCALE_NS)) {
+            /* the paper's and its first port's start; with scores over sqrt(s) it would leave them at zero */
+            rng_key key = rng_key_make(seed, 0, 0x696e6974 + (uint64_t)k);
+            for (int64_t i = 0; i < m->cols; i++) w[i] = (float)(c->init_std * (double)draw(key, i, false));
+        } else if (m->role == ROLE_NORM_GAIN || m->role == ROLE_QNORM || m->role == ROLE_KNORM ||
+                   m->role == ROLE_GAMMA) {
             float one = m->role == ROLE_NORM_GAIN && c->norm == NORM_RMS ? (float)(1 - c->norm_offset) : 1.0f;
             for (int64_t i = 0; i < m->cols; i++) w[i] = one;
         }

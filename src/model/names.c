@@ -83,12 +83,22 @@ static const name_row phi3_names[] = {OUTSIDE,
                                       {"down", {"mlp.down_proj.%s", "ffn_down.%s"}},
                                       {0}};
 
+static const name_row gated_names[] = {OUTSIDE,
+                                       {"norm1", {"norm.%s", "attn_norm.%s"}},
+                                       {"gau_in", {"gau.in_proj.%s", "gau_in.%s"}},
+                                       {"gamma", {"gau.gamma", "gau_gamma.weight"}},
+                                       {"beta", {"gau.beta", "gau_beta.weight"}},
+                                       {"rel_bias", {"gau.rel_bias", "gau_rel_bias.weight"}},
+                                       {"attn_out", {"gau.out_proj.%s", "gau_out.%s"}},
+                                       {0}};
+
 static const name_row *const tables[] = {
-    [NAMES_GPT2] = gpt2_names, [NAMES_LLAMA] = llama_names, [NAMES_GEMMA2] = gemma2_names, [NAMES_PHI3] = phi3_names};
+    [NAMES_GPT2] = gpt2_names, [NAMES_LLAMA] = llama_names, [NAMES_GEMMA2] = gemma2_names, [NAMES_PHI3] = phi3_names, [NAMES_GATED] = gated_names};
 static const char *const stems[][FORMATS] = {[NAMES_GPT2] = {"transformer.h.%d.", "blk.%d."},
                                              [NAMES_LLAMA] = {"model.layers.%d.", "blk.%d."},
                                              [NAMES_GEMMA2] = {"model.layers.%d.", "blk.%d."},
-                                             [NAMES_PHI3] = {"model.layers.%d.", "blk.%d."}};
+                                             [NAMES_PHI3] = {"model.layers.%d.", "blk.%d."},
+                                             [NAMES_GATED] = {"model.layers.%d.", "blk.%d."}};
 
 static enum recipe_names names_of(const model_config *c) {
     const recipe_row *r = recipe_find(c->type);
@@ -103,7 +113,7 @@ static const name_row *find(const model_config *c, const char *ours) {
 
 static bool is_bias(param_role r) {
     return r == ROLE_NORM_BIAS || r == ROLE_QKV_BIAS || r == ROLE_ATTN_OUT_BIAS || r == ROLE_UP_BIAS ||
-           r == ROLE_DOWN_BIAS || r == ROLE_HEAD_BIAS;
+           r == ROLE_DOWN_BIAS || r == ROLE_HEAD_BIAS || r == ROLE_GAU_IN_BIAS;
 }
 
 /* What llama.cpp calls "llama" rotates neighbours: its files have the rows of q and k in that order. */

@@ -27,12 +27,25 @@ static void put(table *t, const char *name, param_role role, int64_t layer, int6
 }
 
 static void put_norm(table *t, const model_config *c, const char *name, int64_t layer) {
-    char full[40];
+    char full[36];
     if (c->norm == NORM_NONE) return;
     snprintf(full, sizeof full, "%s.gain", name);
     put(t, full, ROLE_NORM_GAIN, layer, 0, c->norm == NORM_SCALE ? 1 : c->width);
     snprintf(full, sizeof full, "%s.bias", name);
     if (c->norm == NORM_LAYER && c->bias_norm) put(t, full, ROLE_NORM_BIAS, layer, 0, c->width);
+}
+
+/* A gated layer: one matrix in, one out, scales and offsets of the heads, perhaps a table of relative positions. */
+static void put_gated(table *t, const model_config *c, int64_t l) {
+    int64_t e = c->mlp, s = c->head_dim, heads = c->mixer == MIXER_FLASH ? 4 : 2;
+    put_norm(t, c, "norm1", l);
+    put(t, "gau_in", ROLE_GAU_IN, l, 2 * e + s, c->width);
+    if (c->bias_qkv) put(t, "gau_in.bias", ROLE_GAU_IN_BIAS, l, 0, 2 * e + s);
+    put(t, "gamma", ROLE_GAMMA, l, 0, heads * s);
+    put(t, "beta", ROLE_BETA, l, 0, heads * s);
+    if (c->rel_bias) put(t, "rel_bias", ROLE_REL_BIAS, l, 0, 2 * (c->mixer == MIXER_FLASH ? c->chunk : c->context) - 1);
+    put(t, "attn_out", ROLE_ATTN_OUT, l, c->width, e);
+    if (c->bias_out) put(t, "attn_out.bias", ROLE_ATTN_OUT_BIAS, l, 0, c->width);
 }
 
 /* Every parameter in model order. Norms of a block: norm1 before (or, post, after) attention, norm2 for the mlp;
@@ -41,7 +54,8 @@ static void list_all(table *t, const model_config *c) {
     int64_t q = c->heads * c->head_dim, qkv = (c->heads + 2 * c->kv_heads) * c->head_dim;
     put(t, "embed", ROLE_EMBED, -1, c->vocab, c->width);
     if (c->positions == POS_LEARNED) put(t, "positions", ROLE_POS, -1, c->context, c->width);
-    for (int64_t l = 0; l < c->layers; l++) {
+    for (int64_t l = 0; l < c->layers && c->mixer != MIXER_ATTENTION; l++) put_gated(t, c, l);
+    for (int64_t l = 0; l < c->layers && c->mixer == MIXER_ATTENTION; l++) {
         put_norm(t, c, "norm1", l);
         put(t, "qkv", ROLE_QKV, l, qkv, c->width);
         if (c->bias_qkv) put(t, "qkv.bias", ROLE_QKV_BIAS, l, 0, qkv);

@@ -20,6 +20,11 @@ typedef enum param_role {
     ROLE_UP_BIAS,
     ROLE_DOWN,
     ROLE_DOWN_BIAS,
+    ROLE_GAU_IN, /* (2e+s, D): gate, values, base */
+    ROLE_GAU_IN_BIAS,
+    ROLE_GAMMA,
+    ROLE_BETA,
+    ROLE_REL_BIAS,
     ROLE_HEAD,
     ROLE_HEAD_BIAS
 } param_role;

@@ -1,5 +1,5 @@
 /* Presets, and the rules that derive a model from its depth. */
-#include "model/config.h"
+#include "model/recipe.h"
 
 #include <math.h>
 #include <string.h>
@@ -29,7 +29,7 @@ static const preset_row presets[] = {
 enum { PRESETS = sizeof presets / sizeof *presets };
 
 const char *config_preset_name(size_t i, const char **about) {
-    if (i >= PRESETS) return NULL;
+    if (i >= PRESETS) return config_gated_preset_name(i - PRESETS, about);
     if (about) *about = presets[i].about;
     return presets[i].name;
 }
@@ -38,11 +38,12 @@ tl_status config_preset(const char *name, model_config *c, tl_error *e) {
     const preset_row *p = NULL;
     for (size_t i = 0; i < PRESETS; i++)
         if (strcmp(presets[i].name, name) == 0) p = &presets[i];
+    if (!p && config_gated_preset(name, c)) return config_check(c, e);
     if (!p) {
-        char list[200] = "";
-        for (size_t i = 0; i < PRESETS; i++) {
+        char list[400] = "";
+        for (size_t i = 0; config_preset_name(i, NULL); i++) {
             if (i) strncat(list, ", ", sizeof list - strlen(list) - 1);
-            strncat(list, presets[i].name, sizeof list - strlen(list) - 1);
+            strncat(list, config_preset_name(i, NULL), sizeof list - strlen(list) - 1);
         }
         return error_set(e, TL_CONFIG, "no preset \"%s\"; there are %s", name, list);
     }

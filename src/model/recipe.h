@@ -4,8 +4,8 @@
 
 #include "model/config.h"
 
-enum recipe_keys { KEYS_GPT2, KEYS_LLAMA };                              /* how config.json calls the sizes */
-enum recipe_names { NAMES_GPT2, NAMES_LLAMA, NAMES_GEMMA2, NAMES_PHI3 }; /* how files call the tensors: names.c */
+enum recipe_keys { KEYS_GPT2, KEYS_LLAMA, KEYS_GATED };                  /* how config.json calls the sizes */
+enum recipe_names { NAMES_GPT2, NAMES_LLAMA, NAMES_GEMMA2, NAMES_PHI3, NAMES_GATED }; /* how files call the tensors: names.c */
 enum recipe_window {
     WINDOW_NEVER,
     WINDOW_ALL,
@@ -26,6 +26,7 @@ typedef struct recipe_row {
     model_positions positions;
     bool bias_qkv, bias_out, bias_mlp, bias_norm, tied, qk_norm, embed_sqrt;
     enum recipe_window window;
+    model_mixer mixer;
 } recipe_row;
 
 const recipe_row *recipe_find(const char *type);             /* NULL: not known */
@@ -39,6 +40,15 @@ tl_status config_choice_error(const char *key, const char *value, const char *co
 tl_status config_parts_read(const json_t *own, model_config *c, tl_error *e);
 void config_parts_write(json_t *own, const model_config *c, const model_config *implied);
 bool config_parts_know(const char *key);
+/* The gated family: config_gated.c. */
+extern const char *const config_gated_keys[];
+void config_gated_recipe(model_config *c);
+tl_status config_gated_read(const json_t *o, model_config *c, tl_error *e);
+void config_gated_write(const model_config *c, json_t *o);
+void config_gated_implied(const model_config *c, model_config *d);
+tl_status config_gated_check(const model_config *c, tl_error *e);
+const char *config_gated_preset_name(size_t i, const char **about);
+bool config_gated_preset(const char *name, model_config *c); /* false: there is none of that name */
 /* What is left to derive when all keys are read: head_dim, windows that no layer has, scales by width. */
 void config_complete(model_config *c);
 /* A part that differs from the recipe and that the family's own keys cannot say, or NULL: what a foreign program would

@@ -1,5 +1,6 @@
 /* shift: the first channels of a row come from the token before (RWKV's token shift); shift_step: the same while
- * decoding, with the channels of the last token as state. */
+ * decoding, with the channels of the last tokens as state: position p lies at p mod their number, so that with two of
+ * them one token can be taken back. */
 #ifndef REAL
 #include "op/rules.h"
 
@@ -43,9 +44,9 @@ tl_status shift_step_shape(tl_op_infer *s) {
     }
     char is[120];
     if (state->dtype == TL_NONE) return shape_bad_attr(&h, "the state must be bound through acc");
-    if (!tensor_is_float(state->dtype) || state->ndim != 2 || state->dim[1] > s->in[0]->dim[1] ||
+    if (!tensor_is_float(state->dtype) || state->ndim != 3 || state->dim[1] < 1 || state->dim[2] > s->in[0]->dim[1] ||
         (state->dtype == TL_F64) != (s->in[0]->dtype == TL_F64))
-        return shape_refuse(&h, 0, TL_SHAPE, "the state is %s; it must be (slots,channels)",
+        return shape_refuse(&h, 0, TL_SHAPE, "the state is %s; it must be (slots,tokens,channels)",
                             tensor_print(state, is, sizeof is));
     shape_out_like(&h, 0, 0, s->in[0]->dtype);
     return TL_OK;
@@ -87,15 +88,15 @@ void REF(shift)(const tl_op_call *c) {
 
 void REF(shift_step)(const tl_op_call *c) {
     const tl_arg *x = &c->in[0], *slot = &c->in[1], *pos = &c->in[2], *state = &c->out[1];
-    int64_t D = x->d.dim[1], channels = state->d.dim[1];
+    int64_t D = x->d.dim[1], kept = state->d.dim[1], channels = state->d.dim[2];
     for (int64_t r = 0; r < x->d.dim[0]; r++) {
         int64_t q = GETI(slot, r), p = GETI(pos, r);
         bool busy = q >= 0 && q < state->d.dim[0] && p >= 0;
         for (int64_t d = 0; d < D; d++) {
             REAL v = GET(x, ROW(x, r) + d), before = v;
-            if (d < channels) before = busy && p > 0 ? GET(state, ROW(state, q) + d) : (REAL)0;
+            if (d < channels) before = busy && p > 0 ? GET(state, ROW(state, q * kept + (p - 1) % kept) + d) : (REAL)0;
             PUT(c, 0, ROW(&c->out[0], r) + d, before);
-            if (d < channels && busy) STORE(state, ROW(state, q) + d, v);
+            if (d < channels && busy) STORE(state, ROW(state, q * kept + p % kept) + d, v);
         }
     }
 }

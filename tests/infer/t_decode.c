@@ -13,6 +13,9 @@
 #define GPT2(own)                                                                                                      \
     "{\"model_type\":\"gpt2\",\"n_embd\":32,\"n_layer\":2,\"n_head\":4,\"n_positions\":40,\"vocab_size\":61,"          \
     "\"initializer_range\":0.3,\"tilia\":{" own "}}"
+#define GATED(type, own)                                                                                               \
+    "{\"model_type\":\"" type "\",\"hidden_size\":32,\"num_hidden_layers\":2,\"expansion\":40,\"shared_size\":12,"     \
+    "\"max_position_embeddings\":40,\"vocab_size\":61,\"initializer_range\":0.3" own "}"
 
 /* every part that a configuration can choose, at least once */
 static const char *const configs[] = {
@@ -23,6 +26,16 @@ static const char *const configs[] = {
     LLAMA("\"positions\":\"alibi\",\"norm\":\"scalenorm\",\"gated\":false,\"act\":\"relu2\""),
     GPT2("\"parallel\":true,\"positions\":\"sinusoidal\",\"act\":\"sigmoid\",\"gated\":true,\"bias_head\":true"),
     GPT2("\"norm_place\":\"post\",\"positions\":\"none\",\"act\":\"relu\",\"norm\":\"none\""),
+    GATED("gau", ""),
+    GATED("flash-quad", ",\"tilia\":{\"score\":\"softmax\",\"score_kappa\":true,\"token_shift\":true}"),
+    GATED(
+        "gau",
+        ",\"tilia\":{\"score_scale\":\"lucid_gau\",\"norm\":\"layernorm\",\"norm_place\":\"post\",\"rel_bias\":true}"),
+    GATED("flash", ",\"chunk_size\":5"),
+    GATED("flash",
+          ",\"chunk_size\":7,\"tilia\":{\"token_shift\":true,\"score_scale\":\"paper\",\"chunk_norm\":\"constant\"}"),
+    GATED("flash", ",\"chunk_size\":1,\"tilia\":{\"score\":\"softplus2\",\"norm\":\"rmsnorm\",\"bias_qkv\":false}"),
+    GATED("flash", ",\"chunk_size\":64,\"tilia\":{\"score_count\":\"fixed\",\"positions\":\"none\"}"),
     GPT2("\"norm_place\":\"post\",\"kv_heads\":1,\"norm_offset\":1,\"norm\":\"rmsnorm\",\"embed_scale\":5.65"),
 };
 enum { CONFIGS = sizeof configs / sizeof *configs, N = 33, V = 61 };

@@ -281,7 +281,7 @@ static inline void examples_step(op_examples *l) {
             example_range(x, 1, -1, Q);
             example_in(x, 2, D1(TL_I32, R), FILL_IDS);
             example_range(x, 2, 0, 2);
-            x->bound[1] = D2(t, Q, form ? e / 2 : e);
+            x->bound[1] = D3(t, Q, 1 + form, form ? e / 2 : e);
             x->acc = 2;
             x->cost_bound = true;
             x->prepare = example_step_positions;

@@ -153,12 +153,14 @@ void gated_shift_step_run(const kernel_task *t, int phase, int64_t lo, int64_t h
         const bool busy = q >= 0 && q < state->d.dim[0] && p >= 0;
         for (int64_t tile = lo; tile < hi; tile++) {
             const int64_t d0 = tile * SMALL_COLUMNS, d1 = gated_min(d0 + SMALL_COLUMNS, x->d.dim[1]);
-            const int64_t shifted = gated_max(0, gated_min(d1, state->d.dim[1]) - d0);
-            char *s = busy ? (char *)small_row(state, q) + ss * d0 : NULL;
+            const int64_t shifted = gated_max(0, gated_min(d1, state->d.dim[2]) - d0);
+            const int64_t kept = state->d.dim[1];
+            char *s = busy ? (char *)small_row(state, q * kept + p % kept) + ss * d0 : NULL;
             f->scaled(1, (char *)small_row(x, r) + sx * d0, tx, now, d1 - d0);
             memcpy(before, now, sizeof before);
             memset(before, 0, (size_t)shifted * sizeof *before);
-            if (busy && p > 0) f->scaled(1, s, ts, before, shifted);
+            if (busy && p > 0)
+                f->scaled(1, (char *)small_row(state, q * kept + (p - 1) % kept) + ss * d0, ts, before, shifted);
             if (busy) f->put(now, s, ts, shifted, false);
             f->put(before, (char *)small_row(y, r) + sx * d0, tx, d1 - d0, false);
         }

@@ -1,0 +1,201 @@
+/* Gated attention and mixed chunks by themselves, through tl_eval: seconds and GFLOP/s of the cost rule.
+ *     bench_flash core [threads]    gau_attention against the same composed of plain operators, forward + backward
+ *     bench_flash layer [threads]   a causal FLASH layer of width 768, forward + backward: time per token over the
+ * length bench_flash decode [threads]  chunk_step at position 1,000 and 1,000,000; gau_attention_kv at 1k and 16k */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/mem.h"
+#include "base/rng.h"
+#include "op/op.h"
+#include "tilia/graph.h"
+
+static bool alone; /* one thread: its own time, which a busy machine disturbs less */
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(alone ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void die(const tl_error *e) {
+    fprintf(stderr, "%s\n", e->text);
+    exit(1);
+}
+
+/* Binds everything that a plan wants from outside to memory of normal numbers. */
+static void bind_normal(tl_plan *p, tl_tensor *t, double scale) {
+    const tl_desc *d = tl_tensor_desc(t);
+    const int64_t n = tl_desc_count(d);
+    float *x = aligned_alloc(64, ((size_t)n * 4 + 63) / 64 * 64);
+    for (int64_t i = 0; x && i < n; i++)
+        x[i] = scale == 0 ? 0 : (float)(scale * (double)rng_normal(rng_key_make(1, 0, 7), 0, (uint64_t)i));
+    if (!x || tl_plan_bind(p, t, x) != TL_OK) exit(1);
+}
+
+static double run(tl_plan *p, int times) {
+    double best = 1e30;
+    for (int i = 0; i < times; i++) {
+        const double t = now();
+        if (tl_plan_run(p) != TL_OK) exit(1);
+        const double took = now() - t;
+        if (took < best) best = took;
+    }
+    return best;
+}
+
+static void per_step(tl_plan *p) {
+    if (!getenv("BENCH_STEPS")) return;
+    tl_plan_run_profiled(p);
+    for (size_t i = 0; i < tl_plan_steps(p); i++) {
+        tl_step_info s;
+        tl_plan_step(p, i, &s);
+        printf("    %-18s %-28s %8.3f ms %7.1f GFLOP/s\n", s.op, s.kernel, 1e3 * s.seconds,
+               1e-9 * s.cost.flops / s.seconds);
+    }
+}
+
+/* ---- core --------------------------------------------------------------------------------------------------- */
+
+static tl_tensor *gau(tl_graph *g, tl_tensor *q, tl_tensor *k, tl_tensor *v, int64_t n) {
+    struct gau_attention_attr a = {.f = {.kind = GATE_RELU2, .count = GATE_COUNT_FIXED, .fixed = (float)n}};
+    return tl_apply(g, OP_DEF(gau_attention), &a, (tl_tensor *[]){q, k, v}, 3, NULL, NULL, 0);
+}
+
+/* relu^2(q k^T / sqrt(s)) v / n of plain operators. A product is x w^T: k is (n,s), v comes as v^T (e,n). */
+static tl_tensor *composed(tl_graph *g, tl_tensor *q, tl_tensor *k, tl_tensor *vt, int64_t n, int64_t s) {
+    (void)n;
+    tl_tensor *t = tl_scale(g, tl_linear(g, q, k, NULL, TL_NONE), 1.0f / __builtin_sqrtf((float)s));
+    return tl_linear(g, tl_scale(g, tl_act(g, t, TL_ACT_RELU2), 1.0f / (float)n), vt, NULL, TL_NONE);
+}
+
+static void core(tl_engine *e) {
+    const int64_t s = 128, width = 1536;
+    for (int64_t n = 1024; n <= 4096; n *= 2) {
+        double took[2];
+        for (int way = 0; way < 2; way++) {
+            tl_graph *g;
+            tl_plan *p;
+            tl_error err;
+            if (tl_graph_create(e, &g) != TL_OK) exit(1);
+            const int64_t qd[] = {1, n, s}, vd[] = {1, n, width}, q2[] = {n, s}, v2[] = {width, n}, o2[] = {n, width};
+            tl_tensor *q = tl_input(g, "q", TL_F32, way ? 2 : 3, way ? q2 : qd), *in[4], *dx[3];
+            tl_tensor *k = way ? tl_param(g, "k", TL_F32, 2, q2) : tl_input(g, "k", TL_F32, 3, qd);
+            tl_tensor *v = way ? tl_param(g, "v", TL_F32, 2, v2) : tl_input(g, "v", TL_F32, 3, vd);
+            tl_tensor *dy = tl_input(g, "dy", TL_F32, way ? 2 : 3, way ? o2 : vd);
+            tl_tensor *y = way ? composed(g, q, k, v, n, s) : gau(g, q, k, v, n);
+            tl_output(g, y, "y");
+            tl_graph_vjp(g, y, dy, (tl_tensor *[]){q, k, v}, way ? 1 : 3, dx);
+            for (int i = 0; i < (way ? 1 : 3); i++) tl_output(g, dx[i], i == 0 ? "dq" : i == 1 ? "dk" : "dv");
+            if (tl_plan_create(g, false, &p, &err) != TL_OK) die(&err);
+            in[0] = q, in[1] = k, in[2] = v, in[3] = dy;
+            for (int i = 0; i < 4; i++) bind_normal(p, in[i], 1);
+            if (way) bind_normal(p, tl_param_grad(g, k), 0), bind_normal(p, tl_param_grad(g, v), 0);
+            took[way] = run(p, 3);
+            tl_plan_info info;
+            tl_plan_info_get(p, &info);
+            printf("n %5lld %-8s %8.1f ms  %6.1f MB\n", (long long)n, way ? "composed" : "fused", 1e3 * took[way],
+                   1e-6 * (double)info.arena_bytes);
+            per_step(p);
+            tl_plan_destroy(p);
+            tl_graph_destroy(g);
+        }
+        printf("n %5lld both ways: fused is %.2f times as fast\n", (long long)n, took[1] / took[0]);
+    }
+    printf("the same causal, which plain operators cannot make cheaper:\n");
+    for (int64_t n = 1024; n <= 4096; n *= 2) {
+        tl_graph *g;
+        tl_plan *p;
+        tl_error err;
+        if (tl_graph_create(e, &g) != TL_OK) exit(1);
+        const int64_t qd[] = {1, n, s}, vd[] = {1, n, width};
+        tl_tensor *q = tl_input(g, "q", TL_F32, 3, qd), *k = tl_input(g, "k", TL_F32, 3, qd), *dx[3];
+        tl_tensor *v = tl_input(g, "v", TL_F32, 3, vd), *dy = tl_input(g, "dy", TL_F32, 3, vd);
+        struct gau_attention_attr a = {.f = {.kind = GATE_RELU2, .count = GATE_COUNT_VISIBLE, .causal = 1}};
+        tl_tensor *y = tl_apply(g, OP_DEF(gau_attention), &a, (tl_tensor *[]){q, k, v}, 3, NULL, NULL, 0);
+        tl_output(g, y, "y");
+        tl_graph_vjp(g, y, dy, (tl_tensor *[]){q, k, v}, 3, dx);
+        for (int i = 0; i < 3; i++) tl_output(g, dx[i], i == 0 ? "dq" : i == 1 ? "dk" : "dv");
+        if (tl_plan_create(g, false, &p, &err) != TL_OK) die(&err);
+        bind_normal(p, q, 1), bind_normal(p, k, 1), bind_normal(p, v, 1), bind_normal(p, dy, 1);
+        tl_plan_info info;
+        tl_plan_info_get(p, &info);
+        const double took = run(p, 3);
+        printf("n %5lld causal   %8.1f ms  %6.1f GFLOP/s\n", (long long)n, 1e3 * took, 1e-9 * info.cost.flops / took);
+        per_step(p);
+        tl_plan_destroy(p);
+        tl_graph_destroy(g);
+    }
+}
+
+/* ---- layer --------------------------------------------------------------------------------------------------- */
+
+/* x + (u h) Wo: norm, one product for u, v and z, four heads, RoPE, mixed chunks, gate, projection. */
+static tl_tensor *flash_layer(tl_graph *g, tl_tensor *x, tl_tensor *rope, int64_t n, int64_t d, int64_t e, int64_t s,
+                              int64_t c, tl_tensor **params) {
+    tl_tensor *gain = tl_param(g, "gain", TL_F32, 1, (int64_t[]){1});
+    tl_tensor *w = tl_param(g, "w", TL_F32, 2, (int64_t[]){2 * e + s, d});
+    tl_tensor *wo = tl_param(g, "wo", TL_F32, 2, (int64_t[]){d, e});
+    tl_tensor *gamma = tl_param(g, "gamma", TL_F32, 1, (int64_t[]){4 * s});
+    tl_tensor *beta = tl_param(g, "beta", TL_F32, 1, (int64_t[]){4 * s}), *part[3], *head[4];
+    params[0] = gain, params[1] = w, params[2] = wo, params[3] = gamma, params[4] = beta;
+    tl_tensor *h = tl_act(g, tl_linear(g, tl_scalenorm(g, x, gain, 1e-5f), w, NULL, TL_NONE), TL_ACT_SILU);
+    tl_split(g, h, 3, (int64_t[]){e, e, s}, part);
+    struct offset_scale_attr none = {0};
+    tl_tensor *z = tl_apply(g, OP_DEF(offset_scale), &none, (tl_tensor *[]){part[2], gamma, beta}, 3, NULL, NULL, 0);
+    z = tl_reshape(g, tl_rope(g, tl_reshape(g, z, 4, (int64_t[]){1, n, 4, s}), rope, false), 3,
+                   (int64_t[]){1, n, 4 * s});
+    tl_split(g, z, 4, (int64_t[]){s, s, s, s}, head);
+    struct mixed_chunk_attr a = {.f = {.kind = GATE_RELU2, .count = GATE_COUNT_VISIBLE, .causal = 1}, .chunk = c};
+    tl_tensor *in[] = {head[0], head[1], head[2], head[3], part[1]};
+    tl_tensor *m = tl_apply(g, OP_DEF(mixed_chunk), &a, in, 5, NULL, NULL, 0);
+    return tl_linear_add(g, x, tl_mul(g, part[0], m), wo, NULL);
+}
+
+static void layer(tl_engine *e, int64_t longest) {
+    const int64_t d = 768, width = 1536, s = 128;
+    for (int64_t n = 2048; n <= longest; n *= 2) {
+        tl_graph *g;
+        tl_plan *p;
+        tl_error err;
+        if (tl_graph_create(e, &g) != TL_OK) exit(1);
+        const int64_t xd[] = {1, n, d}, td[] = {1, n, s};
+        tl_tensor *x = tl_input(g, "x", TL_F32, 3, xd), *rope = tl_input(g, "rope", TL_F32, 3, td);
+        tl_tensor *dy = tl_input(g, "dy", TL_F32, 3, xd), *dx, *params[5];
+        tl_tensor *y = flash_layer(g, x, rope, n, d, width, s, 256, params);
+        tl_output(g, y, "y");
+        tl_graph_vjp(g, y, dy, &x, 1, &dx);
+        tl_output(g, dx, "dx");
+        if (tl_plan_create(g, false, &p, &err) != TL_OK) die(&err);
+        bind_normal(p, x, 1), bind_normal(p, rope, 0.5), bind_normal(p, dy, 1);
+        for (int i = 0; i < 5; i++) bind_normal(p, params[i], 0.05), bind_normal(p, tl_param_grad(g, params[i]), 0);
+        tl_plan_info info;
+        tl_plan_info_get(p, &info);
+        const double took = run(p, n > 20000 ? 2 : 3);
+        printf(
+            "n %6lld: %8.1f ms, %7.3f us a token, %6.1f GFLOP/s, arena %7.1f MB (%.2f KB a token), scratch %.1f MB\n",
+            (long long)n, 1e3 * took, 1e6 * took / (double)n, 1e-9 * info.cost.flops / took,
+            1e-6 * (double)info.arena_bytes, 1e-3 * (double)info.arena_bytes / (double)n,
+            1e-6 * (double)info.scratch_bytes);
+        per_step(p);
+        fflush(stdout);
+        tl_plan_destroy(p);
+        tl_graph_destroy(g);
+    }
+}
+
+int main(int argc, char **argv) {
+    tl_engine *e;
+    tl_error err;
+    const char *what = argc > 1 ? argv[1] : "core";
+    tl_engine_options o = {.threads = argc > 2 ? atoi(argv[2]) : 1};
+    if (tl_engine_create(&o, &e, &err) != TL_OK) die(&err);
+    alone = tl_engine_threads(e) == 1;
+    printf("%s, %d threads\n", tl_engine_isa(e), tl_engine_threads(e));
+    if (!strcmp(what, "core")) core(e);
+    if (!strcmp(what, "layer")) layer(e, argc > 3 ? atoll(argv[3]) : 32768);
+    tl_engine_destroy(e);
+    return 0;
+}

@@ -1,0 +1,32 @@
+/* What the files of the one builder share: build.c and build_gated.c. */
+#ifndef MODEL_BUILDER_H
+#define MODEL_BUILDER_H
+
+#include "model/build.h"
+
+typedef struct builder {
+    tl_graph *g;
+    const model_config *c;
+    const model_params *p;
+    const build_options *o;
+    build_result *r;
+    tl_tensor *rope; /* (N..,R) cos and sin, NULL without RoPE */
+    int64_t lead[2]; /* leading dims of activations: (B,T), or (R) */
+    int n_lead;
+} builder;
+
+/* A parameter that is not a matrix, or NULL; the one tensor of a matrix that is never in pieces. */
+tl_tensor *builder_param(const builder *b, param_role role, int64_t layer);
+tl_tensor *builder_matrix(const builder *b, param_role role, int64_t layer);
+/* nth norm of a layer */
+tl_tensor *builder_norm(const builder *b, tl_tensor *x, int64_t layer, int32_t nth);
+/* x + dropout(h w^T + bias) of the mixer's output projection */
+tl_tensor *builder_join(const builder *b, tl_tensor *x, tl_tensor *h, int64_t layer);
+/* x (N.., w) as (N.., ...) of two more dimensions, of one more */
+tl_tensor *builder_fold(const builder *b, tl_tensor *x, int64_t heads, int64_t width);
+tl_tensor *builder_flat(const builder *b, tl_tensor *x, int64_t width);
+
+/* A layer of gau or flash. */
+tl_tensor *build_gated(const builder *b, tl_tensor *x, int64_t layer);
+
+#endif

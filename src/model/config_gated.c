@@ -1,0 +1,126 @@
+/* The gated family's configurations: keys of config.json, presets, checks. hidden_size D, num_hidden_layers,
+ * expansion e (2 D), shared_size s (128), chunk_size c (256, flash alone), max_position_embeddings, norm_eps; every
+ * other part is a key of the "tilia" object. */
+#include "model/recipe.h"
+
+#include <string.h>
+
+const char *const config_gated_keys[] = {
+    "hidden_size", "num_hidden_layers", "expansion",   "shared_size", "chunk_size", "max_position_embeddings",
+    "norm_eps",    "rope_theta",        "resid_pdrop", "embd_pdrop",  NULL};
+
+void config_gated_recipe(model_config *c) {
+    c->heads = c->kv_heads = 1;
+    c->head_dim = 128;
+    c->chunk = c->mixer == MIXER_FLASH ? 256 : 0;
+    c->score = GATE_RELU2;
+    c->score_count = GATE_COUNT_VISIBLE;
+    c->score_scale = SCALE_NS;
+    c->rel_bias = strcmp(c->type, "gau") != 0;
+    c->init = INIT_FAN;
+}
+
+tl_status config_gated_read(const json_t *o, model_config *c, tl_error *e) {
+    TRY(json_get_int(o, "hidden_size", 1, MODEL_MAX_WIDTH, &c->width, e));
+    TRY(json_get_int(o, "num_hidden_layers", 1, MODEL_MAX_LAYERS, &c->layers, e));
+    c->mlp = 2 * c->width;
+    TRY(json_get_int(o, "expansion", 1, 8192, &c->mlp, e));
+    TRY(json_get_int(o, "shared_size", 1, 1024, &c->head_dim, e));
+    if (c->mixer == MIXER_FLASH) TRY(json_get_int(o, "chunk_size", 1, MODEL_MAX_CONTEXT, &c->chunk, e));
+    TRY(json_get_int(o, "max_position_embeddings", 1, MODEL_MAX_CONTEXT, &c->context, e));
+    TRY(json_get_real(o, "norm_eps", &c->norm_eps, e));
+    TRY(json_get_real(o, "rope_theta", &c->rope_theta, e));
+    TRY(json_get_real(o, "resid_pdrop", &c->drop_resid, e));
+    return json_get_real(o, "embd_pdrop", &c->drop_embed, e);
+}
+
+void config_gated_write(const model_config *c, json_t *o) {
+    json_object_set_new(o, "hidden_size", json_integer(c->width));
+    json_object_set_new(o, "num_hidden_layers", json_integer(c->layers));
+    json_object_set_new(o, "expansion", json_integer(c->mlp));
+    json_object_set_new(o, "shared_size", json_integer(c->head_dim));
+    if (c->mixer == MIXER_FLASH) json_object_set_new(o, "chunk_size", json_integer(c->chunk));
+    json_object_set_new(o, "max_position_embeddings", json_integer(c->context));
+    json_object_set_new(o, "norm_eps", json_real(c->norm_eps));
+    json_object_set_new(o, "rope_theta", json_real(c->rope_theta));
+    json_object_set_new(o, "resid_pdrop", json_real(c->drop_resid));
+    json_object_set_new(o, "embd_pdrop", json_real(c->drop_embed));
+}
+
+void config_gated_implied(const model_config *c, model_config *d) {
+    d->act = ACT_SILU; /* no key of its own */
+    d->kv_heads = c->kv_heads;
+    d->head_dim = c->head_dim;
+    d->drop_embed = c->drop_embed;
+    d->drop_resid = c->drop_resid;
+}
+
+tl_status config_gated_check(const model_config *c, tl_error *e) {
+    const recipe_row *r = recipe_find(c->type);
+    if (!r || r->mixer != c->mixer)
+        return error_set(e, TL_CONFIG, "model_type \"%s\" does not have this mixer; it belongs to the model_type",
+                         c->type);
+    if (c->heads != 1 || c->kv_heads != 1) return error_set(e, TL_CONFIG, "a gated unit has one head");
+    if (c->head_dim > 1024 || c->mlp > 8192)
+        return error_set(e, TL_CONFIG, "shared_size %lld, expansion %lld; they can be up to 1024 and 8192",
+                         (long long)c->head_dim, (long long)c->mlp);
+    if (c->place == PLACE_SANDWICH || c->parallel || c->window || c->qk_norm || c->attn_softcap > 0)
+        return error_set(e, TL_CONFIG,
+                         "a gated unit knows no sandwich norm, parallel block, window, qk-norm or soft cap");
+    if (c->positions == POS_ALIBI) return error_set(e, TL_CONFIG, "a gated unit's bias is a table: \"rel_bias\"");
+    if (c->mixer == MIXER_FLASH && (c->chunk < 1 || c->score >= GATE_SOFTMAX))
+        return error_set(e, TL_CONFIG, "flash needs chunks and a score that adds up, not one that is normalised");
+    if (c->score_count == GATE_COUNT_LENGTH)
+        return error_set(
+            e, TL_CONFIG,
+            "\"score_count\": \"length\" divides a row by the length of the text, which a causal row cannot "
+            "know; use visible or fixed");
+    if (c->score >= GATE_SOFTMAX && c->score_scale != SCALE_NS)
+        return error_set(e, TL_CONFIG, "scales by length belong to scores that add up");
+    if (c->score_kappa && c->score != GATE_SOFTMAX)
+        return error_set(e, TL_CONFIG, "\"score_kappa\" belongs to \"score\": \"softmax\"");
+    return TL_OK;
+}
+
+/* ---- presets -------------------------------------------------------------------------------------------- */
+
+/* Two gated layers stand for one Transformer layer. gpt2: the paper's e = 2 D, 1.3 % more parameters than GPT-2. char
+ * and char-cpu: e such that the parameters are those of nanoGPT's two models, within 2 %. */
+typedef struct gated_preset {
+    const char *name, *about;
+    int64_t vocab, width, layers, e, s, chunk, context;
+    double dropout;
+} gated_preset;
+
+static const char *const gated_types[] = {"gau", "flash-quad", "flash"};
+static const gated_preset gated_presets[] = {
+    {"char", "10.6M, like char", 65, 384, 12, 720, 128, 64, 256, 0.2},
+    {"char-cpu", "0.8M, like char-cpu", 65, 128, 8, 232, 64, 32, 64, 0},
+    {"gpt2", "126M, like gpt2", 50257, 768, 24, 1536, 128, 256, 1024, 0},
+};
+enum { GATED = sizeof gated_presets / sizeof *gated_presets };
+static const char *const gated_names[] = {
+    "gau-char",        "gau-char-cpu", "gau-gpt2",       "flash-quad-char", "flash-quad-char-cpu",
+    "flash-quad-gpt2", "flash-char",   "flash-char-cpu", "flash-gpt2",      NULL};
+
+const char *config_gated_preset_name(size_t i, const char **about) {
+    if (i >= sizeof gated_names / sizeof *gated_names) return NULL;
+    if (about) *about = gated_names[i] ? gated_presets[i % GATED].about : NULL;
+    return gated_names[i];
+}
+
+bool config_gated_preset(const char *name, model_config *c) {
+    int i = config_choice(gated_names, name);
+    if (i < 0) return false;
+    const gated_preset *p = &gated_presets[i % GATED];
+    if (config_recipe(gated_types[i / GATED], c, NULL) != TL_OK) return false;
+    c->vocab = p->vocab;
+    c->width = p->width;
+    c->layers = p->layers;
+    c->mlp = p->e;
+    c->head_dim = p->s;
+    if (c->mixer == MIXER_FLASH) c->chunk = p->chunk;
+    c->context = p->context;
+    c->drop_embed = c->drop_resid = p->dropout;
+    return true;
+}
