@@ -72,7 +72,7 @@ static const struct argp_option table[] = {
     {"seconds", KEY_SECONDS, "S", 0, "how long to train (default 60)", 0},
     {"prompt", 'p', "TEXT", 0, "how the story shall begin; it must be a beginning that the grammar knows", 0},
     {"out", KEY_OUT, "DIR", 0, "run directory (default runs/demo-LANG-TIME)", 0},
-    {"dtype", KEY_DTYPE, "f32|bf16", 0, "type of the computation (default bf16 where the processor multiplies it)", 0},
+    {"dtype", KEY_DTYPE, "f32|bf16", 0, "type of the computation (default f32)", 0},
     {"preset", KEY_PRESET, "NAME", OPTION_HIDDEN, "another model", 0},
     {"rows", KEY_ROWS, "N", OPTION_HIDDEN, "sequences of 256 tokens a step", 0},
     {"lr", KEY_LR, "X", OPTION_HIDDEN, "peak learning rate", 0},
@@ -502,13 +502,12 @@ static tl_status demo_run(demo *d, tl_error *e) {
 }
 
 int cmd_demo(int argc, char **argv) {
-    options o = {.seconds = 60, .preset = "demo", .rows = 4, .lr = 3e-3};
+    options o = {.seconds = 60, .preset = "demo", .rows = 2, .lr = 4e-3, .dtype = TL_F32};
     if (cli_parse(&argp, argc, argv, &o)) return EXIT_USAGE;
     if (!o.common.has_seed) o.common.seed = 1;
     demo d = {.o = &o, .metrics.fd = -1};
     tl_error e = {0};
     if (cli_engine(&o.common, &d.engine, &e) != TL_OK) return cli_fail(&e);
-    if (!o.dtype) o.dtype = strcmp(tl_engine_isa(d.engine), "avx512bf16") == 0 ? TL_BF16 : TL_F32;
     d.alloc = tl_engine_allocator(d.engine);
     str_init(&d.story, d.alloc);
     cli_catch_signals();
