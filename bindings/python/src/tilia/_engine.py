@@ -47,6 +47,7 @@ class Engine(Handle):
         out = C.c_void_p()
         call("tl_engine_create", C.byref(o), C.byref(out))
         self._own(out.value, lib.tl_engine_destroy)
+        self.device = device or "cpu"
         self._lock = threading.RLock()
         self._calls: dict = {}  # operators bound to shapes: ops/
         self._quick: dict = {}
@@ -63,10 +64,11 @@ class Engine(Handle):
         return text_of(lib.tl_engine_isa(self._ptr))
 
     def close(self) -> None:
-        self._calls.clear()
-        self._quick.clear()
-        self._graphs.clear()
-        super().close()
+        with self._lock:  # not under a call of another thread
+            self._calls.clear()
+            self._quick.clear()
+            self._graphs.clear()
+            super().close()
 
     def __repr__(self) -> str:
         return "<tilia.Engine closed>" if self.closed else f"<tilia.Engine {self.isa}, {self.threads} threads>"

@@ -9,7 +9,7 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Op
 
 from ._arrays import floats_copy, ids_in, ids_out, need_numpy, np
 from ._engine import Engine, default_engine
-from ._errors import StateError
+from ._errors import FormatError
 from ._handle import Handle, Ref
 from ._lib import (
     TOKENIZER_PROGRESS,
@@ -74,7 +74,7 @@ class Tokenizer(Handle):
     @classmethod
     def train(
         cls,
-        text: Union[str, Iterable[PathLike]] = "",
+        text: str = "",
         *,
         vocab: int,
         files: Iterable[PathLike] = (),
@@ -93,7 +93,7 @@ class Tokenizer(Handle):
         >>> t.decode(t.encode("lowest")), len(t.encode(" lower")) < 6
         ('lowest', True)
         """
-        raw = text.encode("utf-8", "replace") if isinstance(text, str) else b""
+        raw = text.encode("utf-8", "surrogatepass")
         specials, n_special = strings(special)
         paths, n_files = strings([path_bytes(f) for f in files])
         failed: List[BaseException] = []
@@ -561,7 +561,7 @@ class Session(Handle):
         with open(path, encoding="utf-8") as f:
             state = json.load(f)
         if not isinstance(state, dict) or state.get("tilia_session") != 1:
-            raise StateError(f"{path}: is not a saved session", code="FORMAT", file=os.fspath(path))
+            raise FormatError(f"{path}: is not a saved session", code="FORMAT", file=os.fspath(path))
         self.reset()
         return self.feed(state["ids"]) if state["ids"] else self
 

@@ -114,7 +114,9 @@ class _Call:
         self.attr = (("scale", float(scale)), ("softcap", float(softcap)), ("causal", int(bool(causal))),
                      ("window", int(window)), ("q_offset", int(q_offset)))  # fmt: skip
         s = np.float64 if self.n == 2 else np.float32
-        doc = None if documents is None else np.ascontiguousarray(take_ids(documents)).reshape(-1, S)
+        doc = None
+        if documents is not None:
+            doc = np.ascontiguousarray(np.broadcast_to(take_ids(documents), self.lead + (S,))).reshape(-1, S)
         self.extra = [doc] + [None if x is None else np.ascontiguousarray(take(x)[0], s) for x in (sinks, slopes, bias)]
         sn = 2 if self.n == 2 else 1
         self.extra_numbers = [0 if x is None else n for x, n in zip(self.extra, (5, sn, sn, sn))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._array import dtype_number, give, np, take
+from ._array import dtype_number, give, np, take, take_ids
 from ._operator import Row, operator
 from ._run import OPS, run
 
@@ -37,9 +37,10 @@ def embedding(ids: Any, table: Any, *, scale: float = 1.0, dtype: Any = None) ->
     >>> ops.embedding([1, 0], np.array([[1, 2], [3, 4]], "f4")).tolist()
     [[3.0, 4.0], [1.0, 2.0]]
     """
-    ids = np.asarray(ids) if not hasattr(ids, "__dlpack__") else ids
-    if isinstance(ids, np.ndarray) and ids.size and ids.max() >= take(table)[0].shape[0]:
-        raise ValueError(f"id {ids.max()} is outside the table of {take(table)[0].shape[0]} rows")
+    ids = take_ids(ids)
+    rows = take(table)[0].shape[0]
+    if ids.size and ids.max() >= rows:
+        raise ValueError(f"id {ids.max()} is outside the table of {rows} rows")
     return Row("embedding", (ids, table), (("scale", float(scale)), ("dtype", dtype_number(dtype))), (0,), (0,))
 
 

@@ -144,12 +144,18 @@ def _keep(cache: dict, key: Any, value: Any) -> None:
 _eval = lib.tl_eval
 
 
+def _on_cpu(e: Engine) -> Engine:
+    if e.device != "cpu":
+        raise InvalidError("arrays lie in the CPU's memory; the engine in use computes elsewhere", code="DEVICE")
+    return e
+
+
 def run(op: Op, ins: Sequence[Any], numbers: Sequence[int], attr: tuple = (), want: int = 1, acc: int = 0,
         outs: Sequence[Any] = (), out_numbers: Sequence[int] = (), engine: Optional[Engine] = None) -> List[Any]:  # fmt: skip
     """One operator on carriers. attr: ((name, value), ...); want: bits of wanted outputs; acc: bits of outs that are
     worked on in place; outs: memory of the caller. Returns [(carrier, number) or None]."""
-    e = engine or default_engine()
-    shapes = []
+    e = _on_cpu(engine or default_engine())
+    shapes: list = []
     ins = list(ins)
     for i, a in enumerate(ins):
         if a is None:
@@ -296,7 +302,7 @@ def run_graph(name: str, formula: Callable[..., Any], ins: Sequence[Any], number
               wrt: Sequence[int] = (), dy: Any = None, info: Optional[tl_run_info] = None,
               engine: Optional[Engine] = None) -> List[Any]:  # fmt: skip
     """A formula on carriers; with wrt, the gradients of its first output's product with dy for these inputs."""
-    e = engine or default_engine()
+    e = _on_cpu(engine or default_engine())
     ins = [np.ascontiguousarray(a) if a is not None else None for a in ins]
     key = (name, attr, tuple(a.shape if a is not None else None for a in ins), tuple(numbers), tuple(wrt))
     with e._lock:
