@@ -4,7 +4,8 @@
 
 agreement with PyTorch's vectors; seconds of a call; training through Python against the program (--tilia); memory over
 10,000 calls; how fast Ctrl-C comes out; and, with --other, a wheel built here that installs and passes on another Python.
-Exit status 1 if something is not as promised. TILIA_LIBRARY names the library unless the package is installed."""
+Exit status 1 if something is not as promised. TILIA_LIBRARY names the library unless the package is installed; NumPy and
+pytest are needed, and pip for --other."""
 
 import argparse
 import gc
