@@ -80,7 +80,7 @@ class Peer:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optim.step()
         self.optim.zero_grad(set_to_none=True)
-        return float(loss)
+        return loss.item()
 
 
 def tilia_times(a, spec, dtype, steps):

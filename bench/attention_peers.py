@@ -1,0 +1,74 @@
+#!/usr/bin/env python3
+"""Causal attention of Tilia against PyTorch's scaled_dot_product_attention, interleaved in one run.
+
+  VENV/bin/python bench/attention_peers.py build/tilia [--lengths 1024,4096] [--rounds 3] [--threads 2] [--clock wall|cpu]
+
+12 heads of 64, batch 1, and one head at the longest length; forward, and forward with backward; f32 and bf16; medians
+of milliseconds and their ratio. Pairs of tokens are counted causal-exact, 4 D flops forward and 10 D backward each."""
+import argparse, json, os, statistics, subprocess, time
+
+D = 64
+
+
+def tilia_seconds(a, n, dtype):
+    """{(length, heads, operator): seconds} of one run up to length n"""
+    out = subprocess.run([a.tilia, "bench", "attention", "--context", str(n), "--dtype", dtype, "--threads", str(a.threads),
+                          "--clock", a.clock, "--json", "--quiet"], check=True, capture_output=True, text=True).stdout
+    found = {}
+    for line in out.splitlines():
+        r = json.loads(line)
+        length, heads = (int(x.split()[0]) for x in r["shape"].split(", "))
+        found[length, heads, r["op"]] = r["seconds"]
+    return found
+
+
+def torch_seconds(torch, now, n, heads, dtype):
+    F = torch.nn.functional
+    make = lambda: torch.randn(1, heads, n, D, dtype=dtype, requires_grad=True)
+    q, k, v = make(), make(), make()
+    g = torch.randn(1, heads, n, D, dtype=dtype)
+    with torch.no_grad():
+        F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        t = now()
+        F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        forward = now() - t
+    F.scaled_dot_product_attention(q, k, v, is_causal=True).backward(g)
+    t = now()
+    F.scaled_dot_product_attention(q, k, v, is_causal=True).backward(g)
+    return forward, now() - t
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("tilia")
+    ap.add_argument("--lengths", default="1024,4096", help="powers of four times 256")
+    ap.add_argument("--rounds", type=int, default=3)
+    ap.add_argument("--threads", type=int, default=2)
+    ap.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    a = ap.parse_args()
+    import torch
+    torch.set_num_threads(a.threads)
+    now = time.perf_counter if a.clock == "wall" else lambda: time.process_time() / a.threads
+    lengths = [int(x) for x in a.lengths.split(",")]
+    shapes = [(n, 12) for n in lengths] + [(max(lengths), 1)]
+    print(f"PyTorch {torch.__version__}, {a.threads} threads, {a.clock} clock, load average {os.getloadavg()[0]:.1f}; milliseconds: median (least-most)")
+    print(f"{'dtype':5} {'tokens':>7} {'heads':>5} {'work':10} {'tilia':>26} {'torch':>26} {'ratio':>6}")
+    for name in ("f32", "bf16"):
+        times = {}
+        for _ in range(a.rounds):
+            mine = tilia_seconds(a, max(lengths), name)
+            for n, heads in shapes:
+                forward, both = torch_seconds(torch, now, n, heads, torch.float32 if name == "f32" else torch.bfloat16)
+                f, b = mine[n, heads, "attention"], mine[n, heads, "attention_bwd"]
+                for work, x, y in (("forward", f, forward), ("both", f + b, both)):
+                    t = times.setdefault((n, heads, work), ([], []))
+                    t[0].append(1e3 * x)
+                    t[1].append(1e3 * y)
+        for (n, heads, work), t in times.items():
+            mid = [statistics.median(x) for x in t]
+            cell = [f"{m:.2f} ({min(x):.2f}-{max(x):.2f})" for m, x in zip(mid, t)]
+            print(f"{name:5} {n:7} {heads:5} {work:10} {cell[0]:>26} {cell[1]:>26} {mid[1] / mid[0]:6.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
