@@ -21,11 +21,21 @@ static void plan_one(tl_dtype t, void *to) {
 
 /* ---- steps --------------------------------------------------------------------------------------- */
 
+/* What a step is called: the name given to its result, else the parameter that it works on or whose gradient it adds
+ * to, else the operator. */
+static const char *plan_node_name(const graph_node *n) {
+    for (int k = TL_OP_OUTS - 1; k >= 0; k--)
+        if (n->out[k] && n->out[k]->name && n->out[k]->kind == TENSOR_NODE) return n->out[k]->name;
+    for (int k = 0; k < TL_OP_OUTS; k++)
+        if (n->acc[k] && n->acc[k]->kind == TENSOR_GRAD) return tl_tensor_name(n->acc[k]);
+    for (int k = 0; k < TL_OP_INS; k++)
+        if (n->in[k] && (n->in[k]->kind == TENSOR_PARAM || n->in[k]->kind == TENSOR_CONST))
+            return tl_tensor_name(n->in[k]);
+    return n->op->name;
+}
+
 static tl_status plan_step_name(tl_plan *p, plan_step *s, const plan_draft *d, char *refusals) {
-    const char *name = s->op->name;
-    for (int k = TL_OP_OUTS - 1; d->node && k >= 0; k--)
-        if (d->node->out[k]) name = tl_tensor_name(d->node->out[k]);
-    s->name = arena_strdup(&p->mem, name);
+    s->name = arena_strdup(&p->mem, d->node ? plan_node_name(d->node) : s->op->name);
     s->refusals = refusals[0] ? arena_strdup(&p->mem, refusals) : "";
     return s->name && s->refusals ? TL_OK : TL_NOMEM;
 }
