@@ -138,6 +138,17 @@ class _Call:
         return np.empty((B, H, T, D), dtype).transpose(0, 2, 1, 3) if self.swap else np.empty(shape, dtype)
 
 
+_PLAIN = {"causal", "window", "scale", "softcap", "q_offset"}
+
+
+def _plain(op: str, ins: tuple, want: int, causal: bool = False, window: int = 0, scale: float = 0.0,
+           softcap: float = 0.0, q_offset: int = 0) -> Any:  # fmt: skip
+    """The common call, with little in its way."""
+    attr = (("scale", float(scale)), ("softcap", float(softcap)), ("causal", int(bool(causal))),
+            ("window", int(window)), ("q_offset", int(q_offset)))  # fmt: skip
+    return forward(Row(op, ins + (None, None, None, None), attr, ()), want)
+
+
 def attention(q: Any, k: Any, v: Any, *, return_lse: bool = False, out: Any = None, **options: Any) -> Any:
     """softmax(scale q k^T) v, exact and in tiles: no T x S matrix exists. q (..., T, H, Dh), k (..., S, Hk, Dh),
     v (..., S, Hk, Dv) -> (..., T, H, Dv); query head h reads kv head h / (H / Hk). Zero copy, also of views.
@@ -156,6 +167,8 @@ def attention(q: Any, k: Any, v: Any, *, return_lse: bool = False, out: Any = No
     >>> o.shape, lse.shape
     ((1, 5, 2, 8), (1, 2, 5))
     """
+    if out is None and type(q) is np.ndarray and q.ndim == 4 and options.keys() <= _PLAIN:
+        return _plain("attention", (q, k, v), 3 if return_lse else 1, **options)
     c = _Call(q, k, v, **options)
     if c.mask is not None:
         o, lse = _dense(c)
@@ -186,6 +199,8 @@ def attention_backward(do: Any, q: Any, k: Any, v: Any, o: Any, lse: Any, *, out
     >>> [g.shape for g in ops.attention_backward(o, x, x, x, o, lse, causal=True)]
     [(1, 5, 2, 8), (1, 5, 2, 8), (1, 5, 2, 8)]
     """
+    if out is None and type(q) is np.ndarray and q.ndim == 4 and options.keys() <= _PLAIN:
+        return _plain("attention_bwd", (do, q, k, v, o, lse), 7, **options)[:3]
     c = _Call(q, k, v, **options)
     d, oc = c.fold(take(do)[0]), c.fold(take(o)[0])
     if c.mask is not None:

@@ -8,7 +8,7 @@ from typing import Any, Callable, NamedTuple, Optional, Sequence, Tuple
 from .._errors import ShapeError
 from .._engine import default_engine
 from .._lib import error, lib
-from ._array import BF16, give, np, take, take_ids
+from ._array import give, np, take, take_ids
 from ._run import OPS, remember, run, run_graph
 
 _eval = lib.tl_eval
@@ -83,9 +83,9 @@ def _unfold(lead: Optional[Tuple[int, ...]], a: Any) -> Any:
 _ndarray, _empty = np.ndarray, np.empty
 
 
-def _quick_key(spec: Row) -> Optional[tuple]:
+def _quick_key(spec: Row, want: int) -> Optional[tuple]:
     """Everything that a plain call depends on; None if it is not plain: contiguous NumPy arrays only."""
-    key = [spec.op, spec.attr]
+    key = [spec.op, want, spec.attr]
     for x in spec.ins:
         if x is None:
             key.append(None)
@@ -99,23 +99,26 @@ def _quick_key(spec: Row) -> Optional[tuple]:
 
 def _quick(e: Any, b: Any, spec: Row) -> Any:
     """A call that has been seen before."""
-    make = b.makes[0]
-    out = _empty(make[0], make[1])
+    outs = [None if make is None else _empty(make[0], make[1]) for make in b.makes]
     with e._lock:
         for x, slot in zip(spec.ins, b.ins):
             if x is not None:
                 slot.data = x.ctypes.data
-        b.outs[0].data = out.ctypes.data
+        for x, slot in zip(outs, b.outs):
+            if x is not None:
+                slot.data = x.ctypes.data
         status = _eval(e._ptr, b.op.ptr, b.attr, b.in_ptr, b.n_in, b.out_ptr, b.n_out, 0, b.err_ptr)
         if status:
             raise error(b.err, status)
-    return out if make[2] != BF16 else give(out, BF16)
+    if b.want == 1:
+        return outs[0]
+    return tuple(outs)
 
 
 def forward(spec: Any, want: int = 1, out: Any = None) -> Any:
     quick = None
-    if want == 1 and out is None and type(spec) is Row:
-        quick = _quick_key(spec)
+    if out is None and type(spec) is Row:
+        quick = _quick_key(spec, want)
         if quick is not None:
             e = default_engine()
             b = e._quick.get(quick)
@@ -133,7 +136,7 @@ def forward(spec: Any, want: int = 1, out: Any = None) -> Any:
                 raise ShapeError("out cannot be written without a copy", code="SHAPE")
         got = run(OPS[spec.op], carriers, numbers, spec.attr, want, 0, outs, out_numbers)
         if plain and lead is None:
-            remember(spec.op, spec.attr, carriers, numbers, quick)
+            remember(spec.op, spec.attr, carriers, numbers, want, quick)
     else:
         got = run_graph(spec.name, spec.build, carriers, numbers, spec.attr, info=spec.info)
     if out is not None:

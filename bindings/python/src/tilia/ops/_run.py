@@ -23,7 +23,7 @@ from .._lib import (
     tl_op_def,
     tl_run_info,
 )
-from ._array import CARRIERS, np
+from ._array import BF16, CARRIERS, np
 
 KEPT = 512  # operators and graphs remembered by an engine, each
 _c_type = {b"f": C.c_float, b"i": C.c_int32, b"l": C.c_int64, b"d": C.c_int}
@@ -105,7 +105,7 @@ class Bound:
                  outs: Sequence[Any], out_numbers: Sequence[int]) -> None:  # fmt: skip
         self.op, self.raw = op, op.attr(attr)
         self.attr = C.addressof(self.raw)
-        self.n_in, self.n_out, self.acc = len(ins), op.n_out, acc
+        self.n_in, self.n_out, self.acc, self.want = len(ins), op.n_out, acc, want
         self.in_args, self.out_args = (tl_arg * max(len(ins), 1))(), (tl_arg * OP_OUTS)()
         descs, given = (tl_desc * max(len(ins), 1))(), (tl_desc * OP_OUTS)()
         for i, a in enumerate(ins):
@@ -192,13 +192,13 @@ def run(op: Op, ins: Sequence[Any], numbers: Sequence[int], attr: tuple = (), wa
     return result
 
 
-def remember(op: str, attr: tuple, ins: Sequence[Any], numbers: Sequence[int], quick: Any) -> None:
+def remember(op: str, attr: tuple, ins: Sequence[Any], numbers: Sequence[int], want: int, quick: Any) -> None:
     """Lets a plain call that just ran be found by its short key."""
     e = default_engine()
-    key = (op, attr, 1, 0, tuple(a.shape if a is not None else None for a in ins), tuple(numbers), (), ())
+    key = (op, attr, want, 0, tuple(a.shape if a is not None else None for a in ins), tuple(numbers), (), ())
     with e._lock:
         b = e._calls.get(key)
-        if b is not None:
+        if b is not None and all(make is None or make[2] != BF16 for make in b.makes):
             _keep(e._quick, quick, b)
 
 
