@@ -1,0 +1,76 @@
+/* Gated models in training: the loss falls, and threads, recomputation, packing and bf16 keep their promises. */
+#include "fixture.h"
+
+#include <math.h>
+
+enum { B = 4, T = 16 };
+
+#define GATED(type, own)                                                                                               \
+    "{\"model_type\":\"" type "\",\"vocab_size\":257,\"hidden_size\":16,\"num_hidden_layers\":2,\"expansion\":32,"     \
+    "\"shared_size\":8,\"max_position_embeddings\":32" own "}"
+static const char *const configs[] = {
+    GATED("gau", ""),
+    GATED("flash-quad", ",\"tilia\":{\"score\":\"softmax\",\"norm\":\"rmsnorm\"}"),
+    GATED("flash", ",\"chunk_size\":5"),
+    GATED("flash", ",\"chunk_size\":4,\"resid_pdrop\":0.1,\"tilia\":{\"token_shift\":true,\"norm\":\"layernorm\"}"),
+};
+enum { CONFIGS = sizeof configs / sizeof *configs };
+
+static double train(const char *config, int threads, tl_dtype dtype, bool packed, bool recompute, int n, double *loss) {
+    fixture f;
+    trainer *t;
+    tl_error e = {0};
+    assert_ok(fixture_open(&f, NULL, threads, config, B, T, packed, &e), &e);
+    trainer_settings s = fixture_settings(B, B, T, dtype);
+    s.packed = packed;
+    s.recompute = recompute;
+    assert_ok(trainer_create(f.model, &s, &t, &e), &e);
+    for (int i = 0; i < n; i++) {
+        tl_metrics m;
+        assert_ok(trainer_step(t, f.loader, &m, &e), &e);
+        assert_true(m.norm > 0 && isfinite(m.loss));
+        loss[i] = m.loss;
+    }
+    trainer_destroy(t);
+    fixture_close(&f);
+    return loss[n - 1];
+}
+
+static void they_learn(void **state) {
+    (void)state;
+    double loss[40];
+    for (int k = 0; k < CONFIGS; k++) {
+        train(configs[k], 1, TL_F32, k % 2, false, 40, loss);
+        assert_near(loss[0], log(257), 0.4);
+        if (!(loss[39] < 2.8)) fail_msg("%s: %g after %g", configs[k], loss[39], loss[0]);
+    }
+}
+
+static void bits_do_not_depend_on_how(void **state) {
+    (void)state;
+    double one[4], other[4];
+    for (int k = 0; k < CONFIGS; k++) {
+        tl_dtype dtype = k == 2 ? TL_BF16 : TL_F32;
+        train(configs[k], 1, dtype, true, false, 4, one);
+        train(configs[k], 3, dtype, true, false, 4, other);
+        assert_memory_equal(one, other, sizeof one);
+        train(configs[k], 2, dtype, true, true, 4, other);
+        assert_memory_equal(one, other, sizeof one);
+    }
+}
+
+static void half_precision_is_close(void **state) {
+    (void)state;
+    double full[6], half[6];
+    for (int k = 0; k < CONFIGS; k++) {
+        train(configs[k], 1, TL_F32, false, false, 6, full);
+        train(configs[k], 1, TL_BF16, false, false, 6, half);
+        for (int i = 0; i < 6; i++) assert_near(full[i], half[i], 0.05);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(they_learn), cmocka_unit_test(bits_do_not_depend_on_how),
+                                       cmocka_unit_test(half_precision_is_close)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
