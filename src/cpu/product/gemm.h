@@ -14,7 +14,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { GEMM_MR = 8, GEMM_KC = 768, GEMM_NC = 192, GEMM_FLY = 4 };
+enum { GEMM_MR = 8, GEMM_KC = 1024, GEMM_NC = 192, GEMM_FLY = 4 };
 enum { GEMM_F32, GEMM_BF16, GEMM_F16 };
 
 typedef struct gemm_matrix {

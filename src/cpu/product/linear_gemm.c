@@ -14,7 +14,7 @@ typedef struct gemm_cut {
 } gemm_cut;
 
 static gemm_cut linear_gemm_cut(const linear_view *v, bool dw) {
-    gemm_cut t = {.fly = dw && v->n <= 2 * GEMM_NC}; /* more columns would pack the same too often */
+    gemm_cut t = {.fly = dw && v->n <= GEMM_NC}; /* more columns would pack the same too often */
     t.direct = t.fly || (!dw && v->a == TL_F32 && v->a_col == 1);
     t.k_chunk = v->k;
     if (dw && !t.fly && v->k > GEMM_KC) { /* equal chunks that need no partial sums but the result itself */
