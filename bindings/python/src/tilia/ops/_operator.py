@@ -8,7 +8,7 @@ from typing import Any, Callable, NamedTuple, Optional, Sequence, Tuple
 from .._errors import ShapeError
 from .._engine import default_engine
 from .._lib import error, lib
-from ._array import give, np, take, take_ids
+from ._array import address, give, np, take, take_ids
 from ._run import OPS, remember, run, run_graph
 
 _eval = lib.tl_eval
@@ -103,10 +103,10 @@ def _quick(e: Any, b: Any, spec: Row) -> Any:
     with e._lock:
         for x, slot in zip(spec.ins, b.ins):
             if x is not None:
-                slot.data = x.ctypes.data
+                slot.data = address(x)
         for x, slot in zip(outs, b.outs):
             if x is not None:
-                slot.data = x.ctypes.data
+                slot.data = address(x)
         status = _eval(e._ptr, b.op.ptr, b.attr, b.in_ptr, b.n_in, b.out_ptr, b.n_out, 0, b.err_ptr)
         if status:
             raise error(b.err, status)

@@ -23,7 +23,7 @@ from .._lib import (
     tl_op_def,
     tl_run_info,
 )
-from ._array import BF16, CARRIERS, np
+from ._array import BF16, CARRIERS, address, np
 
 KEPT = 512  # operators and graphs remembered by an engine, each
 _c_type = {b"f": C.c_float, b"i": C.c_int32, b"l": C.c_int64, b"d": C.c_int}
@@ -175,7 +175,7 @@ def run(op: Op, ins: Sequence[Any], numbers: Sequence[int], attr: tuple = (), wa
             _keep(e._calls, key, b)
         for a, slot in zip(ins, b.ins):
             if a is not None:
-                slot.data = a.ctypes.data
+                slot.data = address(a)
         result: List[Any] = []
         for k, make in enumerate(b.makes):
             if make is None:
@@ -184,7 +184,7 @@ def run(op: Op, ins: Sequence[Any], numbers: Sequence[int], attr: tuple = (), wa
             o = outs[k] if k < len(outs) else None
             if o is None:
                 o = np.empty(make[0], make[1])
-            b.outs[k].data = o.ctypes.data
+            b.outs[k].data = address(o)
             result.append((o, make[2]))
         status = _eval(ptr, b.op.ptr, b.attr, b.in_ptr, b.n_in, b.out_ptr, b.n_out, acc, b.err_ptr)
         if status:
@@ -288,7 +288,7 @@ class Graph:
             if o:
                 given.append((o[0], a))
         for t, a in given:
-            if lib.tl_plan_bind(p, t, a.ctypes.data):
+            if lib.tl_plan_bind(p, t, address(a)):
                 raise error(tl_error(), -2)
         if info is not None:
             lib.tl_plan_run_info(p, C.byref(info))
