@@ -100,7 +100,7 @@ class Tokenizer(Handle):
 
         def report(user, phase, done, total):
             try:
-                return progress(text_of(phase), done, total) is not False  # type: ignore[misc]
+                return progress is None or progress(text_of(phase), done, total) is not False
             except BaseException as e:  # carried out of the library
                 failed.append(e)
                 return False
@@ -113,7 +113,7 @@ class Tokenizer(Handle):
             n_special=n_special,
             files=paths,
             n_files=n_files,
-            progress=TOKENIZER_PROGRESS(report) if progress else TOKENIZER_PROGRESS(),
+            progress=TOKENIZER_PROGRESS(report),  # without a function too: Ctrl-C comes out through it
         )
         try:
             return cls._make(engine, "tl_tokenizer_train", C.byref(o), raw, len(raw))
