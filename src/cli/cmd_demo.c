@@ -218,6 +218,7 @@ static tl_status make_model(demo *d, tl_error *e) {
     TRY(config_preset(o->preset, &c, e));
     model_fit_tokenizer(&c, d->tokenizer);
     c.context = CONTEXT;
+    c.init_std = 0.04; /* small models learn faster from weights that are not as small as a large model's */
     TRY(model_create(d->engine, &c, d->tokenizer, o->common.seed, &d->model, e));
     token_store_init(&d->train, d->alloc, c.vocab, c.eos);
     token_store_init(&d->val, d->alloc, c.vocab, c.eos);

@@ -16,7 +16,7 @@ typedef struct preset_row {
  * published models. stories is the 15M shape of the TinyStories Llamas. */
 static const preset_row presets[] = {
     {"tiny", "llama", "0.1M, for tests and first steps", 257, 64, 2, 4, 2, 192, 128, 0, ACT_SILU, false, true},
-    {"demo", "llama", "what tilia demo trains", 257, 128, 4, 4, 4, 352, 256, 0, ACT_SILU, false, true},
+    {"demo", "llama", "what tilia demo trains", 257, 128, 3, 4, 4, 352, 256, 0, ACT_SILU, false, true},
     {"char", "gpt2", "10.7M, nanoGPT's shakespeare_char", 65, 384, 6, 6, 6, 1536, 256, 0.2, ACT_GELU, false, true},
     {"char-cpu", "gpt2", "0.8M, nanoGPT's shakespeare_char for CPUs", 65, 128, 4, 4, 4, 512, 64, 0, ACT_GELU, false,
      true},
