@@ -9,6 +9,7 @@
 
 #include "base/mem.h"
 #include "base/rng.h"
+#include "infer/decoder.h"
 #include "op/op.h"
 #include "tilia/graph.h"
 
@@ -59,21 +60,24 @@ static void per_step(tl_plan *p) {
 
 /* ---- core --------------------------------------------------------------------------------------------------- */
 
-static tl_tensor *gau(tl_graph *g, tl_tensor *q, tl_tensor *k, tl_tensor *v, int64_t n) {
-    struct gau_attention_attr a = {.f = {.kind = GATE_RELU2, .count = GATE_COUNT_FIXED, .fixed = (float)n}};
+static tl_tensor *gau(tl_graph *g, tl_tensor *q, tl_tensor *k, tl_tensor *v, int64_t n, bool causal) {
+    struct gau_attention_attr a = {
+        .f = {.kind = GATE_RELU2, .count = GATE_COUNT_FIXED, .fixed = (float)n, .causal = causal}};
     return tl_apply(g, OP_DEF(gau_attention), &a, (tl_tensor *[]){q, k, v}, 3, NULL, NULL, 0);
 }
 
-/* relu^2(q k^T / sqrt(s)) v / n of plain operators. A product is x w^T: k is (n,s), v comes as v^T (e,n). */
-static tl_tensor *composed(tl_graph *g, tl_tensor *q, tl_tensor *k, tl_tensor *vt, int64_t n, int64_t s) {
-    (void)n;
+/* relu^2(q k^T / sqrt(s)) v / n of plain operators. A product is x w^T: k is (n,s), v comes as v^T (e,n). mask (n,n) of
+ * zeros and ones, or NULL. */
+static tl_tensor *composed(tl_graph *g, tl_tensor *q, tl_tensor *k, tl_tensor *vt, tl_tensor *mask, int64_t n,
+                           int64_t s) {
     tl_tensor *t = tl_scale(g, tl_linear(g, q, k, NULL, TL_NONE), 1.0f / __builtin_sqrtf((float)s));
-    return tl_linear(g, tl_scale(g, tl_act(g, t, TL_ACT_RELU2), 1.0f / (float)n), vt, NULL, TL_NONE);
+    t = tl_scale(g, tl_act(g, t, TL_ACT_RELU2), 1.0f / (float)n);
+    return tl_linear(g, mask ? tl_mul(g, t, mask) : t, vt, NULL, TL_NONE);
 }
 
-static void core(tl_engine *e) {
+static void core(tl_engine *e, bool causal) {
     const int64_t s = 128, width = 1536;
-    for (int64_t n = 1024; n <= 4096; n *= 2) {
+    for (int64_t n = 1024; n <= 4096; n *= 4) {
         double took[2];
         for (int way = 0; way < 2; way++) {
             tl_graph *g;
@@ -85,7 +89,8 @@ static void core(tl_engine *e) {
             tl_tensor *k = way ? tl_param(g, "k", TL_F32, 2, q2) : tl_input(g, "k", TL_F32, 3, qd);
             tl_tensor *v = way ? tl_param(g, "v", TL_F32, 2, v2) : tl_input(g, "v", TL_F32, 3, vd);
             tl_tensor *dy = tl_input(g, "dy", TL_F32, way ? 2 : 3, way ? o2 : vd);
-            tl_tensor *y = way ? composed(g, q, k, v, n, s) : gau(g, q, k, v, n);
+            tl_tensor *mask = way && causal ? tl_const(g, "mask", TL_F32, 2, (int64_t[]){n, n}) : NULL;
+            tl_tensor *y = way ? composed(g, q, k, v, mask, n, s) : gau(g, q, k, v, n, causal);
             tl_output(g, y, "y");
             tl_graph_vjp(g, y, dy, (tl_tensor *[]){q, k, v}, way ? 1 : 3, dx);
             for (int i = 0; i < (way ? 1 : 3); i++) tl_output(g, dx[i], i == 0 ? "dq" : i == 1 ? "dk" : "dv");
@@ -93,6 +98,7 @@ static void core(tl_engine *e) {
             in[0] = q, in[1] = k, in[2] = v, in[3] = dy;
             for (int i = 0; i < 4; i++) bind_normal(p, in[i], 1);
             if (way) bind_normal(p, tl_param_grad(g, k), 0), bind_normal(p, tl_param_grad(g, v), 0);
+            if (mask) bind_normal(p, mask, 1); /* any numbers take the same time */
             took[way] = run(p, 3);
             tl_plan_info info;
             tl_plan_info_get(p, &info);
@@ -102,31 +108,8 @@ static void core(tl_engine *e) {
             tl_plan_destroy(p);
             tl_graph_destroy(g);
         }
-        printf("n %5lld both ways: fused is %.2f times as fast\n", (long long)n, took[1] / took[0]);
-    }
-    printf("the same causal, which plain operators cannot make cheaper:\n");
-    for (int64_t n = 1024; n <= 4096; n *= 2) {
-        tl_graph *g;
-        tl_plan *p;
-        tl_error err;
-        if (tl_graph_create(e, &g) != TL_OK) exit(1);
-        const int64_t qd[] = {1, n, s}, vd[] = {1, n, width};
-        tl_tensor *q = tl_input(g, "q", TL_F32, 3, qd), *k = tl_input(g, "k", TL_F32, 3, qd), *dx[3];
-        tl_tensor *v = tl_input(g, "v", TL_F32, 3, vd), *dy = tl_input(g, "dy", TL_F32, 3, vd);
-        struct gau_attention_attr a = {.f = {.kind = GATE_RELU2, .count = GATE_COUNT_VISIBLE, .causal = 1}};
-        tl_tensor *y = tl_apply(g, OP_DEF(gau_attention), &a, (tl_tensor *[]){q, k, v}, 3, NULL, NULL, 0);
-        tl_output(g, y, "y");
-        tl_graph_vjp(g, y, dy, (tl_tensor *[]){q, k, v}, 3, dx);
-        for (int i = 0; i < 3; i++) tl_output(g, dx[i], i == 0 ? "dq" : i == 1 ? "dk" : "dv");
-        if (tl_plan_create(g, false, &p, &err) != TL_OK) die(&err);
-        bind_normal(p, q, 1), bind_normal(p, k, 1), bind_normal(p, v, 1), bind_normal(p, dy, 1);
-        tl_plan_info info;
-        tl_plan_info_get(p, &info);
-        const double took = run(p, 3);
-        printf("n %5lld causal   %8.1f ms  %6.1f GFLOP/s\n", (long long)n, 1e3 * took, 1e-9 * info.cost.flops / took);
-        per_step(p);
-        tl_plan_destroy(p);
-        tl_graph_destroy(g);
+        printf("n %5lld %s: fused is %.2f times as fast\n", (long long)n, causal ? "causal" : "both ways",
+               took[1] / took[0]);
     }
 }
 
@@ -186,6 +169,62 @@ static void layer(tl_engine *e, int64_t longest) {
     }
 }
 
+/* ---- decode --------------------------------------------------------------------------------------------------- */
+
+static int by_size(const void *a, const void *b) {
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Median and mean seconds of a token from position `from` on; the mean has the folding of chunks in it. */
+static void tokens(decoder *d, int32_t from, int n, double *median, double *mean) {
+    static double took[2048];
+    tl_error err;
+    const float *logits;
+    *mean = 0;
+    for (int i = -3; i < n; i++) {
+        const int32_t id = 1, pos = from + i + 3, slot = 0, select = 0;
+        const double t = now();
+        if (decoder_run(d, 1, &id, &pos, &slot, 1, &select, &logits, &err) != TL_OK) die(&err);
+        if (i >= 0) *mean += took[i] = now() - t;
+    }
+    qsort(took, (size_t)n, sizeof *took, by_size);
+    *median = took[n / 2];
+    *mean /= n;
+}
+
+static void decode_one(tl_engine *e, const char *name, const char *config, int64_t capacity, const int32_t *from, int n,
+                       int count) {
+    model_config c;
+    tl_model *m;
+    decoder d;
+    tl_error err;
+    if (config_parse(config, &c, NULL, 0, &err) != TL_OK || model_create(e, &c, NULL, 1, &m, &err) != TL_OK) die(&err);
+    if (decoder_init(&d, m, 1, capacity, TL_F32, TL_F32, &err) != TL_OK) die(&err);
+    memset(d.cache, 0, d.cache_bytes);
+    printf("%s: %.2fM parameters, state %.2f MB\n", name, 1e-6 * (double)m->params.count, 1e-6 * (double)d.cache_bytes);
+    for (int i = 0; i < n; i++) {
+        double median, mean;
+        tokens(&d, from[i], count, &median, &mean);
+        printf("    position %8d: %7.3f ms a token (median), %7.3f ms (mean)\n", from[i], 1e3 * median, 1e3 * mean);
+    }
+    decoder_fini(&d);
+    model_close(m);
+}
+
+static void decode(tl_engine *e) {
+    static const int32_t flash_at[] = {1000, 1000000}, cache_at[] = {1000, 4000, 16000, 32000};
+    decode_one(e, "4 FLASH layers",
+               "{\"model_type\":\"flash\",\"hidden_size\":768,\"num_hidden_layers\":4,\"vocab_size\":65,"
+               "\"max_position_embeddings\":1024}",
+               1024, flash_at, 2, 600);
+    decode_one(
+        e, "2 softmax layers",
+        "{\"model_type\":\"gpt2\",\"n_embd\":768,\"n_layer\":2,\"n_head\":12,\"vocab_size\":65,\"n_positions\":65536,"
+        "\"tilia\":{\"positions\":\"rope\"}}",
+        33000, cache_at, 4, 60);
+}
+
 int main(int argc, char **argv) {
     tl_engine *e;
     tl_error err;
@@ -194,8 +233,12 @@ int main(int argc, char **argv) {
     if (tl_engine_create(&o, &e, &err) != TL_OK) die(&err);
     alone = tl_engine_threads(e) == 1;
     printf("%s, %d threads\n", tl_engine_isa(e), tl_engine_threads(e));
-    if (!strcmp(what, "core")) core(e);
+    if (!strcmp(what, "core")) {
+        core(e, false);
+        core(e, true);
+    }
     if (!strcmp(what, "layer")) layer(e, argc > 3 ? atoll(argv[3]) : 32768);
+    if (!strcmp(what, "decode")) decode(e);
     tl_engine_destroy(e);
     return 0;
 }

@@ -47,7 +47,7 @@ const char *chunk_open(const tl_op_call *c, bool backward, int workers, chunk_jo
     j->w_dk = w, w += backward ? linear_up(CHUNK_KEYS * j->s, 16) : 0;
     j->w_dv = w, w += backward ? linear_up(CHUNK_KEYS * j->e, 16) : 0;
     j->deepest = gated_max(gated_max(j->s, j->e), CHUNK_TOKENS);
-    j->most = gated_max(CHUNK_KEYS, linear_up(j->s, 8));
+    j->most = gated_max(CHUNK_KEYS, linear_up(j->s, 16));
     j->pack = j->most * j->deepest;
     j->w_space = w, w += gated_space_floats(j->most, j->pack, j->deepest);
     j->per_worker = linear_up(w, 16);

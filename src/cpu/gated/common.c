@@ -29,9 +29,10 @@ void gated_product_to(const gated_leaf *f, const gated_space *w, int64_t m, int6
                       gemm_matrix b, void *c, int type, int64_t c_row, bool add) {
     if (m < 1 || n < 1 || k < 1) return;
     gemm_job j = {.a = a, .b = b, .c = {c, type, c_row, 1}, .m = m, .n = n, .k = k, .add = add};
-    j.pack_a = w->a, j.pack_b = w->b, j.temp = w->t;
+    const bool there = a.type == GEMM_F32 && a.col == 1; /* A is read where it lies */
+    j.pack_a = there ? NULL : w->a, j.pack_b = w->b, j.temp = w->t;
     const int64_t slivers = gemm_slivers(m);
-    f->gemm(GEMM_PACK, &j, 0, slivers, 0, 0);
+    if (!there) f->gemm(GEMM_PACK, &j, 0, slivers, 0, 0);
     for (int64_t col = 0; col < n; col += GEMM_NC) f->gemm(GEMM_TILE, &j, 0, slivers, col, gated_min(col + GEMM_NC, n));
 }
 

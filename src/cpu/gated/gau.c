@@ -7,7 +7,7 @@
  * are its own; dQ, which is only s wide, is kept in one part per segment and added up in order. */
 #include "cpu/gated/launch.h"
 
-enum { GAU_KEYS = 512, GAU_BACK = 256, GAU_PREP = 256, GAU_SUM = 64, GAU_SEGMENTS = 12 };
+enum { GAU_KEYS = 192, GAU_BACK = 512, GAU_EDGE = 128, GAU_PREP = 256, GAU_SUM = 64, GAU_SEGMENTS = 12 };
 
 /* What a row needs, for all rows. */
 typedef struct gau_row_info {
@@ -61,8 +61,8 @@ static const char *gau_open(const tl_op_call *c, bool backward, gau_job *j) {
         j->stat = c->out[1].data;
         j->stat_row = c->out[1].d.stride[0];
     }
-    j->keys = gated_min(backward ? GAU_BACK : GAU_KEYS, linear_up(j->T, 16));
-    j->rows = j->T <= 256 ? 64 : j->T <= 2048 ? 128 : 256;
+    j->rows = j->T <= 256 ? 64 : j->T <= 1024 ? 128 : j->T < 2048 ? 256 : 512;
+    j->keys = gated_min(backward ? gated_min(GAU_BACK, gated_max(j->rows, 256)) : GAU_KEYS, linear_up(j->T, 16));
     return NULL;
 }
 
@@ -72,11 +72,11 @@ static void gau_lay(const tl_op_call *c, gau_job *j, int workers) {
     const int64_t wide = gated_max(j->s, j->e), k = gated_max(wide, keys);
     int64_t at = linear_up(j->B * j->T * (int64_t)(sizeof(gau_row_info) / sizeof(float)), 16), w = 0;
     j->info = 0;
-    j->most = gated_max(j->rows, keys);
+    j->most = gated_max(gated_max(j->rows, GAU_EDGE), keys);
     j->blocks = gated_ceil(j->T, j->rows);
-    j->pack = linear_up(j->most, 8) * gated_max(k, j->rows);
+    j->pack = linear_up(j->most, 16) * gated_max(k, gated_max(j->rows, GAU_EDGE));
     if (j->backward) {
-        j->segments = gated_min(gated_ceil(j->T, GAU_BACK), gated_max(1, gated_ceil(GAU_SEGMENTS, j->B)));
+        j->segments = gated_min(gated_ceil(j->T, j->keys), gated_max(1, gated_ceil(GAU_SEGMENTS, j->B)));
         j->seg_keys = linear_up(gated_ceil(j->T, j->segments), 16);
         j->segments = gated_ceil(j->T, j->seg_keys);
         j->dq_part = at;
@@ -89,9 +89,9 @@ static void gau_lay(const tl_op_call *c, gau_job *j, int workers) {
     }
     at = linear_up(at, 16);
     j->worker = at;
-    j->w_s = w, w += linear_up(j->rows * keys, 16);
+    j->w_s = w, w += linear_up(gated_max(j->rows, GAU_EDGE) * keys, 16);
     if (j->backward) {
-        j->w_p = w, w += linear_up(j->rows * keys, 16);
+        j->w_p = w, w += linear_up(gated_max(j->rows, GAU_EDGE) * keys, 16);
         j->w_dk = w, w += linear_up(keys * j->s, 16);
         j->w_dv = w, w += linear_up(keys * j->e, 16);
     } else {
@@ -142,6 +142,11 @@ static void gau_scores(const gau_job *j, const gated_leaf *f, const gated_space 
                   gated_turned(gated_at(&j->k, b, k0), j->k.type, j->k.row), s, ld, false);
 }
 
+/* How many rows at the beginning of a block see nothing of keys that begin `ahead` of it; whole slivers. */
+static int64_t gau_blind(const gau_job *j, int64_t ahead) {
+    return j->gate.a->causal && ahead > 0 ? ahead / GEMM_MR * GEMM_MR : 0;
+}
+
 static void gau_statistics(const gau_job *j, const gated_leaf *f, const gated_space *sp, gau_row_info *info, int64_t b,
                            int64_t i0, int64_t m, int64_t lo, int64_t hi, float *s, float *top) {
     const int kind = j->gate.a->kind;
@@ -152,9 +157,9 @@ static void gau_statistics(const gau_job *j, const gated_leaf *f, const gated_sp
         sum[i] = j->sink ? 1 : 0;
     }
     for (int64_t k0 = lo; k0 < hi; k0 += ld) {
-        const int64_t n = gated_min(ld, hi - k0);
-        gau_scores(j, f, sp, b, i0, m, k0, n, ld, s);
-        for (int64_t i = 0; i < m; i++) {
+        const int64_t n = gated_min(ld, hi - k0), skip = gau_blind(j, k0 - i0);
+        gau_scores(j, f, sp, b, i0 + skip, m - skip, k0, n, ld, s + skip * ld);
+        for (int64_t i = skip; i < m; i++) {
             const gated_row r = gau_row(j, &info[i], k0 - i0 - i);
             f->more(&r, s + i * ld, gated_max(info[i].lo - k0, 0), gated_min(info[i].hi - k0, n), &top[i], &sum[i]);
         }
@@ -191,14 +196,14 @@ static void gau_forward_tile(const gau_job *j, const gated_leaf *f, float *scrat
     if (j->normal) gau_statistics(j, f, &sp, info, b, i0, m, lo, hi, s, worker + j->w_t);
     for (int64_t i = 0; i < m && lo == hi; i++) memset(o + i * o_row, 0, (size_t)j->e * sizeof *o);
     for (int64_t k0 = lo; k0 < hi; k0 += ld) {
-        const int64_t n = gated_min(ld, hi - k0);
-        gau_scores(j, f, &sp, b, i0, m, k0, n, ld, s);
-        for (int64_t i = 0; i < m; i++) {
+        const int64_t n = gated_min(ld, hi - k0), skip = gau_blind(j, k0 - i0);
+        gau_scores(j, f, &sp, b, i0 + skip, m - skip, k0, n, ld, s + skip * ld);
+        for (int64_t i = skip; i < m; i++) {
             const gated_row r = gau_row(j, &info[i], k0 - i0 - i);
             f->weigh(&r, s + i * ld, gated_max(info[i].lo - k0, 0), gated_min(info[i].hi - k0, n), n);
         }
-        gated_product(f, &sp, m, j->e, n, gated_rows(s, GEMM_F32, ld),
-                      gated_rows(gated_at(&j->v, b, k0), j->v.type, j->v.row), o, o_row, k0 > lo);
+        gated_product(f, &sp, m - skip, j->e, n, gated_rows(s + skip * ld, GEMM_F32, ld),
+                      gated_rows(gated_at(&j->v, b, k0), j->v.type, j->v.row), o + skip * o_row, o_row, k0 > lo);
     }
     for (int64_t i = 0; i < m && !gau_direct(&j->o); i++)
         f->put(o + i * j->e, gated_at(&j->o, b, i0 + i), j->o.type, j->e, false);
@@ -242,35 +247,34 @@ static float gau_backward_keys(const gau_job *j, const tl_op_call *c, const gate
     float *dq = scratch + j->dq_part + (b * j->segments + g) * j->T * j->s;
     float *bias = j->bias_n ? scratch + j->bias_part + (b * j->segments + g) * j->bias_n + (j->bias_n - 1) / 2 : NULL;
     gau_row_info *info = (gau_row_info *)(void *)scratch + b * j->T;
-    bool any = false;
-    for (int64_t i0 = 0; i0 < j->T; i0 += j->rows) {
-        const int64_t m = gated_min(j->rows, j->T - i0);
+    const bool causal = j->gate.a->causal;
+    int64_t m = 0;
+    memset(dk, 0, (size_t)(n * j->s) * sizeof *dk);
+    memset(dv, 0, (size_t)(n * j->e) * sizeof *dv);
+    for (int64_t i0 = causal ? k0 : 0; i0 < j->T; i0 += m) { /* at the edge in smaller steps: half of it is hidden */
+        m = gated_min(causal && i0 < k0 + n ? GAU_EDGE : j->rows, j->T - i0);
+        const int64_t see = causal ? gated_min(n, i0 + m - k0) : n;
         bool sees = false;
         for (int64_t i = i0; i < i0 + m && !sees; i++) sees = info[i].lo < k0 + n && info[i].hi > k0;
         if (!sees) continue;
-        gau_scores(j, f, &sp, b, i0, m, k0, n, ld, s);
-        gated_product(f, &sp, m, n, j->e, gated_rows(gated_at(&j->dy, b, i0), j->dy.type, j->dy.row),
+        gau_scores(j, f, &sp, b, i0, m, k0, see, ld, s);
+        gated_product(f, &sp, m, see, j->e, gated_rows(gated_at(&j->dy, b, i0), j->dy.type, j->dy.row),
                       gated_turned(gated_at(&j->v, b, k0), j->v.type, j->v.row), p, ld, false);
         for (int64_t i = 0; i < m; i++) {
             gated_row r = gau_row(j, &info[i0 + i], k0 - i0 - i);
             if (bias) r.dbias = bias + (k0 - i0 - i);
             total += f->back(&r, s + i * ld, p + i * ld, gated_max(info[i0 + i].lo - k0, 0),
-                             gated_min(info[i0 + i].hi - k0, n), n);
+                             gated_min(info[i0 + i].hi - k0, see), see);
         }
         if (gated_has(&c->out[2]))
-            gated_product(f, &sp, n, j->e, m, gated_turned(s, GEMM_F32, ld),
-                          gated_rows(gated_at(&j->dy, b, i0), j->dy.type, j->dy.row), dv, j->e, any);
+            gated_product(f, &sp, see, j->e, m, gated_turned(s, GEMM_F32, ld),
+                          gated_rows(gated_at(&j->dy, b, i0), j->dy.type, j->dy.row), dv, j->e, true);
         if (gated_has(&c->out[1]))
-            gated_product(f, &sp, n, j->s, m, gated_turned(p, GEMM_F32, ld),
-                          gated_rows(gated_at(&j->q, b, i0), j->q.type, j->q.row), dk, j->s, any);
+            gated_product(f, &sp, see, j->s, m, gated_turned(p, GEMM_F32, ld),
+                          gated_rows(gated_at(&j->q, b, i0), j->q.type, j->q.row), dk, j->s, true);
         if (gated_has(&c->out[0]))
-            gated_product(f, &sp, m, j->s, n, gated_rows(p, GEMM_F32, ld),
+            gated_product(f, &sp, m, j->s, see, gated_rows(p, GEMM_F32, ld),
                           gated_rows(gated_at(&j->k, b, k0), j->k.type, j->k.row), dq + i0 * j->s, j->s, true);
-        any = true;
-    }
-    if (!any) {
-        memset(dk, 0, (size_t)(n * j->s) * sizeof *dk);
-        memset(dv, 0, (size_t)(n * j->e) * sizeof *dv);
     }
     for (int64_t i = 0; i < n && gated_has(&c->out[1]); i++)
         f->put(dk + i * j->s, gated_at(&j->dk, b, k0 + i), j->dk.type, j->s, false);

@@ -135,7 +135,7 @@ static const char *step_chunk_open(const tl_op_call *c, int workers, step_chunk 
     j->e = j->in[4].width;
     j->gate = gated_gate_of(&j->a->f, j->s, &c->in[7], &c->in[8]);
     j->columns = gated_ceil(j->e, STEP_COLUMNS);
-    j->pack = linear_up(j->s, 8) * j->c;
+    j->pack = linear_up(j->s, 16) * j->c;
     j->links = 0;
     j->weights = linear_up(LINKS * j->R, 16);
     j->worker = j->weights + linear_up(j->R * j->c, 16);
