@@ -199,7 +199,8 @@ static void decode_one(tl_engine *e, const char *name, const char *config, int64
     tl_model *m;
     decoder d;
     tl_error err;
-    if (config_parse(config, &c, NULL, 0, &err) != TL_OK || model_create(e, &c, NULL, 1, &m, &err) != TL_OK) die(&err);
+    if (config_parse(config, &c, NULL, 0, &err) != TL_OK) die(&err);
+    if (model_create(e, &c, NULL, 1, &m, &err) != TL_OK) die(&err);
     if (decoder_init(&d, m, 1, capacity, TL_F32, TL_F32, &err) != TL_OK) die(&err);
     memset(d.cache, 0, d.cache_bytes);
     printf("%s: %.2fM parameters, state %.2f MB\n", name, 1e-6 * (double)m->params.count, 1e-6 * (double)d.cache_bytes);

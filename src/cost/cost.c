@@ -12,7 +12,8 @@ static bool has(const char *s, const char *part) {
 /* The component a step belongs to, from its operator; products by the parameter they are named after. */
 static int part_of(const tl_step_info *s) {
     if (has(s->op, "loss_head")) return COST_HEAD;
-    if (has(s->op, "attention")) return COST_ATTENTION;
+    if (has(s->op, "attention") || has(s->op, "chunk")) return COST_ATTENTION;
+    if (has(s->op, "offset_scale")) return COST_PROJECTION;
     if (has(s->op, "embedding")) return COST_EMBED;
     if (has(s->op, "norm") && !has(s->op, "global")) return COST_NORM;
     if (has(s->op, "act") || has(s->op, "glu")) return COST_MLP;

@@ -1,0 +1,151 @@
+/* The gated family's configurations: parameters of the presets, what survives writing, what is refused, files of a
+ * model, and the state of a sequence by its formula. */
+#include "model/model.h"
+#include "support/testing.h"
+
+#include "base/file.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+static int64_t count_of(const model_config *c) {
+    model_params p;
+    tl_error e;
+    assert_ok(params_init(&p, &mem_default, c, &e), &e);
+    int64_t n = p.count;
+    params_fini(&p, &mem_default);
+    return n;
+}
+
+/* Presets have as many parameters as those they are compared with: 2 %. */
+static void presets_match(void **state) {
+    (void)state;
+    static const char *const types[] = {"gau", "flash-quad", "flash"}, *const sizes[] = {"char", "char-cpu", "gpt2"};
+    tl_error e;
+    for (int t = 0; t < 3; t++)
+        for (int s = 0; s < 3; s++) {
+            model_config plain, gated;
+            char name[40];
+            snprintf(name, sizeof name, "%s-%s", types[t], sizes[s]);
+            assert_ok(config_preset(sizes[s], &plain, &e), &e);
+            assert_ok(config_preset(name, &gated, &e), &e);
+            assert_string_equal(gated.type, types[t]);
+            double ratio = (double)count_of(&gated) / (double)count_of(&plain);
+            if (ratio < 0.98 || ratio > 1.02) fail_msg("%s has %g of the parameters of %s", name, ratio, sizes[s]);
+        }
+    model_config c;
+    assert_fails(TL_CONFIG, config_preset("flash-nothing", &c, &e), &e);
+    assert_non_null(strstr(e.text, "flash-gpt2"));
+    size_t n = 0;
+    while (config_preset_name(n, NULL)) n++;
+    assert_true(n >= 18);
+}
+
+static const char flash[] = "{\"model_type\":\"flash\",\"hidden_size\":32,\"num_hidden_layers\":2,\"expansion\":48,"
+                            "\"shared_size\":8,\"chunk_size\":16,\"max_position_embeddings\":64,\"vocab_size\":61%s}";
+
+static void parse(const char *own, model_config *c) {
+    char text[500], unknown[100];
+    tl_error e;
+    snprintf(text, sizeof text, flash, own);
+    assert_ok(config_parse(text, c, unknown, sizeof unknown, &e), &e);
+    assert_string_equal(unknown, "");
+}
+
+static void they_survive_writing(void **state) {
+    (void)state;
+    static const char *const own[] = {
+        "", ",\"norm_eps\":1e-4,\"resid_pdrop\":0.1",
+        ",\"tilia\":{\"score\":\"laplace\",\"score_count\":\"fixed\",\"score_fixed\":77,\"chunk_norm\":\"constant\","
+        "\"token_shift\":true,\"rel_bias\":false,\"norm\":\"rmsnorm\",\"norm_place\":\"post\",\"act\":\"gelu\"}",
+        ",\"tilia\":{\"score_scale\":\"lucid_flash\",\"rope_interleaved\":true,\"rope_partial\":0.5,\"init\":"
+        "\"xavier\"}"};
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
+        model_config a, b;
+        tl_error e;
+        parse(own[i], &a);
+        json_t *o = config_write(&a);
+        assert_ok(config_read(o, &b, NULL, 0, &e), &e);
+        assert_memory_equal(&a, &b, sizeof a);
+        json_decref(o);
+    }
+}
+
+static void wrong_ones_are_refused(void **state) {
+    (void)state;
+    static const char *const rows[][2] = {
+        {",\"tilia\":{\"score_count\":\"length\"}", "length of the text"},
+        {",\"tilia\":{\"score\":\"softmax\"}", "adds up"},
+        {",\"tilia\":{\"score\":\"relu3\"}", "softplus2"},
+        {",\"tilia\":{\"norm_place\":\"sandwich\"}", "sandwich"},
+        {",\"tilia\":{\"window\":9}", "window"},
+        {",\"tilia\":{\"mixer\":\"gau\"}", "belongs to the model_type"},
+        {",\"tilia\":{\"positions\":\"alibi\"}", "rel_bias"},
+        {",\"tilia\":{\"score_kappa\":true}", "softmax"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char text[500];
+        model_config c;
+        tl_error e;
+        snprintf(text, sizeof text, flash, rows[i][0]);
+        tl_status s = config_parse(text, &c, NULL, 0, &e);
+        if (s != TL_CONFIG || !strstr(e.text, rows[i][1]))
+            fail_msg("%s: %s", rows[i][0], s == TL_OK ? "taken" : e.text);
+    }
+}
+
+/* s e + c (2 s + e) numbers a layer, whatever the length; at the paper's sizes 655,360. */
+static void state_by_formula(void **state) {
+    (void)state;
+    model_config c;
+    tl_error e;
+    assert_ok(config_preset("flash-gpt2", &c, &e), &e);
+    assert_int_equal(build_state_fixed(&c, TL_F32), 24 * 655360 * sizeof(float));
+    assert_int_equal(build_state_per_token(&c, TL_F32), 0);
+    assert_true(build_endless(&c));
+    assert_ok(config_preset("gau-gpt2", &c, &e), &e);
+    assert_int_equal(build_state_fixed(&c, TL_F32), 0);
+    assert_int_equal(build_state_per_token(&c, TL_F32), 24 * (1536 + 128) * sizeof(float));
+    assert_false(build_endless(&c));
+    assert_ok(config_preset("gpt2", &c, &e), &e);
+    assert_int_equal(build_state_per_token(&c, TL_F32), 12 * 2 * 768 * sizeof(float));
+    /* where a sequence can go back to */
+    parse("", &c);
+    assert_int_equal(build_rewind(&c, 33, 40), 33);
+    assert_int_equal(build_rewind(&c, 33, 32), 32);
+    assert_int_equal(build_rewind(&c, 33, 31), 0);
+    assert_int_equal(build_rewind(&c, 32, 17), 17); /* a full chunk is not folded before the next one begins */
+    c.token_shift = true;
+    assert_int_equal(build_rewind(&c, 32, 31), 31);
+    assert_int_equal(build_rewind(&c, 32, 30), 0);
+}
+
+static void files_hold_them(void **state) {
+    (void)state;
+    tl_engine *engine;
+    tl_error e;
+    char dir[200];
+    assert_ok(tl_engine_create(&(tl_engine_options){.threads = 1}, &engine, &e), &e);
+    for (int k = 0; k < 2; k++) {
+        model_config c;
+        tl_model *a, *b;
+        parse(k ? ",\"tie_word_embeddings\":false,\"tilia\":{\"norm\":\"layernorm\",\"bias_norm\":true}" : "", &c);
+        assert_ok(model_create(engine, &c, NULL, 9, &a, &e), &e);
+        snprintf(dir, sizeof dir, "/tmp/tilia-gated-%ld-%d", (long)getpid(), k);
+        assert_ok(model_save(a, dir, &e), &e);
+        assert_ok(model_open(engine, dir, &b, &e), &e);
+        assert_int_equal(a->params.total, b->params.total);
+        assert_memory_equal(a->flat, b->flat, (size_t)a->params.total * sizeof *a->flat);
+        model_close(a);
+        model_close(b);
+        assert_ok(file_remove_tree(&mem_default, dir, &e), &e);
+    }
+    tl_engine_destroy(engine);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(presets_match), cmocka_unit_test(they_survive_writing),
+                                       cmocka_unit_test(wrong_ones_are_refused), cmocka_unit_test(state_by_formula),
+                                       cmocka_unit_test(files_hold_them)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
