@@ -122,7 +122,7 @@ const recipe_row *recipe_at(size_t i) {
 
 const recipe_row *recipe_find_gguf(const char *s, size_t n) {
     for (size_t i = 0; i < RECIPES; i++)
-        if (strlen(recipes[i].gguf) == n && memcmp(recipes[i].gguf, s, n) == 0) return &recipes[i];
+        if (recipes[i].gguf[0] && strlen(recipes[i].gguf) == n && memcmp(recipes[i].gguf, s, n) == 0) return &recipes[i];
     return NULL;
 }
 

@@ -335,6 +335,8 @@ tl_status config_write_gguf(const model_config *c, gguf_writer *w, tl_error *e) 
     char part[40];
     const recipe_row *row = recipe_find(c->type);
     keys k = {.w = w};
+    if (!row->gguf[0])
+        return error_set(e, TL_UNSUPPORTED, "GGUF has no keys for model_type \"%s\"; keep it as a directory", c->type);
     if (config_foreign(c, part, sizeof part) && !carried(row, part))
         return error_set(e, TL_UNSUPPORTED, "GGUF has no word for this model's \"%s\"; keep it as a directory", part);
     snprintf(k.arch, sizeof k.arch, "%s", row->gguf);

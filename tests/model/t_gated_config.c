@@ -1,5 +1,6 @@
 /* The gated family's configurations: parameters of the presets, what survives writing, what is refused, files of a
  * model, and the state of a sequence by its formula. */
+#include "model/gguf.h"
 #include "model/model.h"
 #include "support/testing.h"
 
@@ -134,6 +135,10 @@ static void files_hold_them(void **state) {
         snprintf(dir, sizeof dir, "/tmp/tilia-gated-%ld-%d", (long)getpid(), k);
         assert_ok(model_save(a, dir, &e), &e);
         assert_ok(model_open(engine, dir, &b, &e), &e);
+        snprintf(dir + strlen(dir), 8, ".gguf");
+        assert_fails(TL_UNSUPPORTED, model_write_gguf(a, dir, NULL, &e), &e);
+        assert_non_null(strstr(e.text, "GGUF has no keys"));
+        dir[strlen(dir) - 5] = 0;
         assert_int_equal(a->params.total, b->params.total);
         assert_memory_equal(a->flat, b->flat, (size_t)a->params.total * sizeof *a->flat);
         model_close(a);
