@@ -222,8 +222,9 @@ typedef struct gemm_sliver {
     int64_t step;
 } gemm_sliver;
 
-/* One block of sums: GEMM_MR rows (in two halves where registers are few) by nv vectors over k. Rows past the end of an
- * A that is read where it lies are its last row again. */
+/* One block of sums: GEMM_MR rows (in two halves where registers are few) by nv vectors over k. What they will be added
+ * to is fetched while they are made, a line now and then (where A is packed: weight gradients, which always add). Rows
+ * past the end of an A that is read where it lies are its last row again. */
 #if SIMD_W == 16
 enum { GEMM_HALF = GEMM_MR };
 #else
@@ -235,6 +236,8 @@ enum { GEMM_HALF = GEMM_MR / 2 };
             if (h >= e->rows) break;                                                                                   \
             vf s[GEMM_HALF][nv];                                                                                       \
             const float *pa = a->p + h, *pb = b, *row[GEMM_HALF];                                                      \
+            const char *const fetch = e->from ? (const char *)e->from : e->add ? (const char *)e->c : 0;               \
+            const int64_t fetch_row = e->from ? 4 * e->part_row : (e->type == GEMM_F32 ? 4 : 2) * e->c_row;            \
             const int64_t far = packed ? 0 : 4 * (a->row - 8);                                                         \
             GEMM_UNROLL for (int i = 0; i < GEMM_HALF; i++) {                                                          \
                 GEMM_UNROLL for (int v = 0; v < nv; v++) s[i][v] = vf_zero();                                          \
@@ -243,6 +246,8 @@ enum { GEMM_HALF = GEMM_MR / 2 };
             for (int64_t q = 0; q < k; q++, pa += GEMM_MR, pb += NR) {                                                 \
                 if (q % 8 == 0)                                                                                        \
                     _mm_prefetch(a->ahead + (packed ? (q >> 3) * a->step : 4 * q + (q & 8 ? far : 0)), _MM_HINT_T1);   \
+                if (packed && fetch && q % 8 == 4 && q < 64 * nv)                                                      \
+                    _mm_prefetch(fetch + (q >> 3 & 7) * fetch_row + (q >> 6) * 64, _MM_HINT_T0);                       \
                 _mm_prefetch((const char *)(pb + 8 * NR), _MM_HINT_T0);                                                \
                 if (SIMD_W == 16) {                                                                                    \
                     _mm_prefetch((const char *)(pb + 8 * NR + 16), _MM_HINT_T0);                                       \

@@ -92,7 +92,7 @@ static int64_t onednn_sum_tiles(const linear_view *v) {
 static bool onednn_is_slower(int op, const linear_view *v) {
     if (!product_slow_bf16()) return false;
     if (op == OP_linear) return v->k >= 384 && v->m >= 128;
-    return op == OP_linear_dw && (double)v->m * (double)v->n * (double)v->k > 1.7e9;
+    return op == OP_linear_dw && v->m * v->n > 400000 && (double)v->m * (double)v->n * (double)v->k > 5.5e8;
 }
 
 static const char *onednn_prepare(const tl_op_call *c, int op, bool f32, int threads, bool dry, const tl_allocator *a,
