@@ -178,8 +178,12 @@ static tl_status run_loader(evaluator *e, const loader *l, eval_result *out, boo
 
 tl_status evaluator_run(evaluator *e, const tokens *t, eval_result *out, bool (*cancel)(void *user), void *user,
                         tl_error *err) {
-    loader_options lo = {
-        .mode = LOADER_WINDOWS, .B = e->o.rows, .T = e->o.context, .in_order = true, .across = !e->o.packed};
+    loader_options lo = {.mode = e->o.packed ? LOADER_PACKED
+                                             : LOADER_WINDOWS, /* packed: whole documents, none cut by a window's end */
+                         .B = e->o.rows,
+                         .T = e->o.context,
+                         .in_order = true,
+                         .across = !e->o.packed};
     loader *l;
     TRY(loader_open(e->alloc, t, &lo, &l, err));
     /* The bf16 copy belongs to whoever changed the weights last: a trainer keeps it current, nobody else does. */

@@ -10,7 +10,7 @@ typedef struct eval_options {
     int64_t rows;    /* sequences at a time; 0: as many as make about 4096 tokens */
     int64_t context; /* tokens a sequence; 0: the model's */
     tl_dtype dtype;  /* F32 (or NONE) or BF16 */
-    bool packed;     /* documents' borders are respected */
+    bool packed;     /* whole documents packed into rows, each seeing itself alone; else windows over the whole text */
 } eval_options;
 
 typedef struct eval_result {
