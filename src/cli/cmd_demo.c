@@ -26,10 +26,10 @@ enum {
     KEY_ROWS,
     KEY_LR,
     CONTEXT = 256,
-    VOCAB = 2048,            /* of the tokenizer that is trained first: every word of the grammar gets a token */
+    VOCAB = 2048,              /* of the tokenizer that is trained first: every word of the grammar gets a token */
     TOKENIZER_BYTES = 1 << 20, /* of stories that it is trained on */
-    VALIDATION = 160, /* stories, about 60 kB: enough for a mean within half a percent */
-    GLANCE = 24,      /* of them, looked at while training */
+    VALIDATION = 160,          /* stories, about 60 kB: enough for a mean within half a percent */
+    GLANCE = 24,               /* of them, looked at while training */
     POINTS = 4096,
     TRIES = 8, /* stories told at most until one is grammatical */
 };
@@ -189,7 +189,8 @@ static void progress(const demo *d, const tl_metrics *m, double elapsed, double 
 /* A byte-level BPE of the stories' own words, as `tilia tokenizer train` makes it. */
 static tl_status make_tokenizer(demo *d, tl_error *e) {
     static const char *const special[] = {"<|endoftext|>"};
-    tokenizer_train_options o = {.vocab = VOCAB, .min_count = 2, .split = "gpt2", .special = special, .special_n = 1, .threads = 1};
+    tokenizer_train_options o = {
+        .vocab = VOCAB, .min_count = 2, .split = "gpt2", .special = special, .special_n = 1, .threads = 1};
     token_trainer *r;
     str text;
     TRY(token_trainer_open(d->alloc, &o, &r, e));
@@ -336,7 +337,8 @@ static tl_status default_prompt(const demo *d, str *prompt, tl_error *e) {
 }
 
 static tl_status tell_once(demo *d, const char *prompt, uint64_t seed, tl_error *e) {
-    tl_session_options so = {.temperature = 0.7f, .top_p = 0.95f, .seed = seed, .context = CONTEXT};
+    tl_session_options so = {
+        .temperature = fmaxf(0.7f - 0.05f * (float)d->tries, 0.25f), .top_p = 0.95f, .seed = seed, .context = CONTEXT};
     tl_session *s;
     tl_piece p = {0};
     str_clear(&d->story);
