@@ -31,7 +31,7 @@ enum {
     VALIDATION = 160,          /* stories, about 60 kB: enough for a mean within half a percent */
     GLANCE = 24,               /* of them, looked at while training */
     POINTS = 4096,
-    TRIES = 8, /* stories told at most until one is grammatical */
+    TRIES = 40, /* stories told at most until one is grammatical, later ones at lower temperatures */
 };
 
 typedef struct options {
