@@ -288,7 +288,7 @@ static tl_status bind_update(trainer *t, const update_inputs *u) {
 static tl_status make_plans(trainer *t, tl_error *err) {
     tl_model *m = t->model;
     update_inputs u;
-    tl_tensor *grads;
+    tl_tensor *grads = NULL;
     TRY(plan_forward(m->engine, t->alloc, &m->config, &m->params, &t->set, false, &t->fwd, &t->build, err));
     TRY(plan_norm(m->engine, &m->params, false, &t->norm, &grads, &t->norm_out, err));
     TRY(plan_update(m->engine, &m->params, t->set.dtype == TL_BF16, false, &t->update, &u, err));
