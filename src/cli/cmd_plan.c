@@ -78,16 +78,17 @@ static const struct argp argp = {
     NULL};
 
 static tl_status read_config(const options *o, model_config *c, tl_error *e) {
-    char text[64], path[4200];
+    char text[64], dir[4096], file[4200];
+    const char *path = o->config;
     if (o->preset || o->depth) {
         snprintf(text, sizeof text, "%s:%s", o->preset ? "preset" : "depth", o->preset ? o->preset : o->depth);
         return config_parse(text, c, NULL, 0, e);
     }
-    if (o->config)
-        snprintf(path, sizeof path, "%s", o->config);
-    else
-        TRY(model_find_dir(&mem_default, o->model, path, sizeof path - 16, e));
-    if (!o->config) strcat(path, "/config.json");
+    if (!path) {
+        TRY(model_find_dir(&mem_default, o->model, dir, sizeof dir, e));
+        TRY(file_join(file, sizeof file, dir, "config.json", e));
+        path = file;
+    }
     json_t *v;
     TRY(json_read_file(&mem_default, path, 16u << 20, &v, e));
     tl_status s = config_read(v, c, NULL, 0, e);
