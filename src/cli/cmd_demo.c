@@ -319,10 +319,10 @@ static tl_status train(demo *d, loader *l, tl_error *e) {
  * -------------------------------------------------------------------------------------------------------- */
 
 /* The first words of a story that was not trained on: a beginning that says little, for both languages. */
-static tl_status default_prompt(const demo *d, str *prompt, tl_error *e) {
+static tl_status default_prompt(const demo *d, int n_th, str *prompt, tl_error *e) {
     str s;
     str_init(&s, d->alloc);
-    tl_status st = story_generate(d->o->lang, val_seed(d), VALIDATION, &s, NULL);
+    tl_status st = story_generate(d->o->lang, val_seed(d), VALIDATION + (uint64_t)n_th, &s, NULL);
     size_t n = 0;
     if (st != TL_OK)
         error_set(e, st, "no memory for a story");
@@ -359,12 +359,13 @@ static tl_status tell(demo *d, tl_error *e) {
     str prompt;
     str_init(&prompt, d->alloc);
     tl_status st = TL_OK;
-    if (d->o->prompt)
-        str_adds(&prompt, d->o->prompt);
-    else
-        st = default_prompt(d, &prompt, e);
     for (d->tries = 0; st == TL_OK && !d->grammatical && d->tries < TRIES;) {
-        st = tell_once(d, prompt.data ? prompt.data : "", d->o->common.seed + (uint64_t)d->tries, e);
+        str_clear(&prompt);
+        if (d->o->prompt)
+            str_adds(&prompt, d->o->prompt);
+        else
+            st = default_prompt(d, d->tries, &prompt, e);
+        if (st == TL_OK) st = tell_once(d, prompt.data ? prompt.data : "", d->o->common.seed + (uint64_t)d->tries, e);
         d->tries++;
     }
     str_fini(&prompt);
