@@ -429,7 +429,8 @@ static int terminal_width(void) {
     struct winsize w;
     if (!ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) && w.ws_col) return w.ws_col;
     const char *columns = getenv("COLUMNS");
-    return columns && atoi(columns) > 0 ? atoi(columns) : 80;
+    long n = columns ? strtol(columns, NULL, 10) : 0;
+    return n > 0 && n <= 10000 ? (int)n : 80;
 }
 
 static tl_status draw(const options *o, arena *a, const plot_spec *p, tl_error *e) {

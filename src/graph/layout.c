@@ -54,7 +54,7 @@ static bool layout_window(const plan_tensor *x, const graph_node *v, int k, size
         return true;
     }
     *offset = x->offset;
-    return view_reshape(&x->d, v->d[k].ndim, v->d[k].dim, d);
+    return tensor_reshape(&x->d, v->d[k].ndim, v->d[k].dim, d);
 }
 
 static tl_status layout_view(plan_layout *l, int32_t x, const graph_node *v, int k) {
@@ -229,7 +229,7 @@ static int32_t layout_part(const plan_layout *l, const tl_tensor *x, tl_desc *d)
         if (n->op == OP_DEF(reshape)) {
             tl_desc up, down;
             const tl_tensor *from = n->in[0];
-            if (!view_reshape(d, from->d.ndim, from->d.dim, &up) || !view_reshape(&up, x->d.ndim, x->d.dim, &down) ||
+            if (!tensor_reshape(d, from->d.ndim, from->d.dim, &up) || !tensor_reshape(&up, x->d.ndim, x->d.dim, &down) ||
                 memcmp(down.stride, d->stride, sizeof(int64_t) * (size_t)d->ndim) != 0)
                 return -1;
             *d = up;

@@ -1,34 +1,5 @@
 #include "graph/view.h"
 
-bool view_reshape(const tl_desc *x, int ndim, const int64_t *dim, tl_desc *out) {
-    *out = tl_desc_make(x->dtype, ndim, dim);
-    if (tl_desc_contiguous(x) || tl_desc_count(x) == 0) return true;
-    /* both shapes fall into groups of equal products; within a group of x the strides must follow from one another */
-    int64_t xd[TL_DIMS], xs[TL_DIMS];
-    int nx = 0;
-    for (int i = 0; i < x->ndim; i++)
-        if (x->dim[i] != 1) xd[nx] = x->dim[i], xs[nx++] = x->stride[i];
-    int i = 0, k = 0;
-    while (i < nx && k < ndim) {
-        int i1 = i + 1, k1 = k + 1;
-        int64_t px = xd[i], py = dim[k];
-        while (px != py) {
-            if (py < px)
-                py *= dim[k1++];
-            else
-                px *= xd[i1++];
-        }
-        for (int j = i; j + 1 < i1; j++)
-            if (xs[j] != xd[j + 1] * xs[j + 1]) return false;
-        out->stride[k1 - 1] = xs[i1 - 1];
-        for (int j = k1 - 1; j > k; j--) out->stride[j - 1] = out->stride[j] * dim[j];
-        i = i1, k = k1;
-    }
-    for (; k < ndim; k++) out->stride[k] = 1; /* dimensions of one element */
-    if (ndim > 0 && dim[ndim - 1] == 1) out->stride[ndim - 1] = 1;
-    return ndim == 0 || out->stride[ndim - 1] == 1;
-}
-
 size_t view_bytes(tl_dtype t, int64_t elements) {
     return (size_t)(elements / tl_dtype_block(t)) * tl_dtype_bytes(t);
 }

@@ -4,8 +4,6 @@
 
 #include "tensor/tensor.h"
 
-/* The same elements under other dimensions; false if strides cannot say it and the elements must be copied. */
-bool view_reshape(const tl_desc *x, int ndim, const int64_t *dim, tl_desc *out);
 /* Bytes from the start of a tensor to its element `elements`. */
 size_t view_bytes(tl_dtype t, int64_t elements);
 /* Bytes from the first element to behind the last. */

@@ -130,7 +130,7 @@ tl_desc tensor_window(const tl_desc *d, int64_t width) {
 bool tensor_reshape(const tl_desc *d, int ndim, const int64_t *dim, tl_desc *out) {
     tl_desc y = tl_desc_make(d->dtype, ndim, dim);
     if (ndim < 0 || ndim > TL_DIMS || !tensor_valid(&y) || tl_desc_count(&y) != tl_desc_count(d)) return false;
-    if (!tl_desc_contiguous(d)) {
+    if (!tl_desc_contiguous(d) && tl_desc_count(d)) {
         /* From the inside out: old dimensions are merged while they lie in one piece, and each such piece must be cut
          * up by new dimensions exactly. */
         int i = d->ndim - 1, k = ndim - 1;

@@ -418,16 +418,16 @@ static void placement(void **state) {
 static void windows(void **state) {
     (void)state;
     tl_desc x = tl_desc_make(TL_F32, 3, (int64_t[]){2, 3, 8}), y, half = tensor_window(&x, 4);
-    assert_true(view_reshape(&half, 4, (int64_t[]){2, 3, 2, 2}, &y));
+    assert_true(tensor_reshape(&half, 4, (int64_t[]){2, 3, 2, 2}, &y));
     assert_int_equal(y.stride[1], 8);
     assert_int_equal(y.stride[2], 2);
-    assert_true(view_reshape(&half, 2, (int64_t[]){6, 4}, &y));
+    assert_true(tensor_reshape(&half, 2, (int64_t[]){6, 4}, &y));
     assert_int_equal(y.stride[0], 8);
-    assert_false(view_reshape(&half, 2, (int64_t[]){3, 8}, &y));
+    assert_false(tensor_reshape(&half, 2, (int64_t[]){3, 8}, &y));
     tl_desc column = tensor_window(&x, 1);
-    assert_true(view_reshape(&column, 3, (int64_t[]){6, 1, 1}, &y));
+    assert_true(tensor_reshape(&column, 3, (int64_t[]){6, 1, 1}, &y));
     assert_int_equal(y.stride[0], 8);
-    assert_false(view_reshape(&column, 1, (int64_t[]){6}, &y)); /* its last dimension would have a stride */
+    assert_false(tensor_reshape(&column, 1, (int64_t[]){6}, &y)); /* its last dimension would have a stride */
     assert_false(view_overlap(0, &half, 16, &half));
     assert_true(view_overlap(0, &half, 12, &half));
     assert_true(view_overlap(0, &x, 16, &half));
