@@ -378,7 +378,7 @@ static tl_status tell(demo *d, tl_error *e) {
 static tl_status plots(demo *d, tl_error *e) {
     double *smooth = mem_new(d->alloc, d->n, sizeof *smooth);
     if (!smooth) return error_set(e, TL_NOMEM, "no memory for a plot");
-    plot_smooth(d->loss, d->n, 12, smooth);
+    tl_status st = plot_smooth(d->alloc, d->loss, d->n, 12, smooth, e);
     plot_series s[] = {{.name = NULL, .x = d->x, .y = d->loss, .n = d->n, .color = 0, .faint = true},
                        {.name = "training", .x = d->x, .y = smooth, .n = d->n, .color = 0},
                        {.name = "validation", .x = d->vx, .y = d->vloss, .n = d->vn, .color = 1, .marked = true}};
@@ -392,7 +392,7 @@ static tl_status plots(demo *d, tl_error *e) {
                    .floor = d->floor,
                    .floor_name = "entropy of the grammar"};
     char path[600];
-    tl_status st = file_join(path, sizeof path, d->run, "loss.svg", e);
+    if (st == TL_OK) st = file_join(path, sizeof path, d->run, "loss.svg", e);
     if (st == TL_OK) st = plot_file(d->alloc, &p, path, e);
     if (st == TL_OK) st = file_join(path, sizeof path, d->run, "loss.png", e);
     if (st == TL_OK) st = plot_file(d->alloc, &p, path, e);

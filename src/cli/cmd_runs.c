@@ -396,7 +396,7 @@ static tl_status add_curve(const options *o, arena *a, const metrics *m, const c
     double half = o->smooth >= 0 ? o->smooth : (double)n / 100;
     smooth = arena_new(a, n, sizeof *smooth);
     if (!smooth) return error_set(e, TL_NOMEM, "no memory for a curve");
-    plot_smooth(py, n, half, smooth);
+    TRY(plot_smooth(a->alloc, py, n, half, smooth, e));
     if (half > 0) c->s[c->n++] = (plot_series){NULL, px, py, n, color, true, false};
     c->s[c->n++] = (plot_series){name, px, smooth, n, color, false, false};
     return TL_OK;

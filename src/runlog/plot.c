@@ -109,13 +109,50 @@ tl_status plot_fit(const plot_spec *p, plot_axis *x, plot_axis *y, tl_error *e) 
     return TL_OK;
 }
 
-void plot_smooth(const double *y, size_t n, double half, double *out) {
-    double keep = half > 0 ? exp2(-1 / half) : 0, sum = 0, weight = 0;
-    for (size_t i = 0; i < n; i++) {
-        sum = sum * keep + y[i] * (1 - keep);
-        weight = weight * keep + (1 - keep);
-        out[i] = sum / weight;
+/* Weighted sums over the points passed so far, d = how far they lie behind: w, w d, w d^2, w y, w y d. */
+typedef struct plot_moments {
+    double s0, s1, s2, t0, t1;
+} plot_moments;
+
+static void plot_moments_step(plot_moments *m, double keep, double y) {
+    m->s2 = keep * (m->s2 + 2 * m->s1 + m->s0);
+    m->s1 = keep * (m->s1 + m->s0);
+    m->s0 = keep * m->s0;
+    m->t1 = keep * (m->t1 + m->t0);
+    m->t0 = keep * m->t0;
+    if (!isfinite(y)) return;
+    m->s0 += 1;
+    m->t0 += y;
+}
+
+/* l holds the points up to and with this one, r those behind it. */
+static double plot_line_here(const plot_moments *l, const plot_moments *r) {
+    double s0 = l->s0 + r->s0, s1 = r->s1 - l->s1, s2 = l->s2 + r->s2, t0 = l->t0 + r->t0, t1 = r->t1 - l->t1;
+    double det = s0 * s2 - s1 * s1;
+    return det > 1e-9 * s0 * s2 ? (s2 * t0 - s1 * t1) / det : t0 / s0;
+}
+
+tl_status plot_smooth(const tl_allocator *a, const double *y, size_t n, double half, double *out, tl_error *e) {
+    if (!(half > 0)) {
+        memcpy(out, y, n * sizeof *y);
+        return TL_OK;
     }
+    double keep = exp2(-1 / half);
+    plot_moments *left = mem_new(a, n, sizeof *left), now = {0};
+    if (!left) return error_set(e, TL_NOMEM, "no memory to smooth a curve of %zu points", n);
+    for (size_t i = 0; i < n; i++) {
+        plot_moments_step(&now, keep, y[i]);
+        left[i] = now;
+    }
+    now = (plot_moments){0};
+    for (size_t i = n; i-- > 0;) {
+        plot_moments right = now;
+        plot_moments_step(&right, keep, NAN); /* from where the next point stands to here */
+        out[i] = plot_line_here(&left[i], &right);
+        plot_moments_step(&now, keep, y[i]);
+    }
+    mem_free(a, left);
+    return TL_OK;
 }
 
 tl_status plot_file(const tl_allocator *a, const plot_spec *p, const char *path, tl_error *e) {

@@ -43,8 +43,9 @@ tl_status plot_file(const tl_allocator *a, const plot_spec *p, const char *path,
 /* columns x rows characters, axes and legend included; color: ANSI colours. At least 30 x 8. */
 tl_status plot_braille(const tl_allocator *a, const plot_spec *p, int columns, int rows, bool color, str *out,
                        tl_error *e);
-/* Exponential moving average, corrected for its start: out[i] from y[0..i]. half: points after which a value counts
- * half. */
-void plot_smooth(const double *y, size_t n, double half, double *out);
+/* The curve without its noise: at each point the value there of the straight line that fits all points best, weighed by
+ * 2^(-distance / half), distance in points. A line, so that a steep fall is not dragged behind as by a moving average.
+ * Values that are not finite count for nothing; half 0 copies. */
+tl_status plot_smooth(const tl_allocator *a, const double *y, size_t n, double half, double *out, tl_error *e);
 
 #endif

@@ -103,14 +103,22 @@ static void braille_shows_the_curve(void **state) {
 static void smoothing(void **state) {
     (void)state;
     double y[50], out[50];
-    for (int i = 0; i < 50; i++) y[i] = 3;
-    plot_smooth(y, 50, 5, out);
-    for (int i = 0; i < 50; i++) assert_true(fabs(out[i] - 3) < 1e-12);
-    for (int i = 0; i < 50; i++) y[i] = i < 25 ? 0 : 1;
-    plot_smooth(y, 50, 5, out);
-    assert_true(out[24] == 0 && fabs(out[29] - 0.5) < 0.02 && out[49] > 0.95);
-    plot_smooth(y, 50, 0, out);
+    tl_error e = {0};
+    for (int i = 0; i < 50; i++) y[i] = 3 - 0.1 * i; /* a line stays a line, to its ends */
+    assert_ok(plot_smooth(&mem_default, y, 50, 5, out, &e), &e);
+    for (int i = 0; i < 50; i++) assert_true(fabs(out[i] - y[i]) < 1e-9);
+    for (int i = 0; i < 50; i++) y[i] = 3 + (i % 2 ? 1 : -1);
+    y[20] = NAN; /* one that is missing is bridged */
+    assert_ok(plot_smooth(&mem_default, y, 50, 5, out, &e), &e);
+    for (int i = 0; i < 50; i++) assert_true(fabs(out[i] - 3) < 0.35);
+    assert_true(fabs(out[25] - 3) < 0.1);
+    for (int i = 0; i < 50; i++) y[i] = i < 25 ? 0 : 1; /* no side is preferred */
+    assert_ok(plot_smooth(&mem_default, y, 50, 5, out, &e), &e);
+    for (int i = 0; i < 25; i++) assert_true(fabs(out[i] + out[49 - i] - 1) < 1e-9);
+    assert_ok(plot_smooth(&mem_default, y, 50, 0, out, &e), &e);
     assert_memory_equal(y, out, sizeof y);
+    assert_ok(plot_smooth(&mem_default, y, 1, 5, out, &e), &e);
+    assert_true(out[0] == y[0]);
 }
 
 /* A picture like a training run's; kept where TILIA_PLOTS says, to be looked at. */
@@ -122,7 +130,8 @@ static void files(void **state) {
         x[i] = i;
         y[i] = 1.2 + 3 * exp(-i / 400.0) + 0.25 * sin(i * 12.9898) * sin(i * 78.233);
     }
-    plot_smooth(y, N, 50, z);
+    tl_error smooth_error = {0};
+    assert_ok(plot_smooth(&mem_default, y, N, 50, z, &smooth_error), &smooth_error);
     for (int i = 0; i < V; i++) vx[i] = (i + 1) * 500, vy[i] = 1.25 + 3 * exp(-vx[i] / 380.0);
     plot_series s[] = {
         {NULL, x, y, N, 0, true, false}, {"loss", x, z, N, 0, false, false}, {"validation", vx, vy, V, 1, false, true}};
