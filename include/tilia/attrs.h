@@ -73,6 +73,8 @@ enum { GATE_COUNT_NONE, GATE_COUNT_VISIBLE, GATE_COUNT_FIXED, GATE_COUNT_LENGTH,
 /* Nl_i of the linear part of mixed chunks: the tokens in M_i; or, of old checkpoints, the chunk's length (causal), the
  * sequence's length with its padding (not causal) */
 enum { CHUNK_VISIBLE, CHUNK_CONST, CHUNK_NORMS };
+/* Parts of mixed chunks: both; the scores inside chunks alone; the linear part alone */
+enum { CHUNK_BOTH, CHUNK_LOCAL, CHUNK_FAR, CHUNK_PARTS };
 struct offset_scale_attr { int32_t pad; };
 struct offset_scale_bwd_attr { int32_t beta; };                    /* 1: there is a beta, so a dbeta */
 struct shift_attr { int64_t channels; int32_t inverse; int32_t pad; };
@@ -89,7 +91,7 @@ struct gate_attr {
 struct gau_attention_attr { struct gate_attr f; };
 struct gau_attention_bwd_attr { struct gate_attr f; };
 struct gau_attention_kv_attr { struct gate_attr f; };
-struct mixed_chunk_attr { struct gate_attr f; int64_t chunk; int32_t norm; int32_t pad; };
+struct mixed_chunk_attr { struct gate_attr f; int64_t chunk; int32_t norm; int32_t parts; }; /* parts: CHUNK_BOTH .. */
 struct mixed_chunk_bwd_attr { struct mixed_chunk_attr f; };
 struct chunk_step_attr { struct mixed_chunk_attr f; };             /* f.chunk comes from the state bound through acc */
 

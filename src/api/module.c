@@ -28,12 +28,12 @@ struct tl_module {
 
 static tl_status take_memory(tl_module *f, tl_error *err) {
     const model_config *c = &f->model->config;
-    bool table = c->positions == POS_SINUSOIDAL;
+    int64_t table = build_sinusoid_rows(c, f->o.context);
     size_t heads = ((size_t)c->heads + 15) / 16 * 16;
     f->cells = (size_t)(f->o.rows * f->o.context);
     f->pos = mem_new(f->alloc, 2 * f->cells, sizeof *f->pos);
     f->freq = mem_new(f->alloc, (size_t)build_rope_dims(c) / 2 + 1, sizeof *f->freq);
-    f->slopes = mem_new(f->alloc, heads + (table ? (size_t)(c->context * c->width) : 0), sizeof *f->slopes);
+    f->slopes = mem_new(f->alloc, heads + (size_t)(table * c->width), sizeof *f->slopes);
     if (!f->pos || !f->freq || !f->slopes) return error_set(err, TL_NOMEM, "no memory for a module");
     f->doc = f->pos + f->cells;
     f->sinusoid = f->slopes + heads;
@@ -41,7 +41,7 @@ static tl_status take_memory(tl_module *f, tl_error *err) {
     double mscale;
     if (c->positions == POS_ROPE) build_rope_freq(c, f->o.context, f->freq, &mscale);
     if (c->positions == POS_ALIBI) build_alibi_slopes(c->heads, f->slopes);
-    if (table) build_sinusoid(c->context, c->width, f->sinusoid);
+    build_sinusoid(table, c->width, f->sinusoid);
     return TL_OK;
 }
 
@@ -107,9 +107,6 @@ tl_status tl_module_create(tl_model *m, const tl_module_options *o, tl_module **
     int64_t context = o->context ? o->context : m->config.context;
     if (o->rows > (int64_t)1 << 31 || context > (int64_t)1 << 31)
         return error_set(err, TL_ARG, "rows or context are too large");
-    if (m->config.positions == POS_SINUSOIDAL && context > m->config.context)
-        return error_set(err, TL_CONFIG, "context %lld, but the model's position table has %lld rows",
-                         (long long)context, (long long)m->config.context);
     tl_module *f = mem_new(m->alloc, 1, sizeof *f);
     if (!f) return error_set(err, TL_NOMEM, "no memory for a module");
     f->model = m;
@@ -140,10 +137,10 @@ void tl_module_destroy(tl_module *f) {
 tl_status tl_module_documents(tl_module *f, const int32_t *pos, const int32_t *doc_start, tl_error *err) {
     const model_config *c = &f->model->config;
     if (doc_start && !f->o.packed) return error_set(err, TL_STATE, "the module was made without documents");
-    bool table = c->positions == POS_LEARNED || c->positions == POS_SINUSOIDAL;
+    int64_t table = c->positions == POS_LEARNED ? c->context : build_sinusoid_rows(c, f->o.context);
     for (size_t i = 0; pos && i < f->cells; i++)
-        if (pos[i] < 0 || (table && pos[i] >= c->context))
-            return error_set(err, TL_ARG, "position %d is outside the model's %lld", pos[i], (long long)c->context);
+        if (pos[i] < 0 || (table && pos[i] >= table))
+            return error_set(err, TL_ARG, "position %d is outside the model's %lld", pos[i], (long long)table);
     if (pos) memcpy(f->pos, pos, f->cells * sizeof *pos);
     if (doc_start) memcpy(f->doc, doc_start, f->cells * sizeof *doc_start);
     return TL_OK;

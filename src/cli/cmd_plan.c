@@ -8,11 +8,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { KEY_PRESET = 1, KEY_DEPTH, KEY_CONFIG, KEY_CONTEXT, KEY_DTYPE, KEY_TRAIN, KEY_RECOMPUTE };
+enum { KEY_PRESET = 1, KEY_DEPTH, KEY_CONFIG, KEY_SET, KEY_CONTEXT, KEY_DTYPE, KEY_TRAIN, KEY_RECOMPUTE };
+
+enum { SETS = 64 };
 
 typedef struct options {
     cli_common common;
-    const char *model, *preset, *depth, *config;
+    const char *model, *preset, *depth, *config, *set[SETS];
+    size_t n_set;
     int64_t batch, context;
     tl_dtype dtype;
     bool train, recompute;
@@ -22,6 +25,7 @@ static const struct argp_option table[] = {
     {"preset", KEY_PRESET, "NAME", 0, "a preset (--preset help lists them)", 0},
     {"depth", KEY_DEPTH, "N", 0, "a model derived from its depth", 0},
     {"config", KEY_CONFIG, "FILE", 0, "a config.json", 0},
+    {"set", KEY_SET, "KEY=VALUE", 0, "change a key of the config.json", 0},
     {"batch", 'b', "ROWS", 0, "sequences at a time (default 1)", 0},
     {"context", KEY_CONTEXT, "T", 0, "tokens a sequence (default: the model's)", 0},
     {"dtype", KEY_DTYPE, "f32|bf16", 0, "type of the computation (default f32)", 0},
@@ -46,6 +50,10 @@ static error_t parse(int key, char *arg, struct argp_state *st) {
         return 0;
     case KEY_DEPTH: o->depth = arg; return 0;
     case KEY_CONFIG: o->config = arg; return 0;
+    case KEY_SET:
+        if (o->n_set == SETS) argp_error(st, "more than %d keys to --set; write a config.json", SETS);
+        o->set[o->n_set++] = arg;
+        return 0;
     case 'b': o->batch = cli_int(st, "--batch", arg, 1, 1 << 20); return 0;
     case KEY_CONTEXT: o->context = cli_int(st, "--context", arg, 1, 1 << 24); return 0;
     case KEY_DTYPE:
@@ -77,7 +85,7 @@ static const struct argp argp = {
     NULL,
     NULL};
 
-static tl_status read_config(const options *o, model_config *c, tl_error *e) {
+static tl_status read_base(const options *o, model_config *c, tl_error *e) {
     char text[64], dir[4096], file[4200];
     const char *path = o->config;
     if (o->preset || o->depth) {
@@ -95,6 +103,11 @@ static tl_status read_config(const options *o, model_config *c, tl_error *e) {
     json_decref(v);
     if (s != TL_OK) error_at_file(e, path);
     return s;
+}
+
+static tl_status read_config(const options *o, model_config *c, tl_error *e) {
+    TRY(read_base(o, c, e));
+    return config_set(c, o->set, o->n_set, e);
 }
 
 static void print_json(const options *o, const model_config *c, const cost_report *r) {

@@ -11,12 +11,15 @@
 
 typedef enum train_on_nan { NAN_STOP, NAN_SKIP, NAN_ROLLBACK } train_on_nan;
 
-enum { TRAIN_FILES = 4096, TRAIN_PATH = 1024 };
+enum { TRAIN_FILES = 4096, TRAIN_SETS = 64, TRAIN_PATH = 1024 };
 
 typedef struct train_options {
     cli_common common;
     const char *file[TRAIN_FILES];
     size_t n_file;
+    const char *set[TRAIN_SETS]; /* KEY=VALUE */
+    size_t n_set;
+    int objective; /* OBJECTIVE_CAUSAL .., -1: the model's own */
     const char *config, *preset, *model, *tokenizer, *val, *out, *resume, *text_field, *separator, *sample;
     int64_t depth, steps, batch, micro, context, warmup, save_every, eval_every, sample_every, log_every, keep;
     double minutes, lr, min_lr, beta1, beta2, decay, clip, dropout;

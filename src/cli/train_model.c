@@ -70,9 +70,10 @@ static tl_status configure(const train_options *o, tl_engine *engine, const toke
     }
     model_fit_tokenizer(c, t);
     if (vocab) c->vocab = vocab;
+    TRY(config_set(c, o->set, o->n_set, e));
     if (o->context) c->context = o->context;
     if (o->dropout >= 0) c->drop_embed = c->drop_resid = o->dropout;
-    return TL_OK;
+    return config_objective(c, o->objective >= 0 ? o->objective : c->objective, true, e);
 }
 
 tl_status train_model(const train_options *o, tl_engine *engine, tokenizer *t, int64_t n_tokens, double seconds,
@@ -98,7 +99,13 @@ tl_status train_model(const train_options *o, tl_engine *engine, tokenizer *t, i
         return s;
     }
     if (o->dropout >= 0) m->config.drop_embed = m->config.drop_resid = o->dropout;
-    return TL_OK;
+    if (o->objective < 0) return TL_OK;
+    tl_status s = config_objective(&m->config, o->objective, false, e);
+    if (s == TL_OK) return TL_OK;
+    error_at_file(e, o->model);
+    model_close(m);
+    *out = NULL;
+    return s;
 }
 
 /* ---- the machine's speed ------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ enum {
     KEY_CONFIG = 0x200, /* no letters: an option with one would be shown in the help */
     KEY_PRESET,
     KEY_DEPTH,
+    KEY_SET,
     KEY_MODEL,
     KEY_TOKENIZER,
     KEY_OUT,
@@ -48,6 +49,8 @@ static const struct argp_option table[] = {
     {"config", KEY_CONFIG, "FILE", 0, "a config.json with Hugging Face's keys", 1},
     {"preset", KEY_PRESET, "NAME", 0, "tiny, char, char-cpu, stories, gpt2, gpt2-medium ...", 1},
     {"depth", KEY_DEPTH, "N", 0, "everything derived from the number of layers", 1},
+    {"set", KEY_SET, "KEY=VALUE", 0, "change a key of the config.json: layers=8, mixers=[\"flash\",\"attention\"] ...",
+     1},
     {"model", KEY_MODEL, "MODEL", 0, "go on from a model's weights", 1},
     {"tokenizer", KEY_TOKENIZER, "FILE|bytes|chars", 0, "default: bytes", 1},
     {"dropout", KEY_DROPOUT, "P", 0, "of embeddings and residual branches", 1},
@@ -73,7 +76,7 @@ static const struct argp_option table[] = {
     {"clip", KEY_CLIP, "X", 0, "of the gradient's norm (default: 1; 0: none)", 3},
     {"dtype", KEY_DTYPE, "f32|bf16", 0, "of products and activations (default: f32)", 3},
     {"recompute", KEY_RECOMPUTE, 0, 0, "activations again in the backward pass: less memory", 3},
-    {"objective", KEY_OBJECTIVE, "causal", 0, "what is predicted", 3},
+    {"objective", KEY_OBJECTIVE, "causal|mlm", 0, "the next token, or hidden ones (default: the model's)", 3},
     {"on-nan", KEY_NAN, "stop|skip|rollback", 0, "when a loss is not finite (default: stop)", 3},
     {0, 0, 0, 0, "Run:", 4},
     {"out", KEY_OUT, "RUN", 0, "run directory (default: runs/DATE-NAME)", 4},
@@ -102,6 +105,15 @@ static void parse_nan(train_options *o, const char *arg, struct argp_state *st) 
     argp_error(st, "--on-nan is \"%s\"; it can be stop, skip or rollback", arg);
 }
 
+static void parse_objective(train_options *o, const char *arg, struct argp_state *st) {
+    for (int i = 0; i < OBJECTIVES; i++)
+        if (strcmp(arg, objective_names[i]) == 0) {
+            o->objective = i;
+            return;
+        }
+    argp_error(st, "--objective is \"%s\"; it can be causal or mlm", arg);
+}
+
 static void parse_end(train_options *o, struct argp_state *st) {
     if (o->resume) {
         if (o->n_file) argp_error(st, "--resume goes on with the run's own text: leave the files out");
@@ -111,6 +123,7 @@ static void parse_end(train_options *o, struct argp_state *st) {
     if (!o->n_file) argp_error(st, "which text? Give files, directories, or - for standard input");
     int models = (o->config != NULL) + (o->preset != NULL) + (o->depth > 0) + (o->model != NULL);
     if (models > 1) argp_error(st, "--config, --preset, --depth and --model exclude each other");
+    if (o->n_set && o->model) argp_error(st, "--set changes what a new model is; it cannot go with --model");
     if (o->steps && o->minutes > 0) argp_error(st, "--steps and --minutes exclude each other");
     if (o->packed && o->random) argp_error(st, "--packed and --random-windows exclude each other");
     if (o->min_lr >= 0 && o->lr > 0 && o->min_lr > o->lr) argp_error(st, "--min-lr is above --lr");
@@ -133,6 +146,10 @@ static error_t parse(int key, char *arg, struct argp_state *st) {
     case KEY_CONFIG: o->config = arg; return 0;
     case KEY_PRESET: o->preset = arg; return 0;
     case KEY_DEPTH: o->depth = cli_int(st, "--depth", arg, 1, 256); return 0;
+    case KEY_SET:
+        if (o->n_set == TRAIN_SETS) argp_error(st, "more than %d keys to --set; write a config.json", TRAIN_SETS);
+        o->set[o->n_set++] = arg;
+        return 0;
     case KEY_MODEL: o->model = arg; return 0;
     case KEY_TOKENIZER: o->tokenizer = arg; return 0;
     case KEY_OUT: o->out = arg; return 0;
@@ -161,9 +178,7 @@ static error_t parse(int key, char *arg, struct argp_state *st) {
     case KEY_PACKED: o->packed = true; return 0;
     case KEY_RANDOM: o->random = true; return 0;
     case KEY_RECOMPUTE: o->recompute = true; return 0;
-    case KEY_OBJECTIVE:
-        if (strcmp(arg, "causal") != 0) argp_error(st, "--objective is \"%s\"; only causal is there yet", arg);
-        return 0;
+    case KEY_OBJECTIVE: parse_objective(o, arg, st); return 0;
     case KEY_SAVE: o->save_every = cli_int(st, "--save-every", arg, 1, big); return 0;
     case KEY_KEEP: o->keep = cli_int(st, "--keep", arg, 0, big); return 0;
     case KEY_EVAL: o->eval_every = cli_int(st, "--eval-every", arg, 0, big); return 0;
@@ -198,6 +213,7 @@ static const struct argp argp = {
 int train_options_parse(train_options *o, int argc, char **argv) {
     memset(o, 0, sizeof *o);
     o->min_lr = o->beta1 = o->beta2 = o->decay = o->clip = o->dropout = -1;
+    o->objective = -1;
     o->warmup = o->eval_every = o->sample_every = o->keep = -1;
     return cli_parse(&argp, argc, argv, o);
 }

@@ -31,8 +31,8 @@ static size_t cells(const evaluator *e) {
 
 static tl_status take_memory(evaluator *e, tl_error *err) {
     const model_config *c = &e->model->config;
-    size_t table = c->positions == POS_SINUSOIDAL ? (size_t)(c->context * c->width) : 0;
-    e->small_count = 16 + pad16((size_t)c->heads) + table;
+    int64_t table = build_sinusoid_rows(c, e->o.context);
+    e->small_count = 16 + pad16((size_t)c->heads) + (size_t)(table * c->width);
     e->freq_count = c->positions == POS_ROPE ? (size_t)build_rope_dims(c) / 2 + 1 : 1;
     e->block = mem_take(e->alloc, 4 * cells(e) * sizeof *e->block);
     e->small = mem_take(e->alloc, e->small_count * sizeof *e->small);
@@ -46,7 +46,7 @@ static tl_status take_memory(evaluator *e, tl_error *err) {
     double mscale;
     if (c->positions == POS_ROPE) build_rope_freq(c, e->o.context, e->freq, &mscale);
     if (c->positions == POS_ALIBI) build_alibi_slopes(c->heads, e->small + 16);
-    if (table) build_sinusoid(c->context, c->width, e->small + 16 + pad16((size_t)c->heads));
+    build_sinusoid(table, c->width, e->small + 16 + pad16((size_t)c->heads));
     return TL_OK;
 }
 
@@ -91,9 +91,6 @@ static tl_status resolve(const model_config *c, eval_options *o, tl_error *err) 
     if (!o->dtype) o->dtype = TL_F32;
     if (o->dtype != TL_F32 && o->dtype != TL_BF16)
         return error_set(err, TL_ARG, "evaluation computes in f32 or bf16, not %s", tl_dtype_name(o->dtype));
-    if (o->context > c->context && c->positions == POS_SINUSOIDAL)
-        return error_set(err, TL_CONFIG, "context %lld, but the model's position table has %lld rows",
-                         (long long)o->context, (long long)c->context);
     return TL_OK;
 }
 
@@ -161,10 +158,14 @@ static void add_losses(const evaluator *e, eval_result *r) {
 
 static tl_status run_loader(evaluator *e, const loader *l, eval_result *out, bool (*cancel)(void *), void *user,
                             tl_error *err) {
+    const model_config *c = &e->model->config;
+    const objective_rule o = {c->objective, c->mask, (int32_t)c->vocab, c->eos,
+                              0}; /* the same tokens hidden every time */
     memset(out, 0, sizeof *out);
     for (int64_t i = 0; i < loader_steps(l); i++) {
         if (cancel && cancel(user)) return error_set(err, TL_CANCELLED, "evaluation was cancelled");
         loader_get_once(l, i, &e->batch);
+        objective_apply(&o, &e->batch, e->o.rows, e->o.context, 0, i * e->o.rows);
         TRY(check_ids(e, err));
         tl_status s = tl_plan_run(e->plan);
         if (s != TL_OK) return error_set(err, s, "an evaluation did not run");

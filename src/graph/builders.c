@@ -81,7 +81,8 @@ tl_tensor *tl_attention_kv(tl_graph *g, tl_tensor *q, tl_tensor *kcache, tl_tens
     tl_attention_options none = {0};
     if (!o) o = &none;
     struct attention_kv_attr a = {.scale = o->scale, .softcap = o->softcap, .window = o->window};
-    return build(g, OP_DEF(attention_kv), &a, (tl_tensor *[]){q, kcache, vcache, slot, pos, o->sinks, o->slopes}, 7);
+    return build(g, OP_DEF(attention_kv), &a,
+                 (tl_tensor *[]){q, kcache, vcache, slot, pos, o->sinks, o->slopes, o->bias}, 8);
 }
 
 tl_tensor *tl_act(tl_graph *g, tl_tensor *x, tl_act_kind kind) {

@@ -9,8 +9,9 @@ size_t decoder_cache_per_token(const model_config *c, tl_dtype t) {
     return build_state_per_token(c, t);
 }
 
-static size_t sinusoid_bytes(const model_config *c) {
-    return (size_t)(c->context * c->width) * sizeof(float);
+static size_t sinusoid_bytes(const decoder *d) {
+    const model_config *c = &d->model->config;
+    return (size_t)(build_sinusoid_rows(c, d->capacity) * c->width) * sizeof(float);
 }
 
 static tl_status take_memory(decoder *d, tl_error *err) {
@@ -27,8 +28,8 @@ static tl_status take_memory(decoder *d, tl_error *err) {
     d->ids = mem_new(a, 4 * LARGEST, sizeof *d->ids);
     d->freq = mem_new(a, (size_t)build_rope_dims(c) / 2 + 1, sizeof *d->freq);
     d->slopes = mem_new(a, (size_t)c->heads, sizeof *d->slopes);
-    if (c->positions == POS_SINUSOIDAL) d->sinusoid = mem_take(a, sinusoid_bytes(c));
-    if (!d->cache || !d->ids || !d->freq || !d->slopes || (c->positions == POS_SINUSOIDAL && !d->sinusoid))
+    if (config_sinusoids(c)) d->sinusoid = mem_take(a, sinusoid_bytes(d));
+    if (!d->cache || !d->ids || !d->freq || !d->slopes || (config_sinusoids(c) && !d->sinusoid))
         return error_set(err, TL_NOMEM, "no memory for a cache of %zu bytes", d->cache_bytes);
     d->pos = d->ids + LARGEST;
     d->slot = d->pos + LARGEST;
@@ -36,7 +37,7 @@ static tl_status take_memory(decoder *d, tl_error *err) {
     double mscale;
     build_rope_freq(c, d->capacity, d->freq, &mscale);
     build_alibi_slopes(c->heads, d->slopes);
-    if (d->sinusoid) build_sinusoid(c->context, c->width, d->sinusoid);
+    if (d->sinusoid) build_sinusoid(build_sinusoid_rows(c, d->capacity), c->width, d->sinusoid);
     return TL_OK;
 }
 
@@ -69,7 +70,7 @@ void decoder_fini(decoder *d) {
         tl_graph_destroy(d->plan[i].graph);
     }
     if (d->cache) mem_give(a, d->cache, d->cache_bytes);
-    if (d->sinusoid) mem_give(a, d->sinusoid, sinusoid_bytes(&d->model->config));
+    if (d->sinusoid) mem_give(a, d->sinusoid, sinusoid_bytes(d));
     mem_free(a, d->ids);
     mem_free(a, d->freq);
     mem_free(a, d->slopes);

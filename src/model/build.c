@@ -1,4 +1,5 @@
 #include "model/builder.h"
+#include "op/op.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -65,12 +66,15 @@ static tl_tensor *norm(const builder *b, tl_tensor *x, int64_t layer, int32_t nt
 
 static tl_tensor *attend(const builder *b, tl_tensor *q, tl_tensor *k, tl_tensor *v, int64_t layer) {
     const model_config *c = b->c;
+    tl_tensor *bias = param(b, ROLE_ATTN_BIAS, layer, 0);
+    if (bias) bias = tl_reshape(b->g, bias, 2, (int64_t[]){c->heads, 2 * c->context - 1});
     tl_attention_options ao = {.scale = (float)c->attn_scale,
                                .softcap = (float)c->attn_softcap,
-                               .causal = true,
+                               .causal = config_causal(c),
                                .window = config_window(c, layer),
                                .doc = b->r->doc,
-                               .slopes = b->r->slopes};
+                               .slopes = b->r->slopes,
+                               .bias = bias};
     if (b->o->mode != BUILD_DECODE) return tl_attention(b->g, q, k, v, &ao, NULL);
     tl_tensor **state = &b->r->state[layer * BUILD_STATES];
     tl_tensor *kc = tl_kv_write(b->g, k, b->r->slot, b->r->pos, state[0]);
@@ -91,6 +95,7 @@ static tl_tensor *mix(const builder *b, tl_tensor *x, int64_t layer) {
         q = tl_rmsnorm(b->g, q, param(b, ROLE_QNORM, layer, 0), (float)c->norm_eps, 0);
         k = tl_rmsnorm(b->g, k, param(b, ROLE_KNORM, layer, 0), (float)c->norm_eps, 0);
     }
+    if (config_mixer(c, layer) == MIXER_CHUNK) return flat_of(b, build_chunk_mixer(b, q, k, v, layer), width[0]);
     if (b->rope) {
         q = tl_rope(b->g, q, b->rope, c->rope_interleaved);
         k = tl_rope(b->g, k, b->rope, c->rope_interleaved);
@@ -128,7 +133,7 @@ static tl_tensor *join(const builder *b, tl_tensor *x, tl_tensor *h, param_role 
 
 static tl_tensor *block(const builder *b, tl_tensor *x, int64_t l) {
     const model_config *c = b->c;
-    if (c->mixer != MIXER_ATTENTION) return build_gated(b, x, l);
+    if (config_gated(c, l)) return build_gated(b, x, l);
     bool post = c->place == PLACE_POST;
     tl_tensor *in = post ? x : norm(b, x, l, 0);
     tl_tensor *a = mix(b, in, l);
@@ -210,8 +215,8 @@ static void declare_inputs(builder *b) {
     r->pos = tl_input(b->g, "pos", TL_I32, b->n_lead, b->lead);
     if (c->positions == POS_ROPE) r->freq = tl_const(b->g, "rope.freq", TL_F64, 1, &rope);
     if (c->positions == POS_ALIBI) r->slopes = tl_const(b->g, "alibi.slopes", sum, 1, &c->heads);
-    if (c->positions == POS_SINUSOIDAL)
-        r->sinusoid = tl_const(b->g, "sinusoid", sum, 2, (int64_t[]){c->context, c->width});
+    if (config_sinusoids(c))
+        r->sinusoid = tl_const(b->g, "sinusoid", sum, 2, (int64_t[]){build_sinusoid_rows(c, o->context), c->width});
     if (o->mode != BUILD_DECODE) {
         if (o->packed) r->doc = tl_input(b->g, "doc", TL_I32, b->n_lead, b->lead);
         if (o->mode == BUILD_LOGITS || o->mode == BUILD_BLOCKS) return;
@@ -236,7 +241,25 @@ static void rope_of(builder *b) {
     double mscale;
     if (b->c->positions != POS_ROPE) return;
     build_rope_freq(b->c, b->o->context, NULL, &mscale);
-    b->rope = tl_rope_table(b->g, b->r->pos, b->r->freq, (float)mscale);
+    int64_t dims[2];
+    tl_tensor *freq[2] = {b->r->freq, b->r->freq};
+    const int n = build_rope_parts(b->c, dims);
+    if (n == 2) tl_split(b->g, b->r->freq, 2, (int64_t[]){dims[0] / 2, dims[1] / 2}, freq);
+    b->rope = b->gated_rope = tl_rope_table(b->g, b->r->pos, freq[0], (float)mscale);
+    if (n == 2) b->gated_rope = tl_rope_table(b->g, b->r->pos, freq[1], (float)mscale);
+}
+
+/* Sinusoids times one learned number (Hua et al. 2022), beside whatever positions there are. */
+static tl_tensor *add_sinusoids(const builder *b, tl_tensor *x) {
+    const model_config *c = b->c;
+    const tl_desc *scale = tl_tensor_desc(param(b, ROLE_SIN_SCALE, -1, 0));
+    struct broadcast_attr a = {
+        .kind = REDUCE_ALL, .ndim = 1, .dtype = scale ? scale->dtype : TL_F32, .dim = {c->width}};
+    struct offset_scale_attr none = {0};
+    tl_tensor *g = param(b, ROLE_SIN_SCALE, -1, 0);
+    g = tl_apply(b->g, OP_DEF(broadcast), &a, &g, 1, NULL, NULL, 0);
+    tl_tensor *z = tl_embedding(b->g, b->r->pos, b->r->sinusoid, 1, b->o->dtype, NULL);
+    return tl_add(b->g, x, tl_apply(b->g, OP_DEF(offset_scale), &none, (tl_tensor *[]){z, g}, 2, NULL, NULL, 0));
 }
 
 static tl_tensor *embed(builder *b) {
@@ -246,6 +269,7 @@ static tl_tensor *embed(builder *b) {
     tl_tensor *x = tl_embedding(b->g, r->ids, table, (float)c->embed_scale, b->o->dtype, NULL);
     if (c->positions == POS_LEARNED) x = tl_embedding(b->g, r->pos, matrix(b, ROLE_POS, -1), 1, b->o->dtype, x);
     if (c->positions == POS_SINUSOIDAL) x = tl_embedding(b->g, r->pos, r->sinusoid, 1, b->o->dtype, x);
+    if (c->scaled_sin) x = add_sinusoids(b, x);
     if (b->o->mode == BUILD_TRAIN && c->drop_embed > 0) x = tl_dropout(b->g, x, (float)c->drop_embed);
     rope_of(b);
     return x;
@@ -285,6 +309,10 @@ tl_status build_model(tl_graph *g, const tl_allocator *a, const model_config *c,
     if (o->mode != BUILD_DECODE && c->positions == POS_LEARNED && o->context > c->context)
         return error_set(e, TL_CONFIG, "context %lld, but the model has learned positions for %lld only",
                          (long long)o->context, (long long)c->context);
+    if (o->mode == BUILD_DECODE && !config_causal(c))
+        return error_set(e, TL_UNSUPPORTED,
+                         "the model sees what follows a token (objective %s), so it cannot write one after the other",
+                         objective_names[c->objective]);
     builder b = {.g = g, .c = c, .p = p, .o = o, .r = r};
     b.n_lead = o->mode == BUILD_DECODE ? 1 : 2;
     b.lead[0] = o->rows;

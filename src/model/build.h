@@ -45,7 +45,7 @@ typedef struct build_result {
     tl_tensor **pieces; /* one for each of options.mapped, NULL without */
     tl_tensor *ids, *targets, *pos, *doc;
     tl_tensor *denom;             /* (1): labels of the whole step */
-    tl_tensor *freq;              /* (R/2) f64: RoPE frequencies */
+    tl_tensor *freq;              /* (R/2) f64: RoPE frequencies, of every part one after the other */
     tl_tensor *slopes;            /* (H) ALiBi */
     tl_tensor *sinusoid;          /* (context, D) fixed position table */
     tl_tensor *slot, *select;     /* DECODE: (rows), (outputs): row indices whose logits are wanted */
@@ -77,8 +77,11 @@ void build_fini(build_result *r, const tl_allocator *a);
 /* Constants that graphs bind: RoPE frequencies (count head_dim*partial/2), the factor on cos and sin, ALiBi slopes
  * (heads), the sinusoid table. seen: tokens in the context, for scalings that depend on it. */
 int64_t build_rope_dims(const model_config *c);
+int build_rope_parts(const model_config *c, int64_t dims[2]);
 void build_rope_freq(const model_config *c, int64_t seen, double *freq, double *mscale);
 void build_alibi_slopes(int64_t heads, float *slopes);
 void build_sinusoid(int64_t rows, int64_t width, float *table);
+/* Rows of the sinusoid table that a graph of this context reads; 0: it reads none. */
+int64_t build_sinusoid_rows(const model_config *c, int64_t context);
 
 #endif

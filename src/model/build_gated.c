@@ -8,26 +8,45 @@
 
 /* ---- state ------------------------------------------------------------------------------------------------ */
 
+/* What a layer of chunks keeps: heads, their widths. */
+static void chunk_widths(const model_config *c, int64_t layer, int64_t *heads, int64_t *s, int64_t *e) {
+    const bool gated = config_gated(c, layer);
+    *heads = gated ? c->gate_heads : c->heads;
+    *s = gated ? c->shared : c->head_dim;
+    *e = gated ? c->expand / c->gate_heads : c->head_dim;
+}
+
 const char *build_state(const model_config *c, const build_options *o, int64_t layer, int k, tl_desc *d) {
     static const char *const chunk_names[] = {"m", "kq", "kl", "v"};
     const tl_dtype t = o->cache ? o->cache : TL_F32;
-    (void)layer;
+    const model_mixer mixer = config_mixer(c, layer);
+    int64_t heads, s, e;
+    chunk_widths(c, layer, &heads, &s, &e);
     if (k == 4) {
         *d = tl_desc_make(t, 3, (int64_t[]){o->slots, 2, c->width / 2});
-        return c->token_shift ? "shift" : NULL;
+        return c->token_shift && config_gated(c, layer) ? "shift" : NULL;
     }
-    if (c->mixer == MIXER_FLASH) {
-        int64_t rows = k == 0 ? c->head_dim : c->chunk, cols = k == 0 || k == 3 ? c->mlp : c->head_dim;
-        *d = tl_desc_make(k == 0 ? TL_F32 : t, 3, (int64_t[]){o->slots, rows, cols});
+    if (mixer == MIXER_FLASH || mixer == MIXER_CHUNK) {
+        const int64_t wide = k == 3 ? e : s;
+        const int ndim = heads > 1 ? 4 : 3; /* one head: without its dimension */
+        int64_t m[] = {o->slots, heads, s, e}, rows[] = {o->slots, c->chunk, heads, wide};
+        if (ndim == 3) m[1] = s, m[2] = e, rows[2] = wide;
+        *d = tl_desc_make(k == 0 ? TL_F32 : t, ndim, k == 0 ? m : rows);
         return chunk_names[k];
     }
-    int64_t width = c->mixer == MIXER_GAU && k == 1 ? c->mlp : c->head_dim;
-    *d = tl_desc_make(t, 4, (int64_t[]){o->slots, o->context, c->kv_heads, width});
+    const bool gau = mixer == MIXER_GAU;
+    *d = tl_desc_make(t, 4,
+                      (int64_t[]){o->slots, o->context, gau ? heads : c->kv_heads,
+                                  !gau     ? c->head_dim
+                                  : k == 1 ? e
+                                           : s});
     return k == 0 ? "k" : k == 1 ? "v" : NULL;
 }
 
 bool build_endless(const model_config *c) {
-    return c->mixer == MIXER_FLASH && (c->positions == POS_ROPE || c->positions == POS_NONE);
+    for (int64_t l = 0; l < c->layers; l++)
+        if (config_mixer(c, l) != MIXER_FLASH && config_mixer(c, l) != MIXER_CHUNK) return false;
+    return (c->positions == POS_ROPE || c->positions == POS_NONE) && !c->scaled_sin;
 }
 
 static size_t state_bytes(const model_config *c, int64_t context, tl_dtype cache) {
@@ -54,21 +73,22 @@ size_t build_state_fixed(const model_config *c, tl_dtype cache) {
 int64_t build_rewind(const model_config *c, int64_t done, int64_t n) {
     if (n >= done) return done;
     int64_t least = 0;
-    if (c->mixer == MIXER_FLASH) least = (done - 1) / c->chunk * c->chunk;
-    if (c->token_shift && least < done - 1) least = done - 1;
+    if (config_has(c, MIXER_FLASH) || config_has(c, MIXER_CHUNK)) least = (done - 1) / c->chunk * c->chunk;
+    if (c->token_shift && config_has_gated(c) && least < done - 1) least = done - 1;
     return n >= least ? n : 0;
 }
 
 /* ---- layers ------------------------------------------------------------------------------------------------ */
 
-static struct gate_attr gate_of(const model_config *c) {
-    struct gate_attr a = {.kind = c->score, .count = c->score_count, .causal = 1, .kappa = c->score_kappa};
+static struct gate_attr gate_of(const model_config *c, int64_t l) {
+    struct gate_attr a = {
+        .kind = c->score, .count = c->score_count, .causal = config_causal(c), .kappa = c->score_kappa};
     const double length = c->score_fixed > 0 ? c->score_fixed : (double)c->context;
     if (c->score >= GATE_SOFTMAX) a.count = GATE_COUNT_NONE;
     if (a.count == GATE_COUNT_FIXED) a.fixed = (float)length;
     if (c->score_scale == SCALE_NS) return a;
     a.count = GATE_COUNT_NONE;
-    a.alpha = (float)(1 / (c->mixer == MIXER_FLASH ? (double)c->chunk : length));
+    a.alpha = (float)(1 / (config_mixer(c, l) == MIXER_GAU ? length : (double)c->chunk));
     if (c->score_scale == SCALE_LUCID_FLASH) a.alpha = (float)(1 / (double)(c->chunk ? c->chunk : 256));
     if (c->score_scale == SCALE_LUCID_GAU) a.bias_scale = a.alpha;
     return a;
@@ -85,17 +105,18 @@ static tl_tensor *shifted(const builder *b, tl_tensor *x, int64_t l) {
     return tl_apply(b->g, OP_DEF(shift_step), &a, (tl_tensor *[]){x, b->r->slot, b->r->pos}, 3, acc, NULL, 0);
 }
 
+/* head: qq, kq, ql, kl; of one half alone the first two are its own. */
 static tl_tensor *mix_chunks(const builder *b, tl_tensor *const *head, tl_tensor *v, int64_t l) {
     const model_config *c = b->c;
     const build_result *r = b->r;
-    struct mixed_chunk_attr a = {.f = gate_of(c), .chunk = c->chunk, .norm = c->chunk_norm};
-    tl_tensor *bias = builder_param(b, ROLE_REL_BIAS, l);
+    struct mixed_chunk_attr a = {.f = gate_of(c, l), .chunk = c->chunk, .norm = c->chunk_norm, .parts = c->chunk_parts};
+    tl_tensor *bias = builder_param(b, ROLE_REL_BIAS, l), *const *linear = c->chunk_parts ? head : head + 2;
     if (b->o->mode != BUILD_DECODE) {
-        tl_tensor *in[] = {head[0], head[1], head[2], head[3], v, r->doc, bias};
+        tl_tensor *in[] = {head[0], head[1], linear[0], linear[1], v, r->doc, bias};
         return tl_apply(b->g, OP_DEF(mixed_chunk), &a, in, 7, NULL, NULL, 0);
     }
     struct chunk_step_attr step = {.f = a};
-    tl_tensor *in[] = {head[0], head[1], head[2], head[3], v, r->slot, r->pos, bias}, *acc[TL_OP_OUTS] = {NULL};
+    tl_tensor *in[] = {head[0], head[1], linear[0], linear[1], v, r->slot, r->pos, bias}, *acc[TL_OP_OUTS] = {NULL};
     for (int k = 0; k < 4; k++) acc[1 + k] = r->state[l * BUILD_STATES + k];
     return tl_apply(b->g, OP_DEF(chunk_step), &step, in, 8, acc, NULL, 0);
 }
@@ -105,33 +126,62 @@ static tl_tensor *mix_unit(const builder *b, tl_tensor *const *head, tl_tensor *
     const build_result *r = b->r;
     tl_tensor *bias = builder_param(b, ROLE_REL_BIAS, l);
     if (b->o->mode != BUILD_DECODE) {
-        struct gau_attention_attr a = {.f = gate_of(c)};
+        struct gau_attention_attr a = {.f = gate_of(c, l)};
         tl_tensor *in[] = {head[0], head[1], v, r->doc, bias};
         return tl_apply(b->g, OP_DEF(gau_attention), &a, in, 5, NULL, NULL, 0);
     }
-    struct gau_attention_kv_attr a = {.f = gate_of(c)};
-    tl_tensor **state = &r->state[l * BUILD_STATES];
-    tl_tensor *kc = tl_kv_write(b->g, builder_fold(b, head[1], 1, c->head_dim), r->slot, r->pos, state[0]);
-    tl_tensor *vc = tl_kv_write(b->g, builder_fold(b, v, 1, c->mlp), r->slot, r->pos, state[1]);
+    struct gau_attention_kv_attr a = {.f = gate_of(c, l)};
+    tl_tensor **state = &r->state[l * BUILD_STATES], *k = head[1];
+    if (c->gate_heads == 1) { /* with heads they are folded already */
+        k = builder_fold(b, k, 1, c->shared);
+        v = builder_fold(b, v, 1, c->expand);
+    }
+    tl_tensor *kc = tl_kv_write(b->g, k, r->slot, r->pos, state[0]);
+    tl_tensor *vc = tl_kv_write(b->g, v, r->slot, r->pos, state[1]);
     tl_tensor *in[] = {head[0], kc, vc, r->slot, r->pos, bias};
     return tl_apply(b->g, OP_DEF(gau_attention_kv), &a, in, 6, NULL, NULL, 0);
 }
 
+/* z (N.., w) as n scaled and shifted copies, rotated by heads of width s: (N.., n w) */
+static tl_tensor *scaled_heads(const builder *b, tl_tensor *z, tl_tensor *gamma, tl_tensor *beta, int64_t n, int64_t w,
+                               int64_t s, tl_tensor *rope) {
+    struct offset_scale_attr none = {0};
+    tl_tensor *in[] = {z, gamma, beta}, *all = tl_apply(b->g, OP_DEF(offset_scale), &none, in, 3, NULL, NULL, 0);
+    if (!rope) return all;
+    return builder_flat(b, tl_rope(b->g, builder_fold(b, all, n * w / s, s), rope, b->c->rope_interleaved), n * w);
+}
+
 tl_tensor *build_gated(const builder *b, tl_tensor *x, int64_t l) {
     const model_config *c = b->c;
-    const int64_t e = c->mlp, s = c->head_dim, heads = c->mixer == MIXER_FLASH ? 4 : 2;
+    const int64_t e = c->expand, s = c->shared, h = c->gate_heads, n = config_gate_parts(c, l), w = h * s;
     const bool post = c->place == PLACE_POST;
     tl_tensor *part[3], *head[4], *in = shifted(b, post ? x : builder_norm(b, x, l, 0), l);
-    tl_tensor *h =
+    tl_tensor *y =
         tl_linear(b->g, in, builder_matrix(b, ROLE_GAU_IN, l), builder_param(b, ROLE_GAU_IN_BIAS, l), TL_NONE);
-    tl_split(b->g, tl_act(b->g, h, (tl_act_kind)c->act), 3, (int64_t[]){e, e, s}, part);
-    struct offset_scale_attr none = {0};
-    tl_tensor *z[] = {part[2], builder_param(b, ROLE_GAMMA, l), builder_param(b, ROLE_BETA, l)};
-    tl_tensor *all = tl_apply(b->g, OP_DEF(offset_scale), &none, z, 3, NULL, NULL, 0);
-    if (b->rope)
-        all = builder_flat(b, tl_rope(b->g, builder_fold(b, all, heads, s), b->rope, c->rope_interleaved), heads * s);
-    tl_split(b->g, all, (int)heads, (int64_t[]){s, s, s, s}, head);
-    tl_tensor *m = c->mixer == MIXER_FLASH ? mix_chunks(b, head, part[1], l) : mix_unit(b, head, part[1], l);
+    tl_split(b->g, tl_act(b->g, y, (tl_act_kind)c->act), 3, (int64_t[]){e, e, s}, part);
+    tl_tensor *all = scaled_heads(b, part[2], builder_param(b, ROLE_GAMMA, l), builder_param(b, ROLE_BETA, l), n * h, s,
+                                  s, b->gated_rope);
+    tl_split(b->g, all, (int)n, (int64_t[]){w, w, w, w}, head);
+    tl_tensor *v = part[1];
+    for (int64_t i = 0; i < n && h > 1; i++) head[i] = builder_fold(b, head[i], h, s);
+    if (h > 1) v = builder_fold(b, v, h, e / h);
+    tl_tensor *m = config_mixer(c, l) == MIXER_FLASH ? mix_chunks(b, head, v, l) : mix_unit(b, head, v, l);
+    if (h > 1) m = builder_flat(b, m, e);
     x = builder_join(b, x, tl_mul(b->g, part[0], m), l);
     return post ? builder_norm(b, x, l, 0) : x;
+}
+
+tl_tensor *build_chunk_mixer(const builder *b, tl_tensor *q, tl_tensor *k, tl_tensor *v, int64_t l) {
+    const model_config *c = b->c;
+    const int64_t n = config_gate_parts(c, l) / 2, s = c->head_dim, w = c->heads * s;
+    tl_tensor *gamma[2], *beta[2], *of[2] = {q, k}, *head[4];
+    tl_split(b->g, builder_param(b, ROLE_GAMMA, l), 2, (int64_t[]){n * w, n * w}, gamma);
+    tl_split(b->g, builder_param(b, ROLE_BETA, l), 2, (int64_t[]){n * w, n * w}, beta);
+    for (int i = 0; i < 2; i++) { /* of q: qq, ql; of k: kq, kl */
+        tl_tensor *part[2], *all = scaled_heads(b, builder_flat(b, of[i], w), gamma[i], beta[i], n, w, s, b->rope);
+        tl_split(b->g, all, (int)n, (int64_t[]){w, w}, part);
+        for (int64_t p = 0; p < n; p++)
+            head[2 * p + i] = c->heads > 1 ? builder_fold(b, part[p], c->heads, s) : part[p];
+    }
+    return mix_chunks(b, head, c->heads > 1 ? v : builder_flat(b, v, s), l);
 }

@@ -10,7 +10,7 @@ typedef struct builder {
     const model_params *p;
     const build_options *o;
     build_result *r;
-    tl_tensor *rope; /* (N..,R) cos and sin, NULL without RoPE */
+    tl_tensor *rope, *gated_rope; /* (N..,R) cos and sin of ordinary and of gated layers, NULL without RoPE */
     int64_t lead[2]; /* leading dims of activations: (B,T), or (R) */
     int n_lead;
 } builder;
@@ -26,6 +26,8 @@ tl_tensor *builder_join(const builder *b, tl_tensor *x, tl_tensor *h, int64_t la
 tl_tensor *builder_fold(const builder *b, tl_tensor *x, int64_t heads, int64_t width);
 tl_tensor *builder_flat(const builder *b, tl_tensor *x, int64_t width);
 
+/* Mixed chunks inside a block: q, k (N.., H, Dh) without RoPE, v; (N.., H, Dh). */
+tl_tensor *build_chunk_mixer(const builder *b, tl_tensor *q, tl_tensor *k, tl_tensor *v, int64_t layer);
 /* A layer of gau or flash. */
 tl_tensor *build_gated(const builder *b, tl_tensor *x, int64_t layer);
 

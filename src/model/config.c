@@ -12,12 +12,13 @@ static const char *const position_names[] = {"learned", "sinusoidal", "rope", "a
 static const char *const init_names[] = {"gpt2", "fan", "xavier", "zero-out", NULL};
 static const char *const act_names[] = {"relu",    "gelu", "gelu_tanh", "silu", "relu2",
                                         "sigmoid", "tanh", "identity",  NULL};
-static const char *const mixer_names[] = {"attention", "gau", "flash", NULL};
+static const char *const mixer_names[] = {"attention", "gau", "flash", "mixed_chunk", NULL};
 static const char *const score_names[] = {"relu2",    "laplace", "softplus2", "smooth2",   "smooth1",
                                           "identity", "softmax", "l2",        "relu2_sum", NULL};
 static const char *const count_names[] = {"none", "visible", "fixed", "length", NULL};
 static const char *const scale_names[] = {"ns", "paper", "lucid_gau", "lucid_flash", NULL};
 static const char *const chunk_norm_names[] = {"visible", "constant", NULL};
+static const char *const chunk_part_names[] = {"both", "local", "global", NULL};
 const char *const config_scaling_names[] = {"default", "linear", "ntk", "dynamic", "yarn", "llama3", "longrope", NULL};
 
 /* ---- the parts by table: keys of the "tilia" object -------------------------------------------------- */
@@ -65,6 +66,16 @@ static const part_row parts[] = {
     {"score_fixed", PART_REAL, AT(score_fixed), NULL, 0, MODEL_MAX_CONTEXT},
     {"score_kappa", PART_BOOL, AT(score_kappa), NULL, 0, 0},
     {"chunk_norm", PART_CHOICE, AT(chunk_norm), chunk_norm_names, 0, 0},
+    {"chunk_parts", PART_CHOICE, AT(chunk_parts), chunk_part_names, 0, 0},
+    {"chunk_size", PART_INT, AT(chunk), NULL, 1, MODEL_MAX_CONTEXT},
+    {"shared_size", PART_INT, AT(shared), NULL, 1, 1024},
+    {"expansion", PART_INT, AT(expand), NULL, 1, 8192},
+    {"gate_heads", PART_INT, AT(gate_heads), NULL, 1, 1024},
+    {"heads", PART_INT, AT(heads), NULL, 1, 65536},
+    {"mlp", PART_INT, AT(mlp), NULL, 1, 16 * (int64_t)MODEL_MAX_WIDTH},
+    {"objective", PART_CHOICE, AT(objective), objective_names, 0, 0},
+    {"attn_rel_bias", PART_BOOL, AT(attn_rel_bias), NULL, 0, 0},
+    {"scaled_sin", PART_BOOL, AT(scaled_sin), NULL, 0, 0},
     {"rel_bias", PART_BOOL, AT(rel_bias), NULL, 0, 0},
     {"token_shift", PART_BOOL, AT(token_shift), NULL, 0, 0},
     {"drop_embed", PART_REAL, AT(drop_embed), NULL, 0, 0.99},
@@ -122,7 +133,8 @@ const recipe_row *recipe_at(size_t i) {
 
 const recipe_row *recipe_find_gguf(const char *s, size_t n) {
     for (size_t i = 0; i < RECIPES; i++)
-        if (recipes[i].gguf[0] && strlen(recipes[i].gguf) == n && memcmp(recipes[i].gguf, s, n) == 0) return &recipes[i];
+        if (recipes[i].gguf[0] && strlen(recipes[i].gguf) == n && memcmp(recipes[i].gguf, s, n) == 0)
+            return &recipes[i];
     return NULL;
 }
 
@@ -164,8 +176,12 @@ tl_status config_recipe(const char *type, model_config *c, tl_error *e) {
     c->scaling_beta_slow = 1;
     c->embed_scale = 1;
     c->init_std = 0.02;
-    c->bos = c->eos = -1;
+    c->bos = c->eos = c->mask = -1;
     c->mixer = r->mixer;
+    c->score = GATE_RELU2;
+    c->score_count = GATE_COUNT_VISIBLE;
+    c->score_scale = SCALE_NS;
+    c->gate_heads = 1;
     if (r->keys == KEYS_GATED) config_gated_recipe(c);
     return TL_OK;
 }
@@ -188,12 +204,63 @@ int64_t config_window(const model_config *c, int64_t l) {
 bool config_parts_know(const char *key) {
     for (size_t i = 0; i < PARTS; i++)
         if (strcmp(parts[i].key, key) == 0) return true;
-    return strcmp(key, "full_layers") == 0;
+    return strcmp(key, "full_layers") == 0 || strcmp(key, "mixers") == 0 || strcmp(key, "mask_token_id") == 0;
+}
+
+/* ---- layers ----------------------------------------------------------------------------------------------- */
+
+model_mixer config_mixer(const model_config *c, int64_t l) {
+    return c->pattern > 0 ? (model_mixer)c->mixers[l % c->pattern] : c->mixer;
+}
+
+bool config_gated(const model_config *c, int64_t l) {
+    model_mixer m = config_mixer(c, l);
+    return m == MIXER_GAU || m == MIXER_FLASH;
+}
+
+bool config_has(const model_config *c, model_mixer m) {
+    for (int64_t l = 0; l < c->layers; l++)
+        if (config_mixer(c, l) == m) return true;
+    return false;
+}
+
+bool config_has_gated(const model_config *c) {
+    return config_has(c, MIXER_GAU) || config_has(c, MIXER_FLASH);
+}
+
+bool config_all_gated(const model_config *c) {
+    for (int64_t l = 0; l < c->layers; l++)
+        if (!config_gated(c, l)) return false;
+    return true;
+}
+
+int64_t config_gate_parts(const model_config *c, int64_t l) {
+    const model_mixer m = config_mixer(c, l);
+    return (m == MIXER_FLASH || m == MIXER_CHUNK) && c->chunk_parts == CHUNK_BOTH ? 4 : 2;
+}
+
+/* "mixers": names of the layers' mixers; a shorter list repeats. */
+static tl_status mixers_read(const json_t *list, model_config *c, tl_error *e) {
+    size_t n = json_array_size(list);
+    if (!json_is_array(list) || !n || (int64_t)n > c->layers)
+        return error_set(e, TL_CONFIG, "key \"mixers\" is not a list of 1 to %lld names", (long long)c->layers);
+    for (size_t i = 0; i < n; i++) {
+        const char *name = json_string_value(json_array_get(list, i));
+        int k = name ? config_choice(mixer_names, name) : -1;
+        if (k < 0) return config_choice_error("mixers", name ? name : "no text", mixer_names, e);
+        c->mixers[i] = (uint8_t)k;
+    }
+    c->pattern = (int32_t)n;
+    return TL_OK;
 }
 
 tl_status config_parts_read(const json_t *own, model_config *c, tl_error *e) {
     for (size_t i = 0; i < PARTS; i++) TRY(part_read(&parts[i], own, c, e));
-    const json_t *full = json_object_get(own, "full_layers");
+    int64_t mask = c->mask;
+    TRY(json_get_int(own, "mask_token_id", 0, INT32_MAX, &mask, e));
+    c->mask = (int32_t)mask;
+    const json_t *mixers = json_object_get(own, "mixers"), *full = json_object_get(own, "full_layers");
+    if (mixers) TRY(mixers_read(mixers, c, e));
     if (!full) return TL_OK;
     if (!json_is_array(full)) return error_set(e, TL_CONFIG, "key \"full_layers\" is not a list of layers");
     memset(c->full, 0, sizeof c->full);
@@ -222,6 +289,12 @@ void config_parts_write(json_t *own, const model_config *c, const model_config *
                                            : json_string(r->names[*(const int *)x]);
         json_object_set_new(own, r->key, v);
     }
+    if (c->mask >= 0) json_object_set_new(own, "mask_token_id", json_integer(c->mask));
+    if (c->pattern > 0) {
+        json_t *list = json_array();
+        for (int32_t i = 0; i < c->pattern; i++) json_array_append_new(list, json_string(mixer_names[c->mixers[i]]));
+        json_object_set_new(own, "mixers", list);
+    }
     if (memcmp(c->full, d->full, sizeof c->full) == 0) return;
     json_t *full = json_array();
     for (int64_t l = 0; l < c->layers; l++)
@@ -230,6 +303,18 @@ void config_parts_write(json_t *own, const model_config *c, const model_config *
 }
 
 void config_complete(model_config *c) {
+    bool chunks = config_has(c, MIXER_FLASH) || config_has(c, MIXER_CHUNK);
+    if (chunks && !c->chunk) c->chunk = 256;
+    if (config_has_gated(c) && !c->shared) c->shared = 128;
+    if (config_has_gated(c) && !c->expand) c->expand = 2 * c->width;
+    if (c->layers && config_all_gated(c)) { /* no other layer: what counts heads and widths sees the gated ones' */
+        c->heads = c->kv_heads = 1;
+        c->head_dim = c->shared;
+        c->mlp = c->expand;
+    } else if (recipe_find(c->type)->keys == KEYS_GATED) {
+        if (!c->heads) c->heads = c->width % 64 == 0 && c->width >= 128 ? c->width / 64 : 1;
+        if (!c->mlp) c->mlp = c->gated ? (8 * c->width / 3 + 31) / 32 * 32 : 4 * c->width;
+    }
     if (!c->kv_heads) c->kv_heads = c->heads;
     if (!c->head_dim && c->heads) c->head_dim = c->width / c->heads;
     bool any = false;
@@ -280,6 +365,79 @@ tl_status config_parse(const char *text, model_config *c, char *unknown, size_t 
     return s;
 }
 
+/* ---- changing keys -------------------------------------------------------------------------------------- */
+
+/* What every family has, by its own names; NULL: in the "tilia" object. By enum recipe_keys. */
+static const struct {
+    const char *key, *family[3];
+} common_keys[] = {{"layers", {"n_layer", "num_hidden_layers", "num_hidden_layers"}},
+                   {"width", {"n_embd", "hidden_size", "hidden_size"}},
+                   {"heads", {"n_head", "num_attention_heads", NULL}},
+                   {"kv_heads", {NULL, "num_key_value_heads", NULL}},
+                   {"mlp", {"n_inner", "intermediate_size", NULL}},
+                   {"context", {"n_positions", "max_position_embeddings", "max_position_embeddings"}},
+                   {"norm_eps", {"layer_norm_epsilon", "rms_norm_eps", "norm_eps"}}};
+
+static const char *family_key(const recipe_row *r, const char *key) {
+    for (size_t i = 0; i < sizeof common_keys / sizeof *common_keys; i++)
+        if (strcmp(common_keys[i].key, key) == 0 && common_keys[i].family[r->keys])
+            return common_keys[i].family[r->keys];
+    return key;
+}
+
+static json_t *own_object(json_t *o) {
+    json_t *own = json_object_get(o, "tilia");
+    if (own) return own;
+    json_object_set_new(o, "tilia", json_object());
+    return json_object_get(o, "tilia");
+}
+
+static tl_status set_one(json_t *o, const model_config *c, const char *text, tl_error *e) {
+    char name[48];
+    const char *eq = strchr(text, '=');
+    size_t n = eq ? (size_t)(eq - text) : 0;
+    if (!n || n >= sizeof name) return error_set(e, TL_CONFIG, "\"%s\" is not KEY=VALUE", text);
+    memcpy(name, text, n);
+    name[n] = 0;
+    const char *key = family_key(recipe_find(c->type), name);
+    json_t *v = NULL;
+    tl_error none;
+    if (json_parse(eq + 1, strlen(eq + 1), NULL, &v, &none) != TL_OK) v = json_string(eq + 1);
+    if (strcmp(name, "heads") == 0 || strcmp(name, "width") == 0) { /* derived again unless they were chosen */
+        json_t *own = own_object(o);
+        if (c->head_dim * c->heads == c->width) json_object_del(o, "head_dim"), json_object_del(own, "head_dim");
+        if (c->kv_heads == c->heads) json_object_del(o, "num_key_value_heads"), json_object_del(own, "kv_heads");
+    }
+    const bool outer = json_object_get(o, key) || key != name || !config_parts_know(key);
+    json_object_set_new(outer ? o : own_object(o), key, v);
+    return TL_OK;
+}
+
+/* By way of config.json's text, so that a key means here what it means there. */
+tl_status config_set(model_config *c, const char *const *set, size_t n, tl_error *e) {
+    char unknown[64];
+    if (!n) return TL_OK;
+    json_t *o = config_write(c);
+    if (!o) return error_set(e, TL_NOMEM, "no memory for a configuration");
+    tl_status s = TL_OK;
+    for (size_t i = 0; i < n && s == TL_OK; i++) s = set_one(o, c, set[i], e);
+    if (s == TL_OK) s = config_read(o, c, unknown, sizeof unknown, e);
+    if (s == TL_OK && unknown[0]) s = error_set(e, TL_CONFIG, "there is no key \"%s\"", unknown);
+    json_decref(o);
+    return s;
+}
+
+tl_status config_objective(model_config *c, int objective, bool may_grow, tl_error *e) {
+    c->objective = objective;
+    if (objective == OBJECTIVE_MLM && c->mask < 0) {
+        if (!may_grow)
+            return error_set(e, TL_CONFIG,
+                             "the objective mlm needs a token that hides others: the model has no mask_token_id");
+        c->mask = (int32_t)c->vocab++;
+    }
+    return config_check(c, e);
+}
+
 /* ---- checks ------------------------------------------------------------------------------------------- */
 
 tl_status config_check(const model_config *c, tl_error *e) {
@@ -299,10 +457,13 @@ tl_status config_check(const model_config *c, tl_error *e) {
         return error_set(e, TL_CONFIG, "%lld heads cannot share %lld key-value heads evenly", (long long)c->heads,
                          (long long)c->kv_heads);
     if (c->positions == POS_ROPE) {
-        int64_t r = (int64_t)((double)c->head_dim * c->rope_partial);
-        if (r < 2 || r % 2)
-            return error_set(e, TL_CONFIG, "RoPE rotates pairs, but %lld of head_dim %lld are to be rotated",
-                             (long long)r, (long long)c->head_dim);
+        const int64_t width[] = {c->head_dim, config_has_gated(c) ? c->shared : c->head_dim};
+        for (int i = 0; i < 2; i++) {
+            int64_t r = (int64_t)((double)width[i] * c->rope_partial);
+            if (r < 2 || r % 2)
+                return error_set(e, TL_CONFIG, "RoPE rotates pairs, but %lld of %lld of a head are to be rotated",
+                                 (long long)r, (long long)width[i]);
+        }
         if (!(c->rope_theta > 1)) return error_set(e, TL_CONFIG, "rope_theta is %g; it must be above 1", c->rope_theta);
         if (!(c->scaling_factor >= 1)) return error_set(e, TL_CONFIG, "rope scaling factor is %g", c->scaling_factor);
     }
@@ -316,11 +477,14 @@ tl_status config_check(const model_config *c, tl_error *e) {
                   c->scaling_long[k] < 1e9f))
                 return error_set(e, TL_CONFIG, "number %d of a list of longrope factors is not positive", k);
     }
-    if (c->positions == POS_SINUSOIDAL && c->width % 2)
+    if (config_sinusoids(c) && c->width % 2)
         return error_set(e, TL_CONFIG, "sinusoidal positions need an even width, not %lld", (long long)c->width);
     if (c->parallel && c->place != PLACE_PRE)
         return error_set(e, TL_CONFIG, "a parallel block needs \"norm_place\": \"pre\"");
-    if (c->mixer != MIXER_ATTENTION) TRY(config_gated_check(c, e));
+    TRY(config_gated_check(c, e));
+    if (c->mask >= c->vocab)
+        return error_set(e, TL_CONFIG, "mask_token_id %d is outside the vocabulary of %lld", c->mask,
+                         (long long)c->vocab);
     if (!(c->norm_eps >= 0 && c->norm_eps < 1)) return error_set(e, TL_CONFIG, "norm epsilon is %g", c->norm_eps);
     if (!(c->drop_embed >= 0 && c->drop_embed < 1) || !(c->drop_resid >= 0 && c->drop_resid < 1))
         return error_set(e, TL_CONFIG, "dropout must be at least 0 and below 1");

@@ -5,13 +5,15 @@
 #define MODEL_CONFIG_H
 
 #include "base/json.h"
+#include "data/objective.h"
 #include "op/attrs.h"
 
 typedef enum model_norm { NORM_LAYER, NORM_RMS, NORM_SCALE, NORM_NONE, NORM_KINDS } model_norm;
 typedef enum model_place { PLACE_PRE, PLACE_POST, PLACE_SANDWICH, PLACE_KINDS } model_place;
 typedef enum model_positions { POS_LEARNED, POS_SINUSOIDAL, POS_ROPE, POS_ALIBI, POS_NONE, POS_KINDS } model_positions;
 typedef enum model_init { INIT_GPT2, INIT_FAN, INIT_XAVIER, INIT_ZERO_OUT, INIT_KINDS } model_init;
-typedef enum model_mixer { MIXER_ATTENTION, MIXER_GAU, MIXER_FLASH, MIXER_KINDS } model_mixer;
+/* What mixes the tokens of a layer. gau and flash are whole layers; the others sit in a block with an mlp. */
+typedef enum model_mixer { MIXER_ATTENTION, MIXER_GAU, MIXER_FLASH, MIXER_CHUNK, MIXER_KINDS } model_mixer;
 typedef enum model_scaling {
     SCALING_NONE,
     SCALING_LINEAR,
@@ -57,8 +59,17 @@ typedef struct model_config {
     double embed_scale; /* 1 */
     int64_t window;     /* 0: none; a token sees so many, itself included */
     uint8_t full[MODEL_MAX_LAYERS / 8]; /* bit l: layer l has no window (config_full) */
-    model_mixer mixer;  /* gated ones: heads is 1, head_dim the shared width s, mlp the expanded width e */
-    int64_t chunk;      /* flash: tokens of a chunk */
+    model_mixer mixer;  /* of every layer, unless there is a pattern */
+    int32_t pattern;    /* > 0: mixers of the first so many layers, repeated behind them (config_mixer) */
+    uint8_t mixers[MODEL_MAX_LAYERS];
+    int objective;      /* OBJECTIVE_CAUSAL ..: what the model is trained for, and so what a token may see */
+    int32_t mask;       /* id that stands for a hidden token, -1: none */
+    bool attn_rel_bias; /* ordinary attention: a table of relative positions for every head */
+    bool scaled_sin;    /* sinusoids times a learned number, added to the embeddings beside the other positions */
+    int64_t shared, expand, gate_heads; /* gated layers: s, e, heads that share Z and split V. A model of gated layers
+                                           alone has heads 1, head_dim s, mlp e */
+    int64_t chunk;      /* flash, mixed_chunk: tokens of a chunk */
+    int chunk_parts;    /* CHUNK_BOTH, CHUNK_LOCAL, CHUNK_FAR: which halves there are */
     int score, score_count; /* GATE_RELU2 ..; GATE_COUNT_NONE .. */
     int score_scale;        /* SCALE_NS .. */
     double score_fixed;     /* of the fixed count and of scales by length: tokens; 0: the context */
@@ -87,6 +98,30 @@ tl_status config_check(const model_config *c, tl_error *e);
 /* Stretches positions by hand: "linear:4", "ntk:4", "dynamic:4" or "yarn:4"; the context grows by the factor. The
  * configuration must be without a scaling of its own. [fails: CONFIG] */
 tl_status config_scale(model_config *c, const char *text, tl_error *e);
+
+/* The mixer of a layer; is it a whole gated layer; does the model have a layer of that mixer, any gated layer? */
+model_mixer config_mixer(const model_config *c, int64_t l);
+bool config_gated(const model_config *c, int64_t l);
+bool config_has(const model_config *c, model_mixer m);
+bool config_has_gated(const model_config *c);
+bool config_all_gated(const model_config *c);
+/* Heads that each of a layer's gate_heads (in a block: heads) makes by scale and offset: q, k; in chunks 4, or 2 of
+ * one half alone. */
+int64_t config_gate_parts(const model_config *c, int64_t l);
+/* May a token see what follows it? */
+static inline bool config_causal(const model_config *c) {
+    return c->objective != OBJECTIVE_MLM;
+}
+/* Does the model read a fixed table of sinusoids, (context, D)? */
+static inline bool config_sinusoids(const model_config *c) {
+    return c->positions == POS_SINUSOIDAL || c->scaled_sin;
+}
+/* Changes keys of config.json: n texts KEY=VALUE, the value JSON or a word. layers, width, heads, kv_heads, mlp, context
+ * and norm_eps are known in every family, beside its own keys and those of the "tilia" object; heads stay as wide as
+ * the width divides. [fails: CONFIG, naming the key] */
+tl_status config_set(model_config *c, const char *const *set, size_t n, tl_error *e);
+/* A model for this objective: its attention, and room for the token that hides others. [fails: CONFIG] */
+tl_status config_objective(model_config *c, int objective, bool may_grow, tl_error *e);
 
 /* Does layer l see everything? The window of a layer: 0 if so. */
 bool config_full(const model_config *c, int64_t l);

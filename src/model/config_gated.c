@@ -10,12 +10,8 @@ const char *const config_gated_keys[] = {
     "norm_eps",    "rope_theta",        "resid_pdrop", "embd_pdrop",  NULL};
 
 void config_gated_recipe(model_config *c) {
-    c->heads = c->kv_heads = 1;
-    c->head_dim = 128;
+    c->shared = 128;
     c->chunk = c->mixer == MIXER_FLASH ? 256 : 0;
-    c->score = GATE_RELU2;
-    c->score_count = GATE_COUNT_VISIBLE;
-    c->score_scale = SCALE_NS;
     c->rel_bias = strcmp(c->type, "gau") != 0;
     c->init = INIT_FAN;
 }
@@ -23,9 +19,9 @@ void config_gated_recipe(model_config *c) {
 tl_status config_gated_read(const json_t *o, model_config *c, tl_error *e) {
     TRY(json_get_int(o, "hidden_size", 1, MODEL_MAX_WIDTH, &c->width, e));
     TRY(json_get_int(o, "num_hidden_layers", 1, MODEL_MAX_LAYERS, &c->layers, e));
-    c->mlp = 2 * c->width;
-    TRY(json_get_int(o, "expansion", 1, 8192, &c->mlp, e));
-    TRY(json_get_int(o, "shared_size", 1, 1024, &c->head_dim, e));
+    c->expand = 2 * c->width;
+    TRY(json_get_int(o, "expansion", 1, 8192, &c->expand, e));
+    TRY(json_get_int(o, "shared_size", 1, 1024, &c->shared, e));
     if (c->mixer == MIXER_FLASH) TRY(json_get_int(o, "chunk_size", 1, MODEL_MAX_CONTEXT, &c->chunk, e));
     TRY(json_get_int(o, "max_position_embeddings", 1, MODEL_MAX_CONTEXT, &c->context, e));
     TRY(json_get_real(o, "norm_eps", &c->norm_eps, e));
@@ -37,8 +33,8 @@ tl_status config_gated_read(const json_t *o, model_config *c, tl_error *e) {
 void config_gated_write(const model_config *c, json_t *o) {
     json_object_set_new(o, "hidden_size", json_integer(c->width));
     json_object_set_new(o, "num_hidden_layers", json_integer(c->layers));
-    json_object_set_new(o, "expansion", json_integer(c->mlp));
-    json_object_set_new(o, "shared_size", json_integer(c->head_dim));
+    json_object_set_new(o, "expansion", json_integer(c->expand));
+    json_object_set_new(o, "shared_size", json_integer(c->shared));
     if (c->mixer == MIXER_FLASH) json_object_set_new(o, "chunk_size", json_integer(c->chunk));
     json_object_set_new(o, "max_position_embeddings", json_integer(c->context));
     json_object_set_new(o, "norm_eps", json_real(c->norm_eps));
@@ -49,28 +45,41 @@ void config_gated_write(const model_config *c, json_t *o) {
 
 void config_gated_implied(const model_config *c, model_config *d) {
     d->act = ACT_SILU; /* no key of its own */
-    d->kv_heads = c->kv_heads;
+    d->shared = c->shared;
+    d->expand = c->expand;
+    if (c->mixer == MIXER_FLASH) d->chunk = c->chunk;
+    d->kv_heads = c->kv_heads; /* by config_complete */
     d->head_dim = c->head_dim;
+    if (config_all_gated(c)) {
+        d->heads = c->heads;
+        d->mlp = c->mlp;
+    }
     d->drop_embed = c->drop_embed;
     d->drop_resid = c->drop_resid;
 }
 
 tl_status config_gated_check(const model_config *c, tl_error *e) {
-    const recipe_row *r = recipe_find(c->type);
-    if (!r || r->mixer != c->mixer)
-        return error_set(e, TL_CONFIG, "model_type \"%s\" does not have this mixer; it belongs to the model_type",
-                         c->type);
-    if (c->heads != 1 || c->kv_heads != 1) return error_set(e, TL_CONFIG, "a gated unit has one head");
-    if (c->head_dim > 1024 || c->mlp > 8192)
+    bool gated = config_has_gated(c), chunks = config_has(c, MIXER_FLASH) || config_has(c, MIXER_CHUNK);
+    if (!gated && !chunks) return TL_OK;
+    if (gated && (c->shared < 1 || c->shared > 1024 || c->expand < 1 || c->expand > 8192))
         return error_set(e, TL_CONFIG, "shared_size %lld, expansion %lld; they can be up to 1024 and 8192",
-                         (long long)c->head_dim, (long long)c->mlp);
-    if (c->place == PLACE_SANDWICH || c->parallel || c->window || c->qk_norm || c->attn_softcap > 0)
-        return error_set(e, TL_CONFIG,
-                         "a gated unit knows no sandwich norm, parallel block, window, qk-norm or soft cap");
-    if (c->positions == POS_ALIBI) return error_set(e, TL_CONFIG, "a gated unit's bias is a table: \"rel_bias\"");
-    if (c->mixer == MIXER_FLASH && (c->chunk < 1 || c->score >= GATE_SOFTMAX))
-        return error_set(e, TL_CONFIG, "flash needs chunks and a score that adds up, not one that is normalised");
-    if (c->score_count == GATE_COUNT_LENGTH)
+                         (long long)c->shared, (long long)c->expand);
+    if (gated && (c->gate_heads < 1 || c->expand % c->gate_heads))
+        return error_set(e, TL_CONFIG, "expansion %lld cannot be split between %lld heads", (long long)c->expand,
+                         (long long)c->gate_heads);
+    if (config_has(c, MIXER_CHUNK) || c->chunk_parts || c->gate_heads > 1)
+        return error_set(e, TL_UNSUPPORTED, "mixed chunks in blocks, in parts, or of several heads are not there yet");
+    if (gated && (c->place == PLACE_SANDWICH || c->parallel))
+        return error_set(e, TL_CONFIG, "a gated layer knows no sandwich norm and no parallel block");
+    if (config_all_gated(c) && (c->window || c->qk_norm || c->attn_softcap > 0 || c->attn_rel_bias))
+        return error_set(e, TL_CONFIG, "a gated layer knows no window, qk-norm or soft cap; its bias is \"rel_bias\"");
+    if (gated && c->positions == POS_ALIBI)
+        return error_set(e, TL_CONFIG, "a gated layer's bias is a table: \"rel_bias\"");
+    if (chunks && (c->chunk < 1 || c->score >= GATE_SOFTMAX))
+        return error_set(e, TL_CONFIG, "chunks need a length and a score that adds up, not one that is normalised");
+    if (chunks && c->chunk_parts == CHUNK_FAR && c->rel_bias)
+        return error_set(e, TL_CONFIG, "\"chunk_parts\": \"global\" has no scores for a \"rel_bias\"");
+    if (c->score_count == GATE_COUNT_LENGTH && config_causal(c))
         return error_set(
             e, TL_CONFIG,
             "\"score_count\": \"length\" divides a row by the length of the text, which a causal row cannot "
@@ -117,10 +126,11 @@ bool config_gated_preset(const char *name, model_config *c) {
     c->vocab = p->vocab;
     c->width = p->width;
     c->layers = p->layers;
-    c->mlp = p->e;
-    c->head_dim = p->s;
+    c->expand = p->e;
+    c->shared = p->s;
     if (c->mixer == MIXER_FLASH) c->chunk = p->chunk;
     c->context = p->context;
     c->drop_embed = c->drop_resid = p->dropout;
+    config_complete(c);
     return true;
 }

@@ -425,6 +425,10 @@ static void write_llama(const model_config *c, const recipe_row *r, json_t *o) {
 static void implied(const model_config *c, const recipe_row *r, model_config *d) {
     config_recipe(c->type, d, NULL);
     d->act = c->act;
+    if (r->keys != KEYS_GATED) {
+        d->heads = c->heads;
+        d->mlp = c->mlp;
+    }
     if (r->keys == KEYS_GPT2) {
         d->kv_heads = c->heads;
         d->head_dim = c->width / c->heads;

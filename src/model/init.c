@@ -43,7 +43,10 @@ void params_initialize(const model_params *p, const model_config *c, uint64_t se
             rng_key key = rng_key_make(seed, 0, 0x696e6974 + (uint64_t)k); /* "init" + number */
             if (std > 0)
                 for (int64_t i = 0; i < m->rows * m->cols; i++) w[i] = (float)(std * (double)draw(key, i, truncated));
-        } else if (m->role == ROLE_REL_BIAS || (m->role == ROLE_GAMMA && c->score_scale != SCALE_NS)) {
+        } else if (m->role == ROLE_SIN_SCALE) {
+            w[0] = (float)(1 / sqrt((double)c->width));
+        } else if (m->role == ROLE_REL_BIAS || m->role == ROLE_ATTN_BIAS ||
+                   (m->role == ROLE_GAMMA && c->score_scale != SCALE_NS)) {
             /* the paper's and its first port's start; with scores over sqrt(s) it would leave them at zero */
             rng_key key = rng_key_make(seed, 0, 0x696e6974 + (uint64_t)k);
             for (int64_t i = 0; i < m->cols; i++) w[i] = (float)(c->init_std * (double)draw(key, i, false));

@@ -92,8 +92,11 @@ static const name_row gated_names[] = {OUTSIDE,
                                        {"attn_out", {"gau.out_proj.%s", "gau_out.%s"}},
                                        {0}};
 
-static const name_row *const tables[] = {
-    [NAMES_GPT2] = gpt2_names, [NAMES_LLAMA] = llama_names, [NAMES_GEMMA2] = gemma2_names, [NAMES_PHI3] = phi3_names, [NAMES_GATED] = gated_names};
+static const name_row *const tables[] = {[NAMES_GPT2] = gpt2_names,
+                                         [NAMES_LLAMA] = llama_names,
+                                         [NAMES_GEMMA2] = gemma2_names,
+                                         [NAMES_PHI3] = phi3_names,
+                                         [NAMES_GATED] = gated_names};
 static const char *const stems[][FORMATS] = {[NAMES_GPT2] = {"transformer.h.%d.", "blk.%d."},
                                              [NAMES_LLAMA] = {"model.layers.%d.", "blk.%d."},
                                              [NAMES_GEMMA2] = {"model.layers.%d.", "blk.%d."},
@@ -129,7 +132,11 @@ static void piece(const model_config *c, const model_param *m, param_format f, c
     *out = (param_piece){.row = row, .rows = rows, .cols = cols};
     char stem[64] = "", tail[64];
     if (m->layer >= 0) snprintf(stem, sizeof stem, stems[names_of(c)][f], m->layer);
-    snprintf(tail, sizeof tail, r ? r->theirs[f] : "%s", is_bias(m->role) ? "bias" : "weight");
+    const char *kind = is_bias(m->role) ? "bias" : "weight";
+    if (r)
+        snprintf(tail, sizeof tail, r->theirs[f], kind);
+    else /* a part that the family does not have: under our name */
+        snprintf(tail, sizeof tail, "tilia.%s.%s", ours, kind);
     snprintf(out->name, sizeof out->name, "%s%s", stem, tail);
     /* GPT-2's Conv1D keeps its block matrices as (in, out) */
     out->transposed = f == FORMAT_HF && names_of(c) == NAMES_GPT2 && rows > 0 && m->layer >= 0;

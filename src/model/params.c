@@ -37,39 +37,58 @@ static void put_norm(table *t, const model_config *c, const char *name, int64_t 
 
 /* A gated layer: one matrix in, one out, scales and offsets of the heads, perhaps a table of relative positions. */
 static void put_gated(table *t, const model_config *c, int64_t l) {
-    int64_t e = c->mlp, s = c->head_dim, heads = c->mixer == MIXER_FLASH ? 4 : 2;
+    const bool chunks = config_mixer(c, l) == MIXER_FLASH;
+    int64_t e = c->expand, s = c->shared, heads = config_gate_parts(c, l) * c->gate_heads;
     put_norm(t, c, "norm1", l);
     put(t, "gau_in", ROLE_GAU_IN, l, 2 * e + s, c->width);
     if (c->bias_qkv) put(t, "gau_in.bias", ROLE_GAU_IN_BIAS, l, 0, 2 * e + s);
     put(t, "gamma", ROLE_GAMMA, l, 0, heads * s);
     put(t, "beta", ROLE_BETA, l, 0, heads * s);
-    if (c->rel_bias) put(t, "rel_bias", ROLE_REL_BIAS, l, 0, 2 * (c->mixer == MIXER_FLASH ? c->chunk : c->context) - 1);
+    if (c->rel_bias) put(t, "rel_bias", ROLE_REL_BIAS, l, 0, 2 * (chunks ? c->chunk : c->context) - 1);
     put(t, "attn_out", ROLE_ATTN_OUT, l, c->width, e);
     if (c->bias_out) put(t, "attn_out.bias", ROLE_ATTN_OUT_BIAS, l, 0, c->width);
+}
+
+/* What a block's mixer has beside its projections. */
+static void put_mixer(table *t, const model_config *c, int64_t l) {
+    if (config_mixer(c, l) == MIXER_ATTENTION && c->attn_rel_bias)
+        put(t, "attn_bias", ROLE_ATTN_BIAS, l, 0, c->heads * (2 * c->context - 1));
+    if (config_mixer(c, l) != MIXER_CHUNK) return;
+    put(t, "gamma", ROLE_GAMMA, l, 0, config_gate_parts(c, l) * c->heads * c->head_dim);
+    put(t, "beta", ROLE_BETA, l, 0, config_gate_parts(c, l) * c->heads * c->head_dim);
+    if (c->rel_bias) put(t, "rel_bias", ROLE_REL_BIAS, l, 0, 2 * c->chunk - 1);
+}
+
+static void put_block(table *t, const model_config *c, int64_t l) {
+    int64_t q = c->heads * c->head_dim, qkv = (c->heads + 2 * c->kv_heads) * c->head_dim;
+    put_norm(t, c, "norm1", l);
+    put(t, "qkv", ROLE_QKV, l, qkv, c->width);
+    if (c->bias_qkv) put(t, "qkv.bias", ROLE_QKV_BIAS, l, 0, qkv);
+    if (c->qk_norm) put(t, "q_norm", ROLE_QNORM, l, 0, c->head_dim);
+    if (c->qk_norm) put(t, "k_norm", ROLE_KNORM, l, 0, c->head_dim);
+    put_mixer(t, c, l);
+    put(t, "attn_out", ROLE_ATTN_OUT, l, c->width, q);
+    if (c->bias_out) put(t, "attn_out.bias", ROLE_ATTN_OUT_BIAS, l, 0, c->width);
+    if (!c->parallel) put_norm(t, c, "norm2", l);
+    put(t, "up", ROLE_UP, l, c->gated ? 2 * c->mlp : c->mlp, c->width);
+    if (c->bias_mlp) put(t, "up.bias", ROLE_UP_BIAS, l, 0, c->gated ? 2 * c->mlp : c->mlp);
+    put(t, "down", ROLE_DOWN, l, c->width, c->mlp);
+    if (c->bias_mlp) put(t, "down.bias", ROLE_DOWN_BIAS, l, 0, c->width);
+    if (c->place == PLACE_SANDWICH) put_norm(t, c, "norm3", l);
+    if (c->place == PLACE_SANDWICH) put_norm(t, c, "norm4", l);
 }
 
 /* Every parameter in model order. Norms of a block: norm1 before (or, post, after) attention, norm2 for the mlp;
  * norm3, norm4 after attention and mlp in a sandwich. A parallel block has norm1 alone. */
 static void list_all(table *t, const model_config *c) {
-    int64_t q = c->heads * c->head_dim, qkv = (c->heads + 2 * c->kv_heads) * c->head_dim;
     put(t, "embed", ROLE_EMBED, -1, c->vocab, c->width);
     if (c->positions == POS_LEARNED) put(t, "positions", ROLE_POS, -1, c->context, c->width);
-    for (int64_t l = 0; l < c->layers && c->mixer != MIXER_ATTENTION; l++) put_gated(t, c, l);
-    for (int64_t l = 0; l < c->layers && c->mixer == MIXER_ATTENTION; l++) {
-        put_norm(t, c, "norm1", l);
-        put(t, "qkv", ROLE_QKV, l, qkv, c->width);
-        if (c->bias_qkv) put(t, "qkv.bias", ROLE_QKV_BIAS, l, 0, qkv);
-        if (c->qk_norm) put(t, "q_norm", ROLE_QNORM, l, 0, c->head_dim);
-        if (c->qk_norm) put(t, "k_norm", ROLE_KNORM, l, 0, c->head_dim);
-        put(t, "attn_out", ROLE_ATTN_OUT, l, c->width, q);
-        if (c->bias_out) put(t, "attn_out.bias", ROLE_ATTN_OUT_BIAS, l, 0, c->width);
-        if (!c->parallel) put_norm(t, c, "norm2", l);
-        put(t, "up", ROLE_UP, l, c->gated ? 2 * c->mlp : c->mlp, c->width);
-        if (c->bias_mlp) put(t, "up.bias", ROLE_UP_BIAS, l, 0, c->gated ? 2 * c->mlp : c->mlp);
-        put(t, "down", ROLE_DOWN, l, c->width, c->mlp);
-        if (c->bias_mlp) put(t, "down.bias", ROLE_DOWN_BIAS, l, 0, c->width);
-        if (c->place == PLACE_SANDWICH) put_norm(t, c, "norm3", l);
-        if (c->place == PLACE_SANDWICH) put_norm(t, c, "norm4", l);
+    if (c->scaled_sin) put(t, "sin_scale", ROLE_SIN_SCALE, -1, 0, 1);
+    for (int64_t l = 0; l < c->layers; l++) {
+        if (config_gated(c, l))
+            put_gated(t, c, l);
+        else
+            put_block(t, c, l);
     }
     if (c->place != PLACE_POST) put_norm(t, c, "norm", -1);
     if (!c->tied) put(t, "head", ROLE_HEAD, -1, c->vocab, c->width);

@@ -25,6 +25,8 @@ typedef enum param_role {
     ROLE_GAMMA,
     ROLE_BETA,
     ROLE_REL_BIAS,
+    ROLE_ATTN_BIAS, /* (H (2P-1)) relative positions of ordinary attention */
+    ROLE_SIN_SCALE, /* (1) of the sinusoids beside the embeddings */
     ROLE_HEAD,
     ROLE_HEAD_BIAS
 } param_role;

@@ -3,8 +3,18 @@
 
 #include <math.h>
 
+/* Rotated dims of ordinary layers and of gated ones, where the model has both and they differ. */
+int build_rope_parts(const model_config *c, int64_t dims[2]) {
+    if (c->positions != POS_ROPE) return 0;
+    dims[0] = (int64_t)((double)c->head_dim * c->rope_partial);
+    dims[1] = config_has_gated(c) ? (int64_t)((double)c->shared * c->rope_partial) : dims[0];
+    return dims[1] == dims[0] ? 1 : 2;
+}
+
 int64_t build_rope_dims(const model_config *c) {
-    return c->positions == POS_ROPE ? (int64_t)((double)c->head_dim * c->rope_partial) : 0;
+    int64_t dims[2], n = 0;
+    for (int i = build_rope_parts(c, dims) - 1; i >= 0; i--) n += dims[i];
+    return n;
 }
 
 /* Dimension (of R) that turns `turns` times over the original context L (YaRN, Peng et al. 2023, equation 18). */
@@ -25,15 +35,12 @@ static double llama3_scale(const model_config *c, double w, double L) {
     return (1 - s) * w / c->scaling_factor + s * w;
 }
 
-void build_rope_freq(const model_config *c, int64_t seen, double *freq, double *mscale) {
-    int64_t r = build_rope_dims(c);
-    double f = c->scaling_factor, base = c->rope_theta, dims = (double)r;
-    double L = (double)(c->scaling_context ? c->scaling_context : c->context);
-    *mscale = 1;
-    if (c->scaling == SCALING_YARN && f > 1) *mscale = 0.1 * log(f) + 1;
-    if (c->scaling == SCALING_LONGROPE && f > 1) *mscale = sqrt(1 + log(f) / log(L));
-    if (c->scaling_attention > 0) *mscale = c->scaling_attention;
-    if (!freq) return;
+static double rope_context(const model_config *c) {
+    return (double)(c->scaling_context ? c->scaling_context : c->context);
+}
+
+static void part_freq(const model_config *c, int64_t r, int64_t seen, double *freq) {
+    double f = c->scaling_factor, base = c->rope_theta, dims = (double)r, L = rope_context(c);
     if (c->scaling == SCALING_NTK) base *= pow(f, dims / (dims - 2));
     if (c->scaling == SCALING_DYNAMIC && (double)seen > L)
         base *= pow(f * (double)seen / L - (f - 1), dims / (dims - 2));
@@ -52,6 +59,17 @@ void build_rope_freq(const model_config *c, int64_t seen, double *freq, double *
             w /= (double)((double)seen > L ? c->scaling_long[k] : c->scaling_short[k]);
         freq[k] = w;
     }
+}
+
+void build_rope_freq(const model_config *c, int64_t seen, double *freq, double *mscale) {
+    double f = c->scaling_factor;
+    *mscale = 1;
+    if (c->scaling == SCALING_YARN && f > 1) *mscale = 0.1 * log(f) + 1;
+    if (c->scaling == SCALING_LONGROPE && f > 1) *mscale = sqrt(1 + log(f) / log(rope_context(c)));
+    if (c->scaling_attention > 0) *mscale = c->scaling_attention;
+    if (!freq) return;
+    int64_t dims[2];
+    for (int i = 0, n = build_rope_parts(c, dims); i < n; freq += dims[i] / 2, i++) part_freq(c, dims[i], seen, freq);
 }
 
 /* 2^(-8 h / H) for powers of two; otherwise the slopes of the power below, then every other one of the power above
@@ -73,4 +91,8 @@ void build_sinusoid(int64_t rows, int64_t width, float *table) {
             table[i * width + k] = (float)sin(angle);
             table[i * width + half + k] = (float)cos(angle);
         }
+}
+
+int64_t build_sinusoid_rows(const model_config *c, int64_t context) {
+    return !config_sinusoids(c) ? 0 : context > c->context ? context : c->context;
 }

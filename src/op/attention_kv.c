@@ -4,11 +4,11 @@
 
 #include "op/rules.h"
 
-enum { KV_Q, KV_K, KV_V, KV_SLOT, KV_POS, KV_SINKS, KV_SLOPES };
+enum { KV_Q, KV_K, KV_V, KV_SLOT, KV_POS, KV_SINKS, KV_SLOPES, KV_BIAS };
 
 tl_status attention_kv_shape(tl_op_infer *s) {
     const struct attention_kv_attr *a = s->attr;
-    SHAPE(h, s, "attention_kv", "q", "kcache", "vcache", "slot", "pos", "sinks", "slopes");
+    SHAPE(h, s, "attention_kv", "q", "kcache", "vcache", "slot", "pos", "sinks", "slopes", "bias");
     TRY(shape_float(&h, KV_Q));
     TRY(shape_ndim(&h, KV_Q, 3));
     for (int i = KV_K; i <= KV_V; i++) {
@@ -31,6 +31,12 @@ tl_status attention_kv_shape(tl_op_infer *s) {
     }
     if (shape_has(&h, KV_SINKS)) TRY(shape_vector(&h, KV_SINKS, q->dim[1], KV_Q, "heads of q"));
     if (shape_has(&h, KV_SLOPES)) TRY(shape_vector(&h, KV_SLOPES, q->dim[1], KV_Q, "heads of q"));
+    if (shape_has(&h, KV_BIAS)) {
+        TRY(shape_sum(&h, KV_BIAS, KV_Q));
+        TRY(shape_ndim(&h, KV_BIAS, 2));
+        TRY(shape_dim(&h, KV_BIAS, 0, q->dim[1], "heads of q"));
+        if (s->in[KV_BIAS]->dim[1] % 2 == 0) return shape_refuse(&h, KV_BIAS, TL_SHAPE, "it must have 2P-1 columns");
+    }
     if (a->window < 0 || !(a->scale >= 0) || !(a->softcap >= 0))
         return shape_bad_attr(&h, "scale %g, softcap %g, window %lld", (double)a->scale, (double)a->softcap,
                               (long long)a->window);
@@ -54,6 +60,7 @@ void attention_kv_cost(const tl_op_call *c, tl_cost *cost) {
     cost_add(cost, rows * keys, 2 * (double)q->dim[2] + 1 + 2 + 2 * Dv, 1);
     if (a->softcap > 0) cost_add(cost, rows * keys, 1, 2);
     if (cost_in(c, KV_SLOPES)) cost_add(cost, rows * keys, 2, 0);
+    if (cost_in(c, KV_BIAS)) cost_add(cost, rows * keys, 1, 0);
     if (cost_in(c, KV_SINKS)) cost_add(cost, rows, 1, 1);
     cost_add(cost, rows, 0, Dv);
 }
@@ -62,8 +69,8 @@ void attention_kv_cost(const tl_op_call *c, tl_cost *cost) {
 
 typedef struct attention_kv_view {
     const struct attention_kv_attr *a;
-    const tl_arg *q, *k, *v, *sinks, *slopes;
-    int64_t H, Hk, C, Dh, Dv;
+    const tl_arg *q, *k, *v, *sinks, *slopes, *bias;
+    int64_t H, Hk, C, Dh, Dv, P;
     int64_t slot, pos, first; /* of the row at hand: sees first..pos */
     REAL scale, cap;
 } attention_kv_view;
@@ -79,6 +86,7 @@ static REAL attention_kv_score(const attention_kv_view *w, int64_t r, int64_t h,
     t = t * w->scale;
     if (w->a->softcap > 0) t = w->cap * real_tanh(t / w->cap);
     if (w->slopes->data) t = t - GET(w->slopes, h) * (REAL)(double)(w->pos - j);
+    if (w->bias->data) t = t + GET(w->bias, ROW(w->bias, h) + j - w->pos + w->P - 1);
     return t;
 }
 
@@ -110,14 +118,15 @@ void REF(attention_kv)(const tl_op_call *c) {
     const tl_arg *slot = &c->in[3], *pos = &c->in[4];
     attention_kv_view w;
     w.a = ATTR(c, attention_kv);
-    w.q = &c->in[0], w.k = &c->in[1], w.v = &c->in[2], w.sinks = &c->in[5], w.slopes = &c->in[6];
+    w.q = &c->in[0], w.k = &c->in[1], w.v = &c->in[2], w.sinks = &c->in[5], w.slopes = &c->in[6], w.bias = &c->in[7];
+    w.P = w.bias->data ? (w.bias->d.dim[1] + 1) / 2 : INT64_MAX;
     w.H = w.q->d.dim[1], w.Dh = w.q->d.dim[2];
     w.C = w.k->d.dim[1], w.Hk = w.k->d.dim[2], w.Dv = w.v->d.dim[3];
     w.scale = w.a->scale > 0 ? (REAL)w.a->scale : (REAL)(1.0 / sqrt((double)w.Dh));
     w.cap = (REAL)w.a->softcap;
     for (int64_t r = 0; r < w.q->d.dim[0]; r++) {
         w.slot = GETI(slot, r), w.pos = GETI(pos, r);
-        bool idle = w.slot < 0 || w.slot >= w.k->d.dim[0] || w.pos < 0;
+        bool idle = w.slot < 0 || w.slot >= w.k->d.dim[0] || w.pos < 0 || w.pos >= w.P;
         w.first = w.pos + 1 > w.C ? w.pos + 1 - w.C : 0;
         if (w.a->window > 0 && w.first < w.pos + 1 - w.a->window) w.first = w.pos + 1 - w.a->window;
         for (int64_t h = 0; h < w.H; h++) {

@@ -73,15 +73,15 @@ ROW(gau_attention_kv) I(gau_attention_kv, f, alpha) I(gau_attention_kv, f, bias_
                       I(gau_attention_kv, f, causal) I(gau_attention_kv, f, kappa)
 ROW(mixed_chunk) I(mixed_chunk, f, alpha) I(mixed_chunk, f, bias_scale) I(mixed_chunk, f, eps)
                  I(mixed_chunk, f, fixed) I(mixed_chunk, f, kind) I(mixed_chunk, f, count) I(mixed_chunk, f, causal)
-                 I(mixed_chunk, f, kappa) F(mixed_chunk, chunk) F(mixed_chunk, norm) F(mixed_chunk, pad)
+                 I(mixed_chunk, f, kappa) F(mixed_chunk, chunk) F(mixed_chunk, norm) F(mixed_chunk, parts)
 ROW(mixed_chunk_bwd) I(mixed_chunk_bwd, f.f, alpha) I(mixed_chunk_bwd, f.f, bias_scale) I(mixed_chunk_bwd, f.f, eps)
                      I(mixed_chunk_bwd, f.f, fixed) I(mixed_chunk_bwd, f.f, kind) I(mixed_chunk_bwd, f.f, count)
                      I(mixed_chunk_bwd, f.f, causal) I(mixed_chunk_bwd, f.f, kappa) I(mixed_chunk_bwd, f, chunk)
-                     I(mixed_chunk_bwd, f, norm) I(mixed_chunk_bwd, f, pad)
+                     I(mixed_chunk_bwd, f, norm) I(mixed_chunk_bwd, f, parts)
 ROW(chunk_step) I(chunk_step, f.f, alpha) I(chunk_step, f.f, bias_scale) I(chunk_step, f.f, eps)
                 I(chunk_step, f.f, fixed) I(chunk_step, f.f, kind) I(chunk_step, f.f, count)
                 I(chunk_step, f.f, causal) I(chunk_step, f.f, kappa) I(chunk_step, f, chunk) I(chunk_step, f, norm)
-                I(chunk_step, f, pad)
+                I(chunk_step, f, parts)
 };
 /* clang-format on */
 

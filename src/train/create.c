@@ -26,7 +26,7 @@ static tl_status check_settings(const model_config *c, const trainer_settings *s
         return error_set(err, TL_ARG, "a micro-batch of %lld rows, but a step has %lld", (long long)s->micro,
                          (long long)s->rows);
     if (s->context < 1) return error_set(err, TL_ARG, "a context of %lld tokens", (long long)s->context);
-    if (s->context > c->context && (c->positions == POS_LEARNED || c->positions == POS_SINUSOIDAL))
+    if (s->context > c->context && c->positions == POS_LEARNED)
         return error_set(err, TL_CONFIG, "a context of %lld, but the model's positions end at %lld",
                          (long long)s->context, (long long)c->context);
     if (s->dtype != TL_F32 && s->dtype != TL_BF16)
@@ -141,11 +141,10 @@ static int64_t padded_rows(const trainer_settings *s) {
     return (s->rows + s->micro - 1) / s->micro * s->micro;
 }
 
-static size_t small_floats(const model_config *c) {
+static size_t small_floats(const model_config *c, int64_t context) {
     size_t n = HYPER_COUNT + 16 + 16; /* hyper, norm, denominator: a cache line each at least */
     n += ((size_t)c->heads + 15) / 16 * 16;
-    if (c->positions == POS_SINUSOIDAL) n += (size_t)c->context * (size_t)c->width;
-    return n;
+    return n + (size_t)build_sinusoid_rows(c, context) * (size_t)c->width;
 }
 
 static size_t freq_doubles(const model_config *c) {
@@ -161,8 +160,8 @@ static void count_bytes(const model_config *c, const model_params *p, const trai
     b->gradients = flat;
     b->moments = 2 * flat;
     b->activations = arenas;
-    b->batch = 4 * (size_t)(padded_rows(s) * s->context) * sizeof(int32_t) + small_floats(c) * sizeof(float) +
-               freq_doubles(c) * sizeof(double);
+    b->batch = 4 * (size_t)(padded_rows(s) * s->context) * sizeof(int32_t) +
+               small_floats(c, s->context) * sizeof(float) + freq_doubles(c) * sizeof(double);
     b->total = b->weights + b->weights16 + b->gradients + b->moments + b->activations + b->batch;
 }
 
@@ -217,7 +216,7 @@ static tl_status take_memory(trainer *t, tl_error *err) {
     t->grad = mem_take(t->alloc, flat);
     t->m = mem_take(t->alloc, flat);
     t->v = mem_take(t->alloc, flat);
-    t->small_count = small_floats(c);
+    t->small_count = small_floats(c, t->set.context);
     t->small = mem_take(t->alloc, t->small_count * sizeof *t->small);
     t->freq = mem_take(t->alloc, freq_doubles(c) * sizeof *t->freq);
     t->batch_block = mem_take(t->alloc, 4 * cells * sizeof *t->batch_block);
@@ -249,7 +248,7 @@ static void fill_constants(trainer *t) {
     t->sinusoid = t->slopes + ((size_t)c->heads + 15) / 16 * 16;
     if (c->positions == POS_ROPE) build_rope_freq(c, t->set.context, t->freq, &mscale);
     if (c->positions == POS_ALIBI) build_alibi_slopes(c->heads, t->slopes);
-    if (c->positions == POS_SINUSOIDAL) build_sinusoid(c->context, c->width, t->sinusoid);
+    build_sinusoid(build_sinusoid_rows(c, t->set.context), c->width, t->sinusoid);
 }
 
 static tl_status bind(tl_plan *p, const tl_tensor *x, void *data) {

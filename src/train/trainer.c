@@ -70,8 +70,16 @@ static tl_status not_finite(trainer *t, const tl_metrics *m, tl_error *err) {
                      loss ? "loss" : "norm of the gradient", loss ? m->loss : m->norm);
 }
 
+/* What the model's objective asks of the batch that the loader filled. */
+static void apply_objective(trainer *t) {
+    const model_config *c = &t->model->config;
+    const objective_rule o = {c->objective, c->mask, (int32_t)c->vocab, c->eos, t->set.seed};
+    objective_apply(&o, &t->batch, t->set.rows, t->set.context, (uint64_t)(t->step + t->data_shift), 0);
+}
+
 /* The batch buffers are filled. */
 static tl_status step_batch(trainer *t, tl_metrics *m, tl_error *err) {
+    apply_objective(t);
     double begin = now(), lr = schedule_lr(&t->set.schedule, t->step);
     *m = (tl_metrics){.step = t->step + 1, .lr = lr, .tokens = t->batch.labels, .flops = t->flops};
     TRY(check_ids(t, err));
@@ -121,6 +129,7 @@ void trainer_pass_over(trainer *t) {
 
 tl_status trainer_probe(trainer *t, const loader *l, double *seconds, tl_error *err) {
     loader_get_rows(l, t->step + t->data_shift, 0, t->set.rows, &t->batch);
+    apply_objective(t);
     TRY(check_ids(t, err));
     *t->denom = (float)t->batch.labels;
     double begin = now(), loss = 0;

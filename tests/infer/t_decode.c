@@ -36,6 +36,9 @@ static const char *const configs[] = {
           ",\"chunk_size\":7,\"tilia\":{\"token_shift\":true,\"score_scale\":\"paper\",\"chunk_norm\":\"constant\"}"),
     GATED("flash", ",\"chunk_size\":1,\"tilia\":{\"score\":\"softplus2\",\"norm\":\"rmsnorm\",\"bias_qkv\":false}"),
     GATED("flash", ",\"chunk_size\":64,\"tilia\":{\"score_count\":\"fixed\",\"positions\":\"none\"}"),
+    GATED("flash", ",\"chunk_size\":6,\"tilia\":{\"mixers\":[\"flash\",\"attention\"],\"heads\":4,\"mlp\":40,"
+                   "\"attn_rel_bias\":true,\"scaled_sin\":true,\"token_shift\":true}"),
+    GPT2("\"mixers\":[\"attention\",\"gau\"],\"shared_size\":10,\"expansion\":24,\"attn_rel_bias\":true"),
     GPT2("\"norm_place\":\"post\",\"kv_heads\":1,\"norm_offset\":1,\"norm\":\"rmsnorm\",\"embed_scale\":5.65"),
 };
 enum { CONFIGS = sizeof configs / sizeof *configs, N = 33, V = 61 };

@@ -80,7 +80,9 @@ static void wrong_ones_are_refused(void **state) {
         {",\"tilia\":{\"score\":\"relu3\"}", "softplus2"},
         {",\"tilia\":{\"norm_place\":\"sandwich\"}", "sandwich"},
         {",\"tilia\":{\"window\":9}", "window"},
-        {",\"tilia\":{\"mixer\":\"gau\"}", "belongs to the model_type"},
+        {",\"tilia\":{\"mixers\":[\"flash\",\"conv\"]}", "mixed_chunk"},
+        {",\"tilia\":{\"mixers\":[]}", "list of 1 to"},
+        {",\"tilia\":{\"gate_heads\":5}", "split between"},
         {",\"tilia\":{\"positions\":\"alibi\"}", "rel_bias"},
         {",\"tilia\":{\"score_kappa\":true}", "softmax"},
     };

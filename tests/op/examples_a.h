@@ -198,6 +198,7 @@ static inline void examples_kv_one(op_examples *l, tl_dtype t, tl_dtype cache, s
     example_range(e, 4, busy ? C - 1 : -1, busy ? 3 * C : C);
     if (with & WITH_SINKS) example_in(e, 5, D1(s, H), FILL_NORMAL);
     if (with & WITH_SLOPES) example_in(e, 6, D1(s, H), FILL_POSITIVE);
+    if (with & WITH_BIAS) example_in(e, 7, D2(s, H, 2 * 3 * C - 1), FILL_NORMAL);
     e->cost_bound = !busy;
     e->out_pad = !busy;
 
@@ -224,6 +225,7 @@ static inline void examples_kv(op_examples *l) {
         examples_kv_one(l, t, t, plain, 0, true, "full");
         examples_kv_one(l, t, t, capped, WITH_SINKS | WITH_SLOPES, true, "cap, window, sinks, slopes");
         examples_kv_one(l, t, t, plain, WITH_SINKS, false, "idle rows");
+        examples_kv_one(l, t, t, plain, WITH_BIAS, true, "bias");
     }
     examples_kv_one(l, TL_F32, TL_BF16, plain, WITH_SLOPES, true, "bf16 cache for");
     examples_kv_one(l, TL_BF16, TL_F16, capped, 0, false, "f16 cache for");

@@ -56,11 +56,16 @@ static const char *kv_job(const tl_op_call *c, attn_job *j) {
     j->o = attn_take(&c->out[0]);
     j->slot = c->in[3].data;
     j->pos = c->in[4].data;
-    for (int i = 5; i < 7; i++)
+    for (int i = 5; i < 8; i++)
         if (c->in[i].d.dtype != TL_NONE && c->in[i].d.dtype != TL_F32) return "auxiliary inputs must be f32";
     if (c->in[5].d.dtype != TL_NONE) j->sinks = c->in[5].data;
     if (c->in[6].d.dtype != TL_NONE) j->slopes = c->in[6].data;
-    j->plain = j->softcap <= 0.0f && c->in[6].d.dtype == TL_NONE;
+    if (c->in[7].d.dtype != TL_NONE) {
+        j->bias = c->in[7].data;
+        j->bias_sh = c->in[7].d.stride[0];
+        j->P = (c->in[7].d.dim[1] + 1) / 2;
+    }
+    j->plain = j->softcap <= 0.0f && c->in[6].d.dtype == TL_NONE && c->in[7].d.dtype == TL_NONE;
     j->splits = kv_splits(j);
     return NULL;
 }

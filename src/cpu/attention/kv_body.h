@@ -98,7 +98,7 @@ static void kv_group(const attn_job *j, const kv_space *s, int64_t m0, int64_t n
         t->query[r] = i;
         t->head[r] = s->hk * j->r + (m0 + r) % j->r;
         t->at[r] = pos;
-        t->hi[r] = slot >= 0 && slot < j->Q && pos >= 0 ? pos + 1 : 0;
+        t->hi[r] = slot >= 0 && slot < j->Q && pos >= 0 && (!j->bias || pos < j->P) ? pos + 1 : 0;
         t->lo[r] = attn_max(0, t->hi[r] - (j->window > 0 ? attn_min(j->window, j->C) : j->C));
         first = attn_min(first, t->hi[r] ? t->lo[r] : INT64_MAX);
         end = attn_max(end, t->hi[r]);
