@@ -203,6 +203,23 @@ TL_API tl_status tl_trainer_step_ids(tl_trainer *t, const int32_t *ids, tl_metri
 TL_API tl_status tl_trainer_run(tl_trainer *t, tl_error *err);
 /* Mean nats per token of the text under the model as it is now. */
 TL_API tl_status tl_trainer_eval(tl_trainer *t, const char *text, size_t n, double *loss, tl_error *err);
+/* A checkpoint in the directory `run` (made where missing): run/ckpt-N/, itself a Hugging Face directory, then
+ * run/latest; older ones beyond the newest `keep` are removed (0: none). A kill at any moment leaves the last whole
+ * one. [fails: IO, NOSPACE, NOMEM; older checkpoints are then untouched] */
+TL_API tl_status tl_trainer_save(const tl_trainer *t, const char *run, int64_t keep, tl_error *err);
+/* Goes on from the newest whole checkpoint of a run, of tl_trainer_save or of `tilia train`: the model and the trainer
+ * with its settings, moments and place in the data. Given the same text or ids, the steps that follow have the bits of
+ * a training that never stopped. Of o (NULL: nothing) are taken: progress with user, and steps > 0 as the schedule's
+ * new length. [owns: caller, both; destroy the trainer first] [fails: NOTFOUND no checkpoint; CHECKSUM, FORMAT, IO,
+ * NOMEM] */
+TL_API tl_status tl_trainer_resume(tl_engine *e, const char *run, const tl_trainer_options *o, tl_model **model,
+                                   tl_trainer **out, tl_error *err);
+typedef struct tl_trainer_info {
+    int64_t step, steps;         /* done; the length of the schedule */
+    int64_t batch_rows, context; /* a step's */
+    int64_t tokens;              /* counted by the loss so far */
+} tl_trainer_info;
+TL_API void tl_trainer_info_get(const tl_trainer *t, tl_trainer_info *info);
 /* Bytes that training holds: planned, before anything is allocated, and exactly. */
 TL_API size_t tl_trainer_bytes(const tl_trainer *t);
 

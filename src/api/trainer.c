@@ -1,7 +1,25 @@
 #include "api/api.h"
 #include "cost/cost.h"
 #include "data/tokenize.h"
+#include "engine/engine.h"
 #include "eval/eval.h"
+#include "train/checkpoint.h"
+
+static tl_status create(tl_model *m, const trainer_settings *s, const tl_trainer_options *o, tl_trainer **out,
+                        tl_error *err) {
+    tl_trainer *t = mem_new(m->alloc, 1, sizeof *t);
+    if (!t) return error_set(err, TL_NOMEM, "no memory for a trainer");
+    t->model = m;
+    t->o = *o;
+    token_store_init(&t->text, m->alloc, m->config.vocab, m->config.eos);
+    tl_status st = trainer_create(m, s, &t->inner, err);
+    if (st != TL_OK) {
+        tl_trainer_destroy(t);
+        return st;
+    }
+    *out = t;
+    return TL_OK;
+}
 
 tl_status tl_trainer_create(tl_model *m, const tl_trainer_options *o, tl_trainer **out, tl_error *err) {
     static const tl_trainer_options none;
@@ -9,18 +27,7 @@ tl_status tl_trainer_create(tl_model *m, const tl_trainer_options *o, tl_trainer
     *out = NULL;
     if (!o) o = &none;
     TRY(trainer_resolve(&m->config, o, &s, err));
-    tl_trainer *t = mem_new(m->alloc, 1, sizeof *t);
-    if (!t) return error_set(err, TL_NOMEM, "no memory for a trainer");
-    t->model = m;
-    t->o = *o;
-    token_store_init(&t->text, m->alloc, m->config.vocab, m->config.eos);
-    tl_status st = trainer_create(m, &s, &t->inner, err);
-    if (st != TL_OK) {
-        tl_trainer_destroy(t);
-        return st;
-    }
-    *out = t;
-    return TL_OK;
+    return create(m, &s, o, out, err);
 }
 
 void tl_trainer_destroy(tl_trainer *t) {
@@ -78,6 +85,49 @@ tl_status tl_trainer_eval(tl_trainer *t, const char *text, size_t n, double *los
     TRY(eval_text(t->model, &o, text, n, &r, err));
     *loss = r.loss;
     return TL_OK;
+}
+
+tl_status tl_trainer_save(const tl_trainer *t, const char *run, int64_t keep, tl_error *err) {
+    if (keep < 0) return error_set(err, TL_ARG, "keep must not be negative");
+    TRY(checkpoint_save(t->inner, run, NULL, err));
+    return keep ? checkpoint_prune(t->model->alloc, run, keep, err) : TL_OK;
+}
+
+static tl_status resume_from(tl_engine *e, const char *dir, const json_t *manifest, const tl_trainer_options *o,
+                             tl_model **model, tl_trainer **out, tl_error *err) {
+    static const tl_trainer_options none;
+    trainer_settings s;
+    TRY(checkpoint_settings(manifest, &s, err));
+    if (o && o->steps > 0) {
+        s.schedule.steps = o->steps;
+        if (s.schedule.warmup >= s.schedule.steps) s.schedule.warmup = s.schedule.steps - 1;
+    }
+    TRY(model_open(e, dir, model, err));
+    TRY(create(*model, &s, o ? o : &none, out, err));
+    return checkpoint_restore((*out)->inner, dir, manifest, err);
+}
+
+tl_status tl_trainer_resume(tl_engine *e, const char *run, const tl_trainer_options *o, tl_model **model,
+                            tl_trainer **out, tl_error *err) {
+    char dir[4096];
+    json_t *manifest;
+    *model = NULL;
+    *out = NULL;
+    TRY(checkpoint_find(e->host.alloc, run, &e->host.log, dir, sizeof dir, &manifest, err));
+    tl_status s = resume_from(e, dir, manifest, o, model, out, err);
+    json_decref(manifest);
+    if (s != TL_OK) {
+        tl_trainer_destroy(*out);
+        tl_model_close(*model);
+        *out = NULL;
+        *model = NULL;
+    }
+    return s;
+}
+
+void tl_trainer_info_get(const tl_trainer *t, tl_trainer_info *info) {
+    const trainer_settings *s = &t->inner->set;
+    *info = (tl_trainer_info){t->inner->step, s->schedule.steps, s->rows, s->context, t->inner->tokens};
 }
 
 size_t tl_trainer_bytes(const tl_trainer *t) {

@@ -22,7 +22,7 @@ tl_status checkpoint_prune(const tl_allocator *a, const char *run, int64_t keep,
  * [fails: NOTFOUND no manifest; FORMAT, CHECKSUM naming the file; UNSUPPORTED a newer version] */
 tl_status checkpoint_verify(const tl_allocator *a, const char *dir, json_t **manifest, tl_error *err);
 /* The newest whole checkpoint of a run: the one that `latest` names, else, scanning backwards, the first that verifies.
- * Each one passed over is a warning in the log with its reason. [fails: NOTFOUND there is none] */
+ * Each one passed over is a warning in the log with its reason. [fails: NOTFOUND there is none; NOMEM] */
 tl_status checkpoint_find(const tl_allocator *a, const char *run, const log_sink *log, char *dir, size_t size,
                           json_t **manifest, tl_error *err);
 

@@ -137,26 +137,33 @@ typedef struct search {
     json_t **manifest;
 } search;
 
-static bool try_one(const search *s, const char *name) {
+/* One that is not whole is passed over with *found left false; one that could not be looked at for want of memory is an
+ * error, lest it be taken for broken. */
+static tl_status try_one(const search *s, const char *name, bool *found, tl_error *err) {
     char text[900];
     tl_error why = {0};
     tl_status st = file_join(s->dir, s->size, s->run, name, &why);
     if (st == TL_OK) st = checkpoint_verify(s->alloc, s->dir, s->manifest, &why);
-    if (st == TL_OK) return true;
+    *found = st == TL_OK;
+    if (st == TL_NOMEM && err) *err = why;
+    if (st == TL_OK || st == TL_NOMEM) return st;
     log_line(s->log, TL_LOG_WARN, "checkpoint %s is passed over: %s", name, tl_error_text(&why, text, sizeof text));
-    return false;
+    return TL_OK;
 }
 
 /* What RUN/latest says, "" if it says nothing usable. */
-static void read_latest(const search *s, char name[64]) {
+static tl_status read_latest(const search *s, char name[64], tl_error *err) {
     char path[CHECKPOINT_PATH], *text;
     size_t n;
     name[0] = 0;
-    if (file_join(path, sizeof path, s->run, "latest", NULL) != TL_OK) return;
-    if (file_read(s->alloc, path, 63, &text, &n, NULL) != TL_OK) return;
+    if (file_join(path, sizeof path, s->run, "latest", NULL) != TL_OK) return TL_OK;
+    tl_status st = file_read(s->alloc, path, 63, &text, &n, NULL);
+    if (st == TL_NOMEM) return error_set(err, TL_NOMEM, "no memory to read %s", path);
+    if (st != TL_OK) return TL_OK;
     while (n && (text[n - 1] == '\n' || text[n - 1] == ' ')) text[--n] = 0;
     if (checkpoint_name(text, NULL, NULL)) memcpy(name, text, n + 1);
     mem_free(s->alloc, text);
+    return TL_OK;
 }
 
 tl_status checkpoint_find(const tl_allocator *a, const char *run, const log_sink *log, char *dir, size_t size,
@@ -164,17 +171,20 @@ tl_status checkpoint_find(const tl_allocator *a, const char *run, const log_sink
     search s = {a, run, log, dir, size, manifest};
     char latest[64], **names;
     size_t n;
-    if (!file_is_dir(run)) return at_file(err, error_set(err, TL_NOTFOUND, "no such run directory"), run);
-    read_latest(&s, latest);
-    if (latest[0] && try_one(&s, latest)) return TL_OK;
-    TRY(file_list(a, run, &names, &n, err));
     bool found = false;
+    if (!file_is_dir(run)) return at_file(err, error_set(err, TL_NOTFOUND, "no such run directory"), run);
+    TRY(read_latest(&s, latest, err));
+    if (latest[0]) TRY(try_one(&s, latest, &found, err));
+    if (found) return TL_OK;
+    TRY(file_list(a, run, &names, &n, err));
+    tl_status st = TL_OK;
     /* Names sort by step; of two with one step the one that stepped aside comes later and is tried first, if it is
      * whole it is as good. */
-    for (size_t i = n; i-- > 0 && !found;)
-        if (checkpoint_name(names[i], NULL, NULL) && strcmp(names[i], latest) != 0) found = try_one(&s, names[i]);
+    for (size_t i = n; i-- > 0 && !found && st == TL_OK;)
+        if (checkpoint_name(names[i], NULL, NULL) && strcmp(names[i], latest) != 0)
+            st = try_one(&s, names[i], &found, err);
     file_list_free(a, names);
-    if (found) return TL_OK;
+    if (found || st != TL_OK) return st;
     return at_file(err, error_set(err, TL_NOTFOUND, "has no checkpoint that is whole"), run);
 }
 

@@ -203,6 +203,26 @@ def test_progress_and_stopping(text):
     assert t.run().step == 6
 
 
+def test_training_goes_on(tmp_path, text):
+    def losses(t):
+        return [m.loss for m in t]
+
+    m = tilia.Model.create("preset:tiny", seed=1)
+    t = tilia.Trainer(m, steps=6, rows=2, context=16, seed=5).add_text(text)
+    first = [t.step().loss for _ in range(3)]
+    t.save(tmp_path / "run", keep=1)
+    rest = losses(t)
+    again = tilia.Trainer.resume(tmp_path / "run").add_text(text)
+    assert (again.steps, again.rows, again.context) == (6, 2, 16)
+    assert losses(again) == rest and len(first) + len(rest) == 6
+    assert again.model.generate("the", max_tokens=3) is not None
+    longer = tilia.Trainer.resume(tmp_path / "run", steps=8).add_text(text)
+    assert len(losses(longer)) == 5
+    with pytest.raises(FileNotFoundError):
+        tilia.Trainer.resume(tmp_path / "nothing")
+    assert tilia.Model.open(tmp_path / "run").info.layers == m.info.layers
+
+
 def test_dataset(tmp_path, text):
     (tmp_path / "a.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
     d = tilia.Dataset(tilia.Tokenizer.bytes()).add("three").add_files(tmp_path / "a.jsonl")

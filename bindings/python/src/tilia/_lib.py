@@ -100,6 +100,10 @@ class tl_piece(C.Structure):
     ]
 
 
+class tl_trainer_info(C.Structure):
+    _fields_ = [(n, C.c_int64) for n in ("step", "steps", "batch_rows", "context", "tokens")]
+
+
 class tl_metrics(C.Structure):
     _fields_ = [
         ("step", C.c_int64),
@@ -255,6 +259,9 @@ PROTOTYPES = {
     "tl_trainer_step_ids": (S, V, V, P(tl_metrics), E),
     "tl_trainer_eval": (S, V, STR, SZ, P(C.c_double), E),
     "tl_trainer_bytes": (SZ, V),
+    "tl_trainer_save": (S, V, STR, C.c_int64, E),
+    "tl_trainer_resume": (S, V, STR, P(tl_trainer_options), P(V), P(V), E),
+    "tl_trainer_info_get": (None, V, P(tl_trainer_info)),
     "tl_trainer_use": (S, V, V, E),
     "tl_schedule_lr": (C.c_double, S, C.c_double, C.c_double, I64, I64, I64),
     "tl_dataset_create": (S, V, V, I64, I32, P(V), E),

@@ -220,13 +220,18 @@ class Model(Handle):
     def open(cls, path: PathLike, *, engine: Optional[Engine] = None) -> "Model":
         """A run directory (its latest checkpoint), a checkpoint, a Hugging Face directory, a .safetensors or a .gguf
         file. Errors: OSError, ValueError (FormatError, ShapeError) with file, tensor and offset."""
-        self = cls.__new__(cls)
-        self._engine = engine or default_engine()
+        engine = engine or default_engine()
         out = C.c_void_p()
-        with self._engine._lock:
-            call("tl_model_open", self._engine._ptr, path_bytes(path), C.byref(out))
-        self._own(out.value, lib.tl_model_close, self._engine)
-        t = lib.tl_model_tokenizer(out.value)
+        with engine._lock:
+            call("tl_model_open", engine._ptr, path_bytes(path), C.byref(out))
+        return cls._take(engine, out.value)
+
+    @classmethod
+    def _take(cls, engine: Engine, ptr: Any) -> "Model":
+        self = cls.__new__(cls)
+        self._engine = engine
+        self._own(ptr, lib.tl_model_close, engine)
+        t = lib.tl_model_tokenizer(ptr)
         if t:
             self._tokenizer = Tokenizer.__new__(Tokenizer)
             self._tokenizer._engine = self._engine

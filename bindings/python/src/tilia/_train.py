@@ -9,7 +9,7 @@ from typing import Any, Dict, Iterable, Iterator, NamedTuple, Optional, Union
 from ._arrays import ids_in, ids_out, np
 from ._engine import Engine, default_engine
 from ._handle import Handle
-from ._lib import call, lib, path_bytes, strings, tl_metrics, tl_model_costs, tl_trainer_options
+from ._lib import call, lib, path_bytes, strings, tl_metrics, tl_model_costs, tl_trainer_info, tl_trainer_options
 from ._text import Model, PathLike, Tokenizer, _dtype, config_text
 
 SCHEDULES = ("cosine", "linear", "constant", "wsd")
@@ -196,17 +196,55 @@ class Trainer(Handle):
             packed=packed,
             seed=seed,
         )
-        self._model, self._lock = model, model._engine._lock
-        self.steps, self.rows = steps, rows
-        self.context = context or model.info.context
-        self._done = 0
         out = C.c_void_p()
-        with self._lock:
+        with model._engine._lock:
             call("tl_trainer_create", model._ptr, C.byref(o), C.byref(out))
-        self._own(out.value, lib.tl_trainer_destroy, model)
-        self._metrics = tl_metrics()
+        self._take(model, out.value)
         if data is not None:
             self.use(data)
+
+    def _take(self, model: Model, ptr: Any) -> None:
+        self._model, self._lock = model, model._engine._lock
+        self._own(ptr, lib.tl_trainer_destroy, model)
+        i = tl_trainer_info()
+        lib.tl_trainer_info_get(ptr, C.byref(i))
+        self.steps, self.rows, self.context, self._done = i.steps, i.batch_rows, i.context, i.step
+        self._metrics = tl_metrics()
+
+    @classmethod
+    def resume(cls, run: PathLike, *, steps: int = 0, engine: Optional[Engine] = None) -> "Trainer":
+        """Goes on from the newest whole checkpoint of a run, of ``save`` or of ``tilia train``; ``.model`` is its model.
+        Give it the same text, data or ids again and the steps that follow have the bits of a training that never
+        stopped. steps: another length of the schedule. Errors: OSError (FileNotFoundError: no checkpoint), ValueError.
+
+        >>> import tempfile, tilia
+        >>> t = tilia.Trainer(tilia.Model.create("preset:tiny", seed=1), steps=4, context=16).add_text("hello " * 20)
+        >>> with tempfile.TemporaryDirectory() as run:
+        ...     first = t.step()
+        ...     t.save(run)
+        ...     again = tilia.Trainer.resume(run).add_text("hello " * 20)
+        >>> again.step().loss == t.step().loss
+        True
+        """
+        engine = engine or default_engine()
+        model, out = C.c_void_p(), C.c_void_p()
+        o = tl_trainer_options(steps=steps)
+        with engine._lock:
+            call("tl_trainer_resume", engine._ptr, path_bytes(run), C.byref(o), C.byref(model), C.byref(out))
+        self = cls.__new__(cls)
+        self._take(Model._take(engine, model.value), out.value)
+        return self
+
+    def save(self, run: PathLike, *, keep: int = 0) -> None:
+        """A checkpoint in the directory run, which is a Hugging Face directory itself; keep: how many of the newest
+        stay (0: all). A kill at any moment leaves the last whole one. Errors: OSError."""
+        with self._lock:
+            call("tl_trainer_save", self._ptr, path_bytes(run), keep)
+
+    @property
+    def model(self) -> Model:
+        """What is trained."""
+        return self._model
 
     def add_text(self, text: str) -> "Trainer":
         """A document to train on."""
