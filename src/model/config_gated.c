@@ -67,8 +67,9 @@ tl_status config_gated_check(const model_config *c, tl_error *e) {
     if (gated && (c->gate_heads < 1 || c->expand % c->gate_heads))
         return error_set(e, TL_CONFIG, "expansion %lld cannot be split between %lld heads", (long long)c->expand,
                          (long long)c->gate_heads);
-    if (config_has(c, MIXER_CHUNK) || c->chunk_parts || c->gate_heads > 1)
-        return error_set(e, TL_UNSUPPORTED, "mixed chunks in blocks, in parts, or of several heads are not there yet");
+    if (config_has(c, MIXER_CHUNK) && c->kv_heads != c->heads)
+        return error_set(e, TL_CONFIG, "mixed chunks give every head its own keys and values: kv_heads must be %lld",
+                         (long long)c->heads);
     if (gated && (c->place == PLACE_SANDWICH || c->parallel))
         return error_set(e, TL_CONFIG, "a gated layer knows no sandwich norm and no parallel block");
     if (config_all_gated(c) && (c->window || c->qk_norm || c->attn_softcap > 0 || c->attn_rel_bias))

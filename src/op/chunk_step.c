@@ -9,35 +9,37 @@ tl_status chunk_step_shape(tl_op_infer *s) {
     SHAPE(h, s, "chunk_step", "qq", "kq", "ql", "kl", "v", "slot", "pos", "bias", "theta");
     struct mixed_chunk_attr *a = &((struct chunk_step_attr *)s->attr)->f;
     TRY(shape_float(&h, CS_QQ));
-    TRY(shape_ndim(&h, CS_QQ, 2));
     const tl_desc *q = s->in[CS_QQ];
-    for (int i = 1; i < 4; i++) TRY(gate_check_rows(&h, i, CS_QQ, q->dim[1]));
+    if (q->ndim != 3) TRY(shape_ndim(&h, CS_QQ, 2));
+    const int64_t wide = tl_desc_last(q), H = q->ndim == 3 ? q->dim[1] : 0;
+    for (int i = 1; i < 4; i++) TRY(gate_check_rows(&h, i, CS_QQ, wide));
     TRY(gate_check_rows(&h, CS_V, CS_QQ, -1));
     for (int i = CS_SLOT; i <= CS_POS; i++) {
         TRY(shape_dtype(&h, i, TL_I32));
         TRY(shape_ndim(&h, i, 1));
         TRY(shape_dim(&h, i, 0, q->dim[0], "rows of qq"));
     }
-    int64_t e = s->in[CS_V]->dim[1], slots = s->out[1].dim[0], c = s->out[2].dim[1];
+    int64_t e = tl_desc_last(s->in[CS_V]), slots = s->out[1].dim[0], c = s->out[2].dim[1];
     tl_dtype sum = tensor_sum_dtype(q->dtype);
     for (int k = 1; k <= 4; k++) {
         const tl_desc *d = &s->out[k];
         if (d->dtype == TL_NONE) return shape_bad_attr(&h, "M and the buffers of the chunk must be bound through acc");
-        bool fits = d->ndim == 3 && d->dim[0] == slots && d->dim[1] == (k == 1 ? q->dim[1] : c) &&
-                    d->dim[2] == (k == 1 || k == 4 ? e : q->dim[1]);
+        bool fits = d->ndim == (H ? 4 : 3) && d->dim[0] == slots && tl_desc_last(d) == (k == 1 || k == 4 ? e : wide) &&
+                    d->dim[k == 1 && H ? 2 : 1] == (k == 1 ? wide : c) && (!H || d->dim[k == 1 ? 1 : 2] == H);
         bool type = k == 1 ? d->dtype == sum : tensor_is_float(d->dtype) && (d->dtype == TL_F64) == (sum == TL_F64);
         if (!fits || !type || slots < 1 || c < 1)
-            return shape_bad_attr(&h,
-                                  "the state must be M (slots,s,e), kqs (slots,c,s), kls (slots,c,s), vs (slots,c,e)");
+            return shape_bad_attr(
+                &h, "the state must be M (slots,[H,]s,e), kqs and kls (slots,c,[H,]s), vs (slots,c,[H,]e)");
     }
     if (a->chunk && a->chunk != c)
         return shape_bad_attr(&h, "chunks of %lld in buffers of %lld", (long long)a->chunk, (long long)c);
     a->chunk = c;
-    if (q->dim[1] > 1024 || e > 8192) return shape_bad_attr(&h, "heads are up to 1024 wide, values up to 8192");
+    if (wide > 1024 || e > 8192) return shape_bad_attr(&h, "heads are up to 1024 wide, values up to 8192");
     TRY(gate_check(&h, &a->f, GATE_SOFTMAX));
     if (!a->f.causal || a->f.count == GATE_COUNT_LENGTH)
         return shape_bad_attr(&h, "only what is causal and does not know the length can be decoded");
     TRY(shape_attr_kind(&h, a->norm, CHUNK_NORMS));
+    TRY(shape_attr_kind(&h, a->parts, CHUNK_PARTS));
     TRY(gate_check_bias(&h, CS_BIAS, CS_QQ, c));
     TRY(gate_check_one(&h, CS_THETA, CS_QQ, true, ""));
     shape_out_like(&h, 0, CS_V, q->dtype);
@@ -49,8 +51,9 @@ NO_GRAD(chunk_step, "a state is for decoding; train with mixed_chunk")
 /* Positions are data: counted as if every row were busy, ended its chunk and folded one. */
 void chunk_step_cost(const tl_op_call *c, tl_cost *cost) {
     const struct mixed_chunk_attr *a = &ATTR(c, chunk_step)->f;
-    int64_t rows = c->in[0].d.dim[0], s = c->in[0].d.dim[1], chunk = c->out[2].d.dim[1], slots = c->out[1].d.dim[0];
-    double e = (double)c->in[CS_V].d.dim[1], S = (double)s, used = (double)(slots < rows ? slots : rows);
+    const int64_t all = c->in[0].d.dim[0], H = c->in[0].d.ndim == 3 ? c->in[0].d.dim[1] : 1;
+    int64_t rows = all * H, s = tl_desc_last(&c->in[0].d), chunk = c->out[2].d.dim[1], slots = c->out[1].d.dim[0];
+    double e = (double)tl_desc_last(&c->in[CS_V].d), S = (double)s, used = (double)(slots < all ? slots : all);
     gate_count v = gate_value_count(a->f.kind);
     *cost = (tl_cost){0};
     for (int i = 0; i < 9; i++) cost->bytes_read += cost_bytes(&c->in[i].d);
@@ -67,50 +70,60 @@ void chunk_step_cost(const tl_op_call *c, tl_cost *cost) {
 typedef struct chunk_step_view {
     const struct mixed_chunk_attr *a;
     gate_view w; /* queries of the rows, keys and values of the buffers */
-    int64_t c, s, e;
+    int64_t c, s, e, H;
 } chunk_step_view;
 
+/* Row of place i in a buffer, of number k in M; of head h. */
+static int64_t chunk_step_at(const chunk_step_view *x, const tl_arg *buffer, int64_t slot, int64_t i, int64_t h) {
+    return ROW(buffer, (slot * x->c + i) * x->H + h);
+}
+static int64_t chunk_step_m(const chunk_step_view *x, const tl_arg *M, int64_t slot, int64_t k, int64_t h) {
+    return ROW(M, (slot * x->H + h) * x->s + k);
+}
+
 /* A full chunk into M, which the first one overwrites. */
-static void chunk_step_fold(const chunk_step_view *x, const tl_op_call *c, int64_t slot, bool add) {
+static void chunk_step_fold(const chunk_step_view *x, const tl_op_call *c, int64_t slot, int64_t h, bool add) {
     const tl_arg *M = &c->out[1], *kl = &c->out[3], *v = &c->out[4];
     for (int64_t k = 0; k < x->s; k++)
         for (int64_t d = 0; d < x->e; d++) {
-            int64_t at = ROW(M, slot * x->s + k) + d;
+            int64_t at = chunk_step_m(x, M, slot, k, h) + d;
             REAL sum = add ? GET(M, at) : (REAL)0;
             for (int64_t j = 0; j < x->c; j++)
-                sum = sum + GET(kl, ROW(kl, slot * x->c + j) + k) * GET(v, ROW(v, slot * x->c + j) + d);
+                sum = sum + GET(kl, chunk_step_at(x, kl, slot, j, h) + k) * GET(v, chunk_step_at(x, v, slot, j, h) + d);
             STORE(M, at, sum);
         }
 }
 
+/* r: of rows times heads */
 static void chunk_step_row(const chunk_step_view *x, const tl_op_call *c, int64_t r, int64_t slot, int64_t pos) {
     enum { PART = 64 };
     const tl_arg *M = &c->out[1], *ql = &c->in[2], *v = &c->out[4];
-    int64_t fill = pos % x->c, before = pos - fill;
-    if (before > 0 && fill == 0) chunk_step_fold(x, c, slot, before > x->c);
+    const int64_t h = r % x->H, fill = pos % x->c, before = x->a->parts == CHUNK_LOCAL ? 0 : pos - fill;
+    const bool near = x->a->parts != CHUNK_FAR;
+    if (before > 0 && fill == 0) chunk_step_fold(x, c, slot, h, before > x->c);
     for (int k = 2; k <= 4; k++) { /* kq, kl, v into the buffers */
         const tl_arg *from = &c->in[k == 2 ? 1 : k == 3 ? 3 : 4], *to = &c->out[k];
         for (int64_t d = 0; d < tl_desc_last(&from->d); d++)
-            STORE(to, ROW(to, slot * x->c + fill) + d, GET(from, ROW(from, r) + d));
+            STORE(to, chunk_step_at(x, to, slot, fill, h) + d, GET(from, ROW(from, r) + d));
     }
-    REAL norm = gate_norm(&x->w, fill + 1), p = (REAL)0;
+    REAL norm = near ? gate_norm(&x->w, fill + 1) : (REAL)0, p = (REAL)0;
     REAL linear = (REAL)(1.0 / (double)(x->a->norm == CHUNK_CONST ? x->c : before > 0 ? before : 1));
     for (int64_t d0 = 0; d0 < x->e; d0 += PART) {
         REAL out[PART];
         int64_t n = x->e - d0 < PART ? x->e - d0 : PART;
         for (int64_t d = 0; d < n; d++) out[d] = (REAL)0;
-        for (int64_t j = 0; j <= fill; j++) {
-            int64_t kj = ROW(x->w.k, slot * x->c + j);
+        for (int64_t j = 0; j <= fill && near; j++) {
+            int64_t kj = chunk_step_at(x, x->w.k, slot, j, h);
             if (d0 == 0)
                 p = gate_value(&x->a->f, gate_score(&x->w, ROW(x->w.q, r), kj, j - fill, (REAL)x->w.alpha));
             else
                 UNCOUNTED(p = gate_value(&x->a->f, gate_score(&x->w, ROW(x->w.q, r), kj, j - fill, (REAL)x->w.alpha)));
-            for (int64_t d = 0; d < n; d++) out[d] = out[d] + p * GET(v, ROW(v, slot * x->c + j) + d0 + d);
+            for (int64_t d = 0; d < n; d++) out[d] = out[d] + p * GET(v, chunk_step_at(x, v, slot, j, h) + d0 + d);
         }
         for (int64_t d = 0; d < n; d++) {
             REAL y = out[d] * norm, sum = (REAL)0;
             for (int64_t k = 0; k < x->s && before > 0; k++)
-                sum = sum + GET(ql, ROW(ql, r) + k) * GET(M, ROW(M, slot * x->s + k) + d0 + d);
+                sum = sum + GET(ql, ROW(ql, r) + k) * GET(M, chunk_step_m(x, M, slot, k, h) + d0 + d);
             if (before > 0) y = y + sum * linear;
             PUT(c, 0, ROW(&c->out[0], r) + d0 + d, y);
         }
@@ -122,9 +135,9 @@ void REF(chunk_step)(const tl_op_call *c) {
     chunk_step_view x;
     x.a = &ATTR(c, chunk_step)->f;
     x.w = gate_open(&x.a->f, &c->in[0], &c->out[2], &c->out[4], &c->in[TL_OP_INS - 1], &c->in[7], &c->in[8]);
-    x.c = c->out[2].d.dim[1], x.s = x.w.s, x.e = x.w.e;
-    for (int64_t r = 0; r < c->in[0].d.dim[0]; r++) {
-        int64_t q = GETI(slot, r), p = GETI(pos, r);
+    x.c = c->out[2].d.dim[1], x.s = x.w.s, x.e = x.w.e, x.H = c->in[0].d.ndim == 3 ? c->in[0].d.dim[1] : 1;
+    for (int64_t r = 0; r < c->in[0].d.dim[0] * x.H; r++) {
+        int64_t q = GETI(slot, r / x.H), p = GETI(pos, r / x.H);
         bool busy = q >= 0 && q < c->out[1].d.dim[0] && p >= 0;
         if (busy) chunk_step_row(&x, c, r, q, p);
         for (int64_t d = 0; d < x.e && !busy; d++) PUT(c, 0, ROW(&c->out[0], r) + d, (REAL)0);

@@ -81,6 +81,16 @@ static inline tl_status gate_check_rows(const shape_rule *h, int i, int like, in
     return last < 0 ? TL_OK : shape_dim(h, i, h->s->in[i]->ndim - 1, last, "width");
 }
 
+/* Heads of an argument (B,T,w) or (B,T,H,w), or refuses. */
+static inline tl_status gate_check_heads(const shape_rule *h, int i) {
+    const tl_desc *d = h->s->in[i];
+    if (d->ndim != 4) TRY(shape_ndim(h, i, 3));
+    return TL_OK;
+}
+static inline int64_t gate_heads(const tl_desc *d) {
+    return d->ndim == 4 ? d->dim[2] : 1;
+}
+
 /* One score: the product over s, its factor, the bias. */
 static inline double gate_score_flops(int64_t s, bool bias) {
     return 2 * (double)s + 1 + (bias ? 2 : 0);
@@ -157,7 +167,7 @@ static inline REAL gate_slope(const struct gate_attr *a, REAL t) {
 typedef struct gate_view {
     const struct gate_attr *a;
     const tl_arg *q, *k, *v, *doc, *bias;
-    int64_t T, s, e, centre;
+    int64_t B, T, H, s, e, centre; /* B: sequences times heads */
     double alpha;
     REAL bias_scale, cool; /* cool: exp(-theta) */
     bool theta;
@@ -167,6 +177,8 @@ static inline gate_view gate_open(const struct gate_attr *a, const tl_arg *q, co
                                   const tl_arg *doc, const tl_arg *bias, const tl_arg *theta) {
     gate_view w;
     w.a = a, w.q = q, w.k = k, w.v = v, w.doc = doc, w.bias = bias;
+    w.H = q->d.ndim == 4 ? q->d.dim[2] : 1;
+    w.B = q->d.dim[0] * w.H;
     w.T = q->d.dim[1], w.s = tl_desc_last(&q->d), w.e = tl_desc_last(&v->d);
     w.centre = bias && bias->data ? (bias->d.dim[0] - 1) / 2 : 0;
     w.alpha = a->alpha != 0 ? (double)a->alpha : 1.0 / sqrt((double)w.s);
@@ -174,6 +186,11 @@ static inline gate_view gate_open(const struct gate_attr *a, const tl_arg *q, co
     w.theta = theta && theta->data;
     w.cool = w.theta ? real_exp(-GET(theta, 0)) : (REAL)1;
     return w;
+}
+
+/* Row of token i in head b % H of sequence b / H. */
+static inline int64_t gate_at(const gate_view *w, int64_t b, int64_t i) {
+    return (b / w->H * w->T + i) * w->H + b % w->H;
 }
 
 /* The run of documents that token i of sequence b lies in: [*first, *end); empty for padding. */

@@ -10,11 +10,12 @@ enum { GB_DO, GB_Q, GB_K, GB_V, GB_O, GB_STAT, GB_DOC, GB_BIAS, GB_THETA, GB_SIN
 
 static tl_status gau_check(const shape_rule *h, int first, int more, const struct gate_attr *a) {
     TRY(shape_float(h, first));
-    TRY(shape_ndim(h, first, 3));
+    TRY(gate_check_heads(h, first));
     const tl_desc *q = h->s->in[first];
-    TRY(gate_check_rows(h, first + 1, first, q->dim[2]));
+    TRY(gate_check_rows(h, first + 1, first, tl_desc_last(q)));
     TRY(gate_check_rows(h, first + 2, first, -1));
-    if (q->dim[2] < 1 || h->s->in[first + 2]->dim[2] < 1) return shape_refuse(h, first, TL_SHAPE, "heads need a width");
+    if (tl_desc_last(q) < 1 || tl_desc_last(h->s->in[first + 2]) < 1)
+        return shape_refuse(h, first, TL_SHAPE, "heads need a width");
     TRY(gate_check(h, a, GATE_KINDS));
     TRY(gate_check_doc(h, more, first));
     TRY(gate_check_bias(h, more + 1, first, q->dim[1]));
@@ -23,12 +24,19 @@ static tl_status gau_check(const shape_rule *h, int first, int more, const struc
     return gate_check_one(h, more + 3, first, a->kind == GATE_SOFTMAX, "a sink is for softmax");
 }
 
+/* (B,T), or (B,H,T) */
+static void gau_stat(const shape_rule *h, int q, tl_desc *stat) {
+    const tl_desc *d = h->s->in[q];
+    int64_t dim[] = {d->dim[0], d->ndim == 4 ? d->dim[2] : d->dim[1], d->dim[1]};
+    *stat = tl_desc_make(tensor_sum_dtype(d->dtype), d->ndim - 1, dim);
+}
+
 tl_status gau_attention_shape(tl_op_infer *s) {
     SHAPE(h, s, "gau_attention", "q", "k", "v", "doc", "bias", "theta", "sink");
     const struct gate_attr *a = &((const struct gau_attention_attr *)s->attr)->f;
     TRY(gau_check(&h, GAU_Q, GAU_DOC, a));
     shape_out_like(&h, 0, GAU_V, s->in[0]->dtype);
-    if (gate_normalised(a->kind)) shape_out(&h, 1, tensor_sum_dtype(s->in[0]->dtype), 2, s->in[0]->dim);
+    if (gate_normalised(a->kind)) gau_stat(&h, GAU_Q, &s->out[1]);
     return TL_OK;
 }
 
@@ -63,10 +71,10 @@ static void gau_cost_add(tl_cost *cost, double times, double flops, double speci
 void gau_attention_cost(const tl_op_call *c, tl_cost *cost) {
     const struct gate_attr *a = &ATTR(c, gau_attention)->f;
     const tl_desc *q = &c->in[GAU_Q].d;
-    int64_t T = q->dim[1], rows = q->dim[0] * T;
-    double e = (double)c->in[GAU_V].d.dim[2], pairs = (double)q->dim[0] * gau_pairs(a, T);
+    int64_t T = q->dim[1], B = q->dim[0] * gate_heads(q), rows = B * T;
+    double e = (double)tl_desc_last(&c->in[GAU_V].d), pairs = (double)B * gau_pairs(a, T);
     cost_begin(c, cost);
-    gau_cost_add(cost, pairs, gate_score_flops(q->dim[2], cost_in(c, GAU_BIAS)) + 2 * e, 0);
+    gau_cost_add(cost, pairs, gate_score_flops(tl_desc_last(q), cost_in(c, GAU_BIAS)) + 2 * e, 0);
     cost_add(cost, rows, e, 0);
     if (cost_in(c, GAU_THETA)) cost_add(cost, 1, (double)rows, 1);
     if (!gate_normalised(a->kind)) {
@@ -90,13 +98,14 @@ tl_status gau_attention_bwd_shape(tl_op_infer *s) {
     SHAPE(h, s, "gau_attention_bwd", "do", "q", "k", "v", "o", "stat", "doc", "bias", "theta", "sink");
     const struct gate_attr *a = &((const struct gau_attention_bwd_attr *)s->attr)->f;
     TRY(gau_check(&h, GB_Q, GB_DOC, a));
-    TRY(gate_check_rows(&h, GB_DO, GB_Q, s->in[GB_V]->dim[2]));
+    TRY(gate_check_rows(&h, GB_DO, GB_Q, tl_desc_last(s->in[GB_V])));
     if (gate_normalised(a->kind)) {
-        TRY(gate_check_rows(&h, GB_O, GB_Q, s->in[GB_V]->dim[2]));
+        tl_desc stat;
+        gau_stat(&h, GB_Q, &stat);
+        TRY(gate_check_rows(&h, GB_O, GB_Q, tl_desc_last(s->in[GB_V])));
         TRY(shape_sum(&h, GB_STAT, GB_Q));
-        TRY(shape_ndim(&h, GB_STAT, 2));
-        TRY(shape_dim(&h, GB_STAT, 0, s->in[GB_Q]->dim[0], "B of q"));
-        TRY(shape_dim(&h, GB_STAT, 1, s->in[GB_Q]->dim[1], "tokens of q"));
+        TRY(shape_ndim(&h, GB_STAT, stat.ndim));
+        for (int i = 0; i < stat.ndim; i++) TRY(shape_dim(&h, GB_STAT, i, stat.dim[i], "of q"));
     }
     for (int i = 0; i < 3; i++) shape_out_like(&h, i, GB_Q + i, s->in[GB_Q]->dtype);
     for (int i = 0; i < 3; i++)
@@ -109,10 +118,10 @@ NO_SECOND_GRAD(gau_attention_bwd)
 void gau_attention_bwd_cost(const tl_op_call *c, tl_cost *cost) {
     const struct gate_attr *a = &ATTR(c, gau_attention_bwd)->f;
     const tl_desc *q = &c->in[GB_Q].d;
-    int64_t T = q->dim[1], rows = q->dim[0] * T;
-    double s = (double)q->dim[2], e = (double)c->in[GB_V].d.dim[2], pairs = (double)q->dim[0] * gau_pairs(a, T);
+    int64_t T = q->dim[1], B = q->dim[0] * gate_heads(q), rows = B * T;
+    double s = (double)tl_desc_last(q), e = (double)tl_desc_last(&c->in[GB_V].d), pairs = (double)B * gau_pairs(a, T);
     cost_begin(c, cost);
-    gau_cost_add(cost, pairs, gate_score_flops(q->dim[2], cost_in(c, GB_BIAS)) + 2 * e + 1, 0);
+    gau_cost_add(cost, pairs, gate_score_flops(tl_desc_last(q), cost_in(c, GB_BIAS)) + 2 * e + 1, 0);
     if (a->kind == GATE_SOFTMAX) gau_cost_add(cost, pairs, 3, 1);
     if (a->kind == GATE_L2) gau_cost_add(cost, pairs, 4, 1);
     if (a->kind == GATE_RELU2_SUM) gau_cost_add(cost, pairs, 4, 1);
@@ -137,12 +146,12 @@ void gau_attention_bwd_cost(const tl_op_call *c, tl_cost *cost) {
 enum { GAU_CHUNK = 64 }; /* columns summed at a time, so that a reference needs no memory */
 
 static void gau_range(const gate_view *w, int64_t b, int64_t i, int64_t *lo, int64_t *hi) {
-    gate_run(w->doc, w->T, b, i, lo, hi);
+    gate_run(w->doc, w->T, b / w->H, i, lo, hi);
     if (w->a->causal && *hi > i + 1) *hi = i + 1;
 }
 
 static REAL gau_t(const gate_view *w, int64_t b, int64_t i, int64_t j, REAL factor) {
-    return gate_score(w, ROW(w->q, b * w->T + i), ROW(w->k, b * w->T + j), j - i, factor);
+    return gate_score(w, ROW(w->q, gate_at(w, b, i)), ROW(w->k, gate_at(w, b, j)), j - i, factor);
 }
 
 /* Sum, factor and statistic of a normalised row; *top is taken off the exponents. */
@@ -169,7 +178,7 @@ static REAL gau_sum(const gate_view *w, const tl_arg *sink, int64_t b, int64_t i
 
 static void gau_row(const gate_view *w, const tl_op_call *c, int64_t b, int64_t i) {
     const bool normal = w->a->kind >= GATE_SOFTMAX, ratio = w->a->kind == GATE_RELU2_SUM;
-    int64_t lo, hi, to = ROW(&c->out[0], b * w->T + i);
+    int64_t lo, hi, to = ROW(&c->out[0], gate_at(w, b, i));
     gau_range(w, b, i, &lo, &hi);
     REAL factor = gate_factor(w, hi - lo), norm = (REAL)0, top = (REAL)0, p = (REAL)0;
     if (lo < hi && normal) {
@@ -199,7 +208,7 @@ static void gau_row(const gate_view *w, const tl_op_call *c, int64_t b, int64_t 
                 UNCOUNTED(p = gate_value(w->a, gau_t(w, b, i, j, factor)));
             else
                 UNCOUNTED(p = real_exp(gau_t(w, b, i, j, factor) - top));
-            int64_t from = ROW(w->v, b * w->T + j) + d0;
+            int64_t from = ROW(w->v, gate_at(w, b, j)) + d0;
             for (int64_t d = 0; d < width; d++) out[d] = out[d] + p * GET(w->v, from + d);
         }
         for (int64_t d = 0; d < width; d++) PUT(c, 0, to + d0 + d, lo < hi ? out[d] * norm : (REAL)0);
@@ -209,7 +218,7 @@ static void gau_row(const gate_view *w, const tl_op_call *c, int64_t b, int64_t 
 void REF(gau_attention)(const tl_op_call *c) {
     gate_view w =
         gate_open(&ATTR(c, gau_attention)->f, &c->in[0], &c->in[1], &c->in[2], &c->in[3], &c->in[4], &c->in[5]);
-    for (int64_t b = 0; b < w.q->d.dim[0]; b++)
+    for (int64_t b = 0; b < w.B; b++)
         for (int64_t i = 0; i < w.T; i++) gau_row(&w, c, b, i);
 }
 
@@ -234,7 +243,7 @@ static gau_back_row gau_open_row(const gate_view *w, const tl_op_call *c, int64_
     }
     const tl_arg *dy = &c->in[0], *o = &c->in[4], *stat = &c->in[5];
     r.stat = GET(stat, ROW(stat, b) + i);
-    r.delta = gate_dot(dy, ROW(dy, b * w->T + i), o, ROW(o, b * w->T + i), w->e);
+    r.delta = gate_dot(dy, ROW(dy, gate_at(w, b, i)), o, ROW(o, gate_at(w, b, i)), w->e);
     return r;
 }
 
@@ -243,7 +252,7 @@ static gau_back_pair gau_open_pair(const gate_view *w, const tl_op_call *c, cons
     const tl_arg *dy = &c->in[0];
     gau_back_pair g;
     REAL t = gau_t(w, b, i, j, r->factor);
-    g.dp = gate_dot(dy, ROW(dy, b * w->T + i), w->v, ROW(w->v, b * w->T + j), w->e);
+    g.dp = gate_dot(dy, ROW(dy, gate_at(w, b, i)), w->v, ROW(w->v, gate_at(w, b, j)), w->e);
     if (w->a->kind == GATE_SOFTMAX) {
         g.p = real_exp(t - r->stat);
         g.dt = g.p * (g.dp - r->delta);
@@ -265,7 +274,7 @@ static gau_back_pair gau_open_pair(const gate_view *w, const tl_op_call *c, cons
 /* dq of all rows, and what is summed over pairs; here every pair's gradient is counted. */
 static void gau_bwd_q(const gate_view *w, const tl_op_call *c) {
     REAL dtheta = (REAL)0, dsink = (REAL)0;
-    for (int64_t b = 0; b < w->q->d.dim[0]; b++)
+    for (int64_t b = 0; b < w->B; b++)
         for (int64_t i = 0; i < w->T; i++) {
             gau_back_row r = gau_open_row(w, c, b, i);
             gau_back_pair g;
@@ -281,11 +290,11 @@ static void gau_bwd_q(const gate_view *w, const tl_op_call *c) {
                     } else {
                         UNCOUNTED(g = gau_open_pair(w, c, &r, b, i, j));
                     }
-                    int64_t from = ROW(w->k, b * w->T + j) + d0;
+                    int64_t from = ROW(w->k, gate_at(w, b, j)) + d0;
                     for (int64_t d = 0; d < width && WANTS(c, 0); d++) dq[d] = dq[d] + g.ds * GET(w->k, from + d);
                 }
                 for (int64_t d = 0; d < width && WANTS(c, 0); d++)
-                    PUT(c, 0, ROW(&c->out[0], b * w->T + i) + d0 + d, dq[d]);
+                    PUT(c, 0, ROW(&c->out[0], gate_at(w, b, i)) + d0 + d, dq[d]);
             }
         }
     PUT(c, 4, 0, dtheta);
@@ -307,17 +316,17 @@ static void gau_bwd_token(const gate_view *w, const tl_op_call *c, int k, int64_
             if (j < r.lo || j >= r.hi) continue;
             UNCOUNTED(g = gau_open_pair(w, c, &r, b, i, j));
             REAL by = k == 1 ? g.ds : g.p;
-            int64_t from = ROW(with, b * w->T + i) + d0;
+            int64_t from = ROW(with, gate_at(w, b, i)) + d0;
             for (int64_t d = 0; d < width; d++) sum[d] = sum[d] + by * GET(with, from + d);
         }
-        for (int64_t d = 0; d < width; d++) PUT(c, k, ROW(&c->out[k], b * w->T + j) + d0 + d, sum[d]);
+        for (int64_t d = 0; d < width; d++) PUT(c, k, ROW(&c->out[k], gate_at(w, b, j)) + d0 + d, sum[d]);
     }
 }
 
 /* Number n of the table: all pairs at that distance. */
 static void gau_bwd_bias(const gate_view *w, const tl_op_call *c, int64_t n) {
     REAL sum = (REAL)0;
-    for (int64_t b = 0; b < w->q->d.dim[0]; b++)
+    for (int64_t b = 0; b < w->B; b++)
         for (int64_t i = 0; i < w->T; i++) {
             int64_t j = i + n - w->centre;
             if (j < 0 || j >= w->T) continue;
@@ -336,7 +345,7 @@ void REF(gau_attention_bwd)(const tl_op_call *c) {
         gate_open(&ATTR(c, gau_attention_bwd)->f, &c->in[1], &c->in[2], &c->in[3], &c->in[6], &c->in[7], &c->in[8]);
     gau_bwd_q(&w, c);
     for (int k = 1; k <= 2; k++)
-        for (int64_t b = 0; b < w.q->d.dim[0] && WANTS(c, k); b++)
+        for (int64_t b = 0; b < w.B && WANTS(c, k); b++)
             for (int64_t j = 0; j < w.T; j++) gau_bwd_token(&w, c, k, b, j);
     for (int64_t n = 0; WANTS(c, 3) && n < w.bias->d.dim[0]; n++) gau_bwd_bias(&w, c, n);
 }

@@ -9,19 +9,19 @@ tl_status gau_attention_kv_shape(tl_op_infer *s) {
     SHAPE(h, s, "gau_attention_kv", "q", "kcache", "vcache", "slot", "pos", "bias", "theta", "sink");
     const struct gate_attr *a = &((const struct gau_attention_kv_attr *)s->attr)->f;
     TRY(shape_float(&h, GKV_Q));
-    TRY(shape_ndim(&h, GKV_Q, 2));
+    if (s->in[GKV_Q]->ndim != 3) TRY(shape_ndim(&h, GKV_Q, 2));
     const tl_desc *q = s->in[GKV_Q], *k;
     for (int i = GKV_K; i <= GKV_V; i++) {
         TRY(shape_float(&h, i));
         TRY(shape_ndim(&h, i, 4));
         TRY(shape_mix(&h, i, GKV_Q));
-        TRY(shape_dim(&h, i, 2, 1, "one head"));
+        TRY(shape_dim(&h, i, 2, q->ndim == 3 ? q->dim[1] : 1, "heads of q"));
         TRY(shape_dim(&h, i, 0, s->in[GKV_K]->dim[0], "slots of kcache"));
         TRY(shape_dim(&h, i, 1, s->in[GKV_K]->dim[1], "capacity of kcache"));
     }
     k = s->in[GKV_K];
-    TRY(shape_dim(&h, GKV_K, 3, q->dim[1], "width of q"));
-    if (k->dim[1] < 1 || q->dim[1] < 1) return shape_refuse(&h, GKV_K, TL_SHAPE, "a cache needs room");
+    TRY(shape_dim(&h, GKV_K, 3, tl_desc_last(q), "width of q"));
+    if (k->dim[1] < 1 || tl_desc_last(q) < 1) return shape_refuse(&h, GKV_K, TL_SHAPE, "a cache needs room");
     for (int i = GKV_SLOT; i <= GKV_POS; i++) {
         TRY(shape_dtype(&h, i, TL_I32));
         TRY(shape_ndim(&h, i, 1));
@@ -44,16 +44,16 @@ NO_GRAD(gau_attention_kv, "a cache is for decoding; train with gau_attention")
 void gau_attention_kv_cost(const tl_op_call *c, tl_cost *cost) {
     const struct gate_attr *a = &ATTR(c, gau_attention_kv)->f;
     const tl_desc *q = &c->in[GKV_Q].d, *k = &c->in[GKV_K].d;
-    int64_t rows = q->dim[0], pairs = rows * k->dim[1];
+    int64_t rows = q->dim[0] * k->dim[2], pairs = rows * k->dim[1];
     double e = (double)c->in[GKV_V].d.dim[3], used;
     gate_count n = {2, 1};
     if (a->kind == GATE_L2) n.flops = 3;
     if (a->kind == GATE_RELU2_SUM) n = (gate_count){2, 0};
     if (!gate_normalised(a->kind)) n = gate_value_count(a->kind);
     cost_begin(c, cost);
-    used = (double)(k->dim[0] < rows ? k->dim[0] : rows) / (double)k->dim[0];
+    used = (double)(k->dim[0] < q->dim[0] ? k->dim[0] : q->dim[0]) / (double)k->dim[0];
     cost->bytes_read += (used - 1) * (cost_bytes(k) + cost_bytes(&c->in[GKV_V].d));
-    cost_add(cost, pairs, gate_score_flops(q->dim[1], cost_in(c, GKV_BIAS)) + n.flops + 2 * e, n.special);
+    cost_add(cost, pairs, gate_score_flops(tl_desc_last(q), cost_in(c, GKV_BIAS)) + n.flops + 2 * e, n.special);
     cost_add(cost, rows, e, 2);
     if (cost_in(c, GKV_THETA)) cost_add(cost, 1, (double)rows, 1);
     if (cost_in(c, GKV_SINK)) cost_add(cost, rows, 1, 1);
@@ -61,9 +61,13 @@ void gau_attention_kv_cost(const tl_op_call *c, tl_cost *cost) {
 
 #else
 
+/* Row of position j in a cache, for row r of all heads. */
+static int64_t gau_kv_at(const tl_arg *cache, int64_t r, int64_t slot, int64_t j) {
+    int64_t C = cache->d.dim[1], H = cache->d.dim[2];
+    return ROW(cache, (slot * C + j % C) * H + r % H);
+}
 static REAL gau_kv_t(const gate_view *w, int64_t r, int64_t slot, int64_t j, int64_t pos, REAL factor) {
-    int64_t C = w->k->d.dim[1];
-    return gate_score(w, ROW(w->q, r), ROW(w->k, slot * C + j % C), j - pos, factor);
+    return gate_score(w, ROW(w->q, r), gau_kv_at(w->k, r, slot, j), j - pos, factor);
 }
 
 static void gau_kv_row(const gate_view *w, const tl_op_call *c, int64_t r, int64_t slot, int64_t pos) {
@@ -100,7 +104,7 @@ static void gau_kv_row(const gate_view *w, const tl_op_call *c, int64_t r, int64
                 UNCOUNTED(p = gate_value(w->a, gau_kv_t(w, r, slot, j, pos, factor)));
             else
                 UNCOUNTED(p = real_exp(gau_kv_t(w, r, slot, j, pos, factor) - top));
-            int64_t from = ROW(w->v, slot * C + j % C) + d0;
+            int64_t from = gau_kv_at(w->v, r, slot, j) + d0;
             for (int64_t d = 0; d < width; d++) out[d] = out[d] + p * GET(w->v, from + d);
         }
         for (int64_t d = 0; d < width; d++) PUT(c, 0, ROW(&c->out[0], r) + d0 + d, out[d] * norm);
@@ -111,8 +115,9 @@ void REF(gau_attention_kv)(const tl_op_call *c) {
     const tl_arg *slot = &c->in[3], *pos = &c->in[4], none = c->in[TL_OP_INS - 1];
     gate_view w =
         gate_open(&ATTR(c, gau_attention_kv)->f, &c->in[0], &c->in[1], &c->in[2], &none, &c->in[5], &c->in[6]);
-    for (int64_t r = 0; r < w.q->d.dim[0]; r++) {
-        int64_t q = GETI(slot, r), p = GETI(pos, r);
+    const int64_t H = w.k->d.dim[2];
+    for (int64_t r = 0; r < w.q->d.dim[0] * H; r++) {
+        int64_t q = GETI(slot, r / H), p = GETI(pos, r / H);
         bool busy = q >= 0 && q < w.k->d.dim[0] && p >= 0;
         if (busy) gau_kv_row(&w, c, r, q, p);
         for (int64_t d = 0; d < w.e && !busy; d++) PUT(c, 0, ROW(&c->out[0], r) + d, (REAL)0);

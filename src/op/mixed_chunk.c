@@ -11,17 +11,35 @@ enum { MB_DO, MB_DSTATE, MB_QQ, MB_DOC = 7, MB_BIAS, MB_THETA, MB_STATE, MB_SEEN
 
 enum { MIXED_HEAD = 1024, MIXED_WIDE = 8192 }; /* widest s and e: what the reference keeps of M at a time */
 
+/* (B,s,e), or (B,H,s,e) */
+static tl_desc mixed_state(const tl_desc *q, int64_t s, int64_t e) {
+    int64_t dim[] = {q->dim[0], q->ndim == 4 ? q->dim[2] : s, q->ndim == 4 ? s : e, e};
+    return tl_desc_make(tensor_sum_dtype(q->dtype), q->ndim, dim);
+}
+static tl_status mixed_check_state(const shape_rule *h, int i, int q, int64_t s, int64_t e) {
+    const tl_desc d = mixed_state(h->s->in[q], s, e);
+    TRY(shape_sum(h, i, q));
+    TRY(shape_ndim(h, i, d.ndim));
+    for (int k = 0; k < d.ndim; k++) TRY(shape_dim(h, i, k, d.dim[k], "of the state"));
+    return TL_OK;
+}
+
 static tl_status mixed_check(const shape_rule *h, int first, int doc, const struct mixed_chunk_attr *a) {
     TRY(shape_float(h, first));
-    TRY(shape_ndim(h, first, 3));
+    TRY(gate_check_heads(h, first));
     const tl_desc *q = h->s->in[first];
-    for (int i = 1; i < 4; i++) TRY(gate_check_rows(h, first + i, first, q->dim[2]));
+    for (int i = 1; i < 4; i++) TRY(gate_check_rows(h, first + i, first, tl_desc_last(q)));
     TRY(gate_check_rows(h, first + 4, first, -1));
-    int64_t e = h->s->in[first + 4]->dim[2];
-    if (q->dim[2] < 1 || q->dim[2] > MIXED_HEAD || e < 1 || e > MIXED_WIDE)
+    int64_t e = tl_desc_last(h->s->in[first + 4]), s = tl_desc_last(q);
+    if (s < 1 || s > MIXED_HEAD || e < 1 || e > MIXED_WIDE)
         return shape_refuse(h, first, TL_SHAPE, "heads are 1 to %d wide, values 1 to %d", MIXED_HEAD, MIXED_WIDE);
     TRY(gate_check(h, &a->f, GATE_SOFTMAX));
     TRY(shape_attr_kind(h, a->norm, CHUNK_NORMS));
+    TRY(shape_attr_kind(h, a->parts, CHUNK_PARTS));
+    if (a->parts == CHUNK_FAR && (shape_has(h, doc + 1) || shape_has(h, doc + 2)))
+        return shape_refuse(h, doc + 1, TL_ARG, "the linear part alone has no scores");
+    if (a->parts == CHUNK_LOCAL && shape_has(h, doc + 3))
+        return shape_refuse(h, doc + 3, TL_ARG, "chunks by themselves carry no state");
     if (a->chunk < 1) return shape_bad_attr(h, "chunks of %lld tokens", (long long)a->chunk);
     TRY(gate_check_doc(h, doc, first));
     TRY(gate_check_bias(h, doc + 1, first, a->chunk < q->dim[1] ? a->chunk : q->dim[1]));
@@ -30,11 +48,7 @@ static tl_status mixed_check(const shape_rule *h, int first, int doc, const stru
         return shape_refuse(h, doc + 3, TL_ARG, "a state comes with the number of tokens seen");
     if (!shape_has(h, doc + 3)) return TL_OK;
     if (!a->f.causal) return shape_refuse(h, doc + 3, TL_ARG, "only what is causal can carry a state");
-    TRY(shape_sum(h, doc + 3, first));
-    TRY(shape_ndim(h, doc + 3, 3));
-    TRY(shape_dim(h, doc + 3, 0, q->dim[0], "B of qq"));
-    TRY(shape_dim(h, doc + 3, 1, q->dim[2], "width of qq"));
-    TRY(shape_dim(h, doc + 3, 2, e, "width of v"));
+    TRY(mixed_check_state(h, doc + 3, first, s, e));
     TRY(shape_dtype(h, doc + 4, TL_I32));
     TRY(shape_ndim(h, doc + 4, 1));
     return shape_dim(h, doc + 4, 0, q->dim[0], "B of qq");
@@ -45,9 +59,8 @@ tl_status mixed_chunk_shape(tl_op_infer *s) {
     const struct mixed_chunk_attr *a = s->attr;
     TRY(mixed_check(&h, MC_QQ, MC_DOC, a));
     const tl_desc *q = s->in[0];
-    int64_t state[] = {q->dim[0], q->dim[2], s->in[MC_V]->dim[2]};
     shape_out_like(&h, 0, MC_V, q->dtype);
-    if (a->f.causal) shape_out(&h, 1, tensor_sum_dtype(q->dtype), 3, state);
+    if (a->f.causal && a->parts != CHUNK_LOCAL) s->out[1] = mixed_state(q, tl_desc_last(q), tl_desc_last(s->in[MC_V]));
     return TL_OK;
 }
 
@@ -63,6 +76,8 @@ void mixed_chunk_grad(tl_grad *g) {
     for (int i = 0; i < 10; i++) in[2 + i] = tl_grad_in(g, i);
     int to[8];
     for (int i = 0; i < 5; i++) to[i] = grad_to(g, i);
+    if (a.f.parts == CHUNK_LOCAL) to[MC_QL] = to[MC_KL] = -1; /* not read: no gradient */
+    if (a.f.parts == CHUNK_FAR) to[MC_QQ] = to[MC_KQ] = -1;
     for (int i = 0; i < 3; i++) to[5 + i] = grad_to(g, MC_BIAS + i);
     tl_grad_emit(g, OP_DEF(mixed_chunk_bwd), &a, in, 12, to, 8);
 }
@@ -78,22 +93,25 @@ static mixed_count mixed_counts(const struct mixed_chunk_attr *a, int64_t T, boo
     double full = a->f.causal ? (double)c * (double)(c + 1) / 2 : (double)c * (double)c;
     n.pairs =
         (double)whole * full + (a->f.causal ? (double)rest * (double)(rest + 1) / 2 : (double)rest * (double)rest);
+    if (a->parts == CHUNK_FAR) n.pairs = 0;
     n.linear = (double)(!a->f.causal || from ? T : T - c);
     n.folded = (double)(!a->f.causal || out ? T : T - (rest ? rest : c));
+    if (a->parts == CHUNK_LOCAL) n.linear = n.folded = 0;
     return n;
 }
 
 void mixed_chunk_cost(const tl_op_call *c, tl_cost *cost) {
     const struct mixed_chunk_attr *a = ATTR(c, mixed_chunk);
     const tl_desc *q = &c->in[0].d;
-    int64_t B = q->dim[0], T = q->dim[1];
-    double s = (double)q->dim[2], e = (double)c->in[MC_V].d.dim[2];
+    int64_t B = q->dim[0] * gate_heads(q), T = q->dim[1];
+    double s = (double)tl_desc_last(q), e = (double)tl_desc_last(&c->in[MC_V].d);
     mixed_count n = mixed_counts(a, T, cost_in(c, MC_STATE), cost_out(c, 1));
     gate_count v = gate_value_count(a->f.kind);
     cost_begin(c, cost);
-    cost->flops += (double)B * n.pairs * (gate_score_flops(q->dim[2], cost_in(c, MC_BIAS)) + v.flops + 2 * e);
+    cost->flops += (double)B * n.pairs * (gate_score_flops(tl_desc_last(q), cost_in(c, MC_BIAS)) + v.flops + 2 * e);
     cost->special += (double)B * n.pairs * v.special;
-    cost->flops += (double)B * ((double)T * e + n.linear * e * (2 * s + 2) + n.folded * 2 * s * e);
+    cost->flops +=
+        (double)B * ((a->parts == CHUNK_FAR ? 0 : (double)T * e) + n.linear * e * (2 * s + 2) + n.folded * 2 * s * e);
     if (cost_in(c, MC_THETA)) cost_add(cost, 1, (double)(B * T), 1);
 }
 
@@ -103,13 +121,8 @@ tl_status mixed_chunk_bwd_shape(tl_op_infer *s) {
     const struct mixed_chunk_attr *a = s->attr;
     TRY(mixed_check(&h, MB_QQ, MB_DOC, a));
     const tl_desc *q = s->in[MB_QQ], *v = s->in[MB_QQ + 4];
-    TRY(gate_check_rows(&h, MB_DO, MB_QQ, v->dim[2]));
-    int64_t state[] = {q->dim[0], q->dim[2], v->dim[2]};
-    if (shape_has(&h, MB_DSTATE)) {
-        TRY(shape_sum(&h, MB_DSTATE, MB_QQ));
-        TRY(shape_ndim(&h, MB_DSTATE, 3));
-        for (int k = 0; k < 3; k++) TRY(shape_dim(&h, MB_DSTATE, k, state[k], "of the state"));
-    }
+    TRY(gate_check_rows(&h, MB_DO, MB_QQ, tl_desc_last(v)));
+    if (shape_has(&h, MB_DSTATE)) TRY(mixed_check_state(&h, MB_DSTATE, MB_QQ, tl_desc_last(q), tl_desc_last(v)));
     for (int i = 0; i < 5; i++) shape_out_like(&h, i, MB_QQ + i, q->dtype);
     for (int i = 0; i < 3; i++)
         if (shape_has(&h, MB_BIAS + i)) shape_out_like(&h, 5 + i, MB_BIAS + i, s->in[MB_BIAS + i]->dtype);
@@ -121,13 +134,13 @@ NO_SECOND_GRAD(mixed_chunk_bwd)
 void mixed_chunk_bwd_cost(const tl_op_call *c, tl_cost *cost) {
     const struct mixed_chunk_attr *a = &ATTR(c, mixed_chunk_bwd)->f;
     const tl_desc *q = &c->in[MB_QQ].d;
-    int64_t B = q->dim[0], T = q->dim[1];
-    double s = (double)q->dim[2], e = (double)c->in[MB_QQ + 4].d.dim[2], pair, all;
+    int64_t B = q->dim[0] * gate_heads(q), T = q->dim[1];
+    double s = (double)tl_desc_last(q), e = (double)tl_desc_last(&c->in[MB_QQ + 4].d), pair, all;
     mixed_count n = mixed_counts(a, T, cost_in(c, MB_STATE), false);
     mixed_count m = mixed_counts(a, T, cost_in(c, MB_STATE), cost_in(c, MB_DSTATE));
     gate_count v = gate_value_count(a->f.kind), d = gate_slope_count(a->f.kind);
     cost_begin(c, cost);
-    pair = gate_score_flops(q->dim[2], cost_in(c, MB_BIAS)) + 2 * e + v.flops + d.flops + 4;
+    pair = gate_score_flops(tl_desc_last(q), cost_in(c, MB_BIAS)) + 2 * e + v.flops + d.flops + 4;
     if (cost_out(c, 0)) pair += 2 * s;
     if (cost_out(c, 1)) pair += 2 * s;
     if (cost_out(c, 4)) pair += 2 * e;
@@ -166,13 +179,13 @@ static mixed_view mixed_open(const struct mixed_chunk_attr *a, const tl_arg *in,
     m.a = a;
     m.w = gate_open(&a->f, &in[0], &in[1], &in[4], &options[0], &options[1], &options[2]);
     m.ql = &in[2], m.kl = &in[3], m.state = &options[3], m.seen = &options[4];
-    m.B = in[0].d.dim[0], m.T = m.w.T, m.s = m.w.s, m.e = m.w.e;
+    m.B = m.w.B, m.T = m.w.T, m.s = m.w.s, m.e = m.w.e;
     return m;
 }
 
 static mixed_piece mixed_piece_of(const mixed_view *m, int64_t b, int64_t i) {
     mixed_piece p;
-    gate_run(m->w.doc, m->T, b, i, &p.first, &p.last);
+    gate_run(m->w.doc, m->T, b / m->w.H, i, &p.first, &p.last);
     if (p.first == p.last) { /* padding: a piece of one token that nobody sees */
         p.lo = p.hi = i;
         p.before = 0;
@@ -182,8 +195,8 @@ static mixed_piece mixed_piece_of(const mixed_view *m, int64_t b, int64_t i) {
     p.lo = p.first + (i - p.first) / m->a->chunk * m->a->chunk;
     p.hi = p.lo + m->a->chunk < p.last ? p.lo + m->a->chunk : p.last;
     bool carried = p.first == 0 && m->state->data;
-    p.before = m->a->f.causal ? p.lo - p.first + (carried ? GETI(m->seen, b) : 0) : p.last - p.first;
-    p.has = !m->a->f.causal || carried || p.lo > p.first;
+    p.before = m->a->f.causal ? p.lo - p.first + (carried ? GETI(m->seen, b / m->w.H) : 0) : p.last - p.first;
+    p.has = m->a->parts != CHUNK_LOCAL && (!m->a->f.causal || carried || p.lo > p.first);
     return p;
 }
 
@@ -195,21 +208,23 @@ static REAL mixed_norm(const mixed_view *m, const mixed_piece *p) {
 }
 
 static int64_t mixed_end(const mixed_view *m, const mixed_piece *p, int64_t i) {
+    if (m->a->parts == CHUNK_FAR) return p->lo; /* no scores */
     return m->a->f.causal ? i + 1 : p->hi;
 }
 
 static REAL mixed_t(const mixed_view *m, int64_t b, int64_t i, int64_t j) {
-    return gate_score(&m->w, ROW(m->w.q, b * m->T + i), ROW(m->w.k, b * m->T + j), j - i, (REAL)m->w.alpha);
+    return gate_score(&m->w, ROW(m->w.q, gate_at(&m->w, b, i)), ROW(m->w.k, gate_at(&m->w, b, j)), j - i,
+                      (REAL)m->w.alpha);
 }
 
 /* ---- forward: some columns of M at a time ------------------------------------------------------------------- */
 
 static void mixed_fold(const mixed_view *m, int64_t b, int64_t lo, int64_t hi, int64_t d0, int64_t n,
                        REAL (*M)[MIXED_S]) {
-    for (int64_t j = lo; j < hi; j++)
+    for (int64_t j = lo; j < hi && m->a->parts != CHUNK_LOCAL; j++)
         for (int64_t d = 0; d < n; d++) {
-            REAL v = GET(m->w.v, ROW(m->w.v, b * m->T + j) + d0 + d);
-            for (int64_t k = 0; k < m->s; k++) M[d][k] = M[d][k] + GET(m->kl, ROW(m->kl, b * m->T + j) + k) * v;
+            REAL v = GET(m->w.v, ROW(m->w.v, gate_at(&m->w, b, j)) + d0 + d);
+            for (int64_t k = 0; k < m->s; k++) M[d][k] = M[d][k] + GET(m->kl, ROW(m->kl, gate_at(&m->w, b, j)) + k) * v;
         }
 }
 
@@ -221,23 +236,25 @@ static void mixed_start(const mixed_view *m, int64_t b, int64_t d0, int64_t n, b
 
 static void mixed_row(const mixed_view *m, const tl_op_call *c, const mixed_piece *p, int64_t b, int64_t i, int64_t d0,
                       int64_t n, REAL (*M)[MIXED_S]) {
-    REAL out[MIXED_COLUMNS], x = (REAL)0, norm, linear = mixed_norm(m, p);
-    int64_t end = mixed_end(m, p, i), to = ROW(&c->out[0], b * m->T + i) + d0;
+    const bool far = m->a->parts == CHUNK_FAR;
+    REAL out[MIXED_COLUMNS], x = (REAL)0, norm = (REAL)1, linear = mixed_norm(m, p);
+    int64_t end = mixed_end(m, p, i), to = ROW(&c->out[0], gate_at(&m->w, b, i)) + d0;
     for (int64_t d = 0; d < n; d++) out[d] = (REAL)0;
     for (int64_t j = p->lo; j < end; j++) {
         if (d0 == 0)
             x = gate_value(&m->a->f, mixed_t(m, b, i, j));
         else
             UNCOUNTED(x = gate_value(&m->a->f, mixed_t(m, b, i, j)));
-        for (int64_t d = 0; d < n; d++) out[d] = out[d] + x * GET(m->w.v, ROW(m->w.v, b * m->T + j) + d0 + d);
+        for (int64_t d = 0; d < n; d++) out[d] = out[d] + x * GET(m->w.v, ROW(m->w.v, gate_at(&m->w, b, j)) + d0 + d);
     }
-    if (d0 == 0)
+    if (d0 == 0 && !far)
         norm = gate_norm(&m->w, end - p->lo);
-    else
+    else if (!far)
         UNCOUNTED(norm = gate_norm(&m->w, end - p->lo));
     for (int64_t d = 0; d < n; d++) {
-        REAL y = out[d] * norm, sum = (REAL)0;
-        for (int64_t k = 0; k < m->s && p->has; k++) sum = sum + GET(m->ql, ROW(m->ql, b * m->T + i) + k) * M[d][k];
+        REAL y = far ? (REAL)0 : out[d] * norm, sum = (REAL)0;
+        for (int64_t k = 0; k < m->s && p->has; k++)
+            sum = sum + GET(m->ql, ROW(m->ql, gate_at(&m->w, b, i)) + k) * M[d][k];
         if (p->has) y = y + sum * linear;
         PUT(c, 0, to + d, y);
     }
@@ -250,7 +267,7 @@ static void mixed_columns(const mixed_view *m, const tl_op_call *c, int64_t b, i
     for (int64_t i = 0; i<m->T; i = p.hi> i ? p.hi : i + 1) {
         p = mixed_piece_of(m, b, i);
         if (p.lo == p.hi)
-            for (int64_t d = 0; d < n; d++) PUT(c, 0, ROW(&c->out[0], b * m->T + i) + d0 + d, (REAL)0);
+            for (int64_t d = 0; d < n; d++) PUT(c, 0, ROW(&c->out[0], gate_at(&m->w, b, i)) + d0 + d, (REAL)0);
         if (p.lo == p.hi) continue;
         if (i == p.first) {
             mixed_start(m, b, d0, n, i == 0 && m->state->data, M);
@@ -284,7 +301,7 @@ static mixed_pair mixed_open_pair(const mixed_view *m, const tl_op_call *c, int6
     mixed_pair g;
     REAL t = mixed_t(m, b, i, j);
     g.p = gate_value(&m->a->f, t) * norm;
-    g.dp = gate_dot(dy, ROW(dy, b * m->T + i), v, ROW(v, b * m->T + j), m->e);
+    g.dp = gate_dot(dy, ROW(dy, gate_at(&m->w, b, i)), v, ROW(v, gate_at(&m->w, b, j)), m->e);
     g.dt = gate_slope(&m->a->f, t) * norm * g.dp;
     g.ds = g.dt * (REAL)m->w.alpha;
     return g;
@@ -309,9 +326,9 @@ static void mixed_bwd_q(const mixed_view *m, const tl_op_call *c, int64_t b, int
                 UNCOUNTED(g = mixed_open_pair(m, c, b, i, j, norm));
             }
             for (int64_t d = 0; d < n && WANTS(c, 0); d++)
-                dq[d] = dq[d] + g.ds * GET(m->w.k, ROW(m->w.k, b * m->T + j) + d0 + d);
+                dq[d] = dq[d] + g.ds * GET(m->w.k, ROW(m->w.k, gate_at(&m->w, b, j)) + d0 + d);
         }
-        for (int64_t d = 0; d < n && WANTS(c, 0); d++) PUT(c, 0, ROW(&c->out[0], b * m->T + i) + d0 + d, dq[d]);
+        for (int64_t d = 0; d < n && WANTS(c, 0); d++) PUT(c, 0, ROW(&c->out[0], gate_at(&m->w, b, i)) + d0 + d, dq[d]);
     }
 }
 
@@ -333,8 +350,9 @@ static void mixed_bwd_k(const mixed_view *m, const tl_op_call *c, int64_t b, int
         for (int64_t d = 0; d < n; d++) dk[d] = (REAL)0;
         for (int64_t i = p.lo; i < p.hi; i++)
             if (mixed_repeat(m, c, &p, b, i, j, &g))
-                for (int64_t d = 0; d < n; d++) dk[d] = dk[d] + g.ds * GET(m->w.q, ROW(m->w.q, b * m->T + i) + d0 + d);
-        for (int64_t d = 0; d < n; d++) PUT(c, 1, ROW(&c->out[1], b * m->T + j) + d0 + d, dk[d]);
+                for (int64_t d = 0; d < n; d++)
+                    dk[d] = dk[d] + g.ds * GET(m->w.q, ROW(m->w.q, gate_at(&m->w, b, i)) + d0 + d);
+        for (int64_t d = 0; d < n; d++) PUT(c, 1, ROW(&c->out[1], gate_at(&m->w, b, j)) + d0 + d, dk[d]);
     }
 }
 
@@ -358,7 +376,7 @@ static void mixed_bwd_ql(const mixed_view *m, const tl_op_call *c, int64_t b, in
     mixed_piece p;
     for (int64_t i = 0; i<m->T; i = p.hi> i ? p.hi : i + 1) {
         p = mixed_piece_of(m, b, i);
-        if (p.lo == p.hi) PUT(c, 2, ROW(&c->out[2], b * m->T + i) + k, (REAL)0);
+        if (p.lo == p.hi) PUT(c, 2, ROW(&c->out[2], gate_at(&m->w, b, i)) + k, (REAL)0);
         int64_t from = p.lo - m->a->chunk, to = p.lo;
         if (i == p.first) {
             bool carried = i == 0 && m->state->data;
@@ -368,14 +386,15 @@ static void mixed_bwd_ql(const mixed_view *m, const tl_op_call *c, int64_t b, in
         } else if (!m->a->f.causal || p.lo == p.hi) {
             from = to;
         }
-        for (int64_t j = from; j < to; j++)
+        for (int64_t j = from; j < to && m->a->parts != CHUNK_LOCAL; j++)
             for (int64_t d = 0; d < m->e; d++)
-                M[d] = M[d] + GET(m->kl, ROW(m->kl, b * m->T + j) + k) * GET(m->w.v, ROW(m->w.v, b * m->T + j) + d);
+                M[d] = M[d] + GET(m->kl, ROW(m->kl, gate_at(&m->w, b, j)) + k) *
+                                  GET(m->w.v, ROW(m->w.v, gate_at(&m->w, b, j)) + d);
         for (int64_t r = p.lo; r < p.hi; r++) {
             REAL sum = (REAL)0;
-            for (int64_t d = 0; d < m->e && p.has; d++) sum = sum + GET(dy, ROW(dy, b * m->T + r) + d) * M[d];
+            for (int64_t d = 0; d < m->e && p.has; d++) sum = sum + GET(dy, ROW(dy, gate_at(&m->w, b, r)) + d) * M[d];
             if (p.has) sum = sum * mixed_norm(m, &p);
-            PUT(c, 2, ROW(&c->out[2], b * m->T + r) + k, sum);
+            PUT(c, 2, ROW(&c->out[2], gate_at(&m->w, b, r)) + k, sum);
         }
     }
 }
@@ -395,16 +414,17 @@ static void mixed_use_row(mixed_back *x, const mixed_piece *p, bool any) {
     const mixed_view *m = x->m;
     for (int64_t j = p->lo; j < p->hi; j++) {
         REAL sum = (REAL)0;
-        for (int64_t d = 0; d < m->e && any; d++) sum = sum + GET(m->w.v, ROW(m->w.v, x->b * m->T + j) + d) * x->R[d];
-        PUT(x->c, 3, ROW(&x->c->out[3], x->b * m->T + j) + x->k, sum);
+        for (int64_t d = 0; d < m->e && any; d++)
+            sum = sum + GET(m->w.v, ROW(m->w.v, gate_at(&m->w, x->b, j)) + d) * x->R[d];
+        PUT(x->c, 3, ROW(&x->c->out[3], gate_at(&m->w, x->b, j)) + x->k, sum);
     }
 }
 static void mixed_more_row(mixed_back *x, const mixed_piece *p) {
     const mixed_view *m = x->m;
     const tl_arg *dy = &x->c->in[0];
     for (int64_t i = p->lo; i < p->hi && p->has; i++) {
-        REAL q = GET(m->ql, ROW(m->ql, x->b * m->T + i) + x->k) * mixed_norm(m, p);
-        for (int64_t d = 0; d < m->e; d++) x->R[d] = x->R[d] + q * GET(dy, ROW(dy, x->b * m->T + i) + d);
+        REAL q = GET(m->ql, ROW(m->ql, gate_at(&m->w, x->b, i)) + x->k) * mixed_norm(m, p);
+        for (int64_t d = 0; d < m->e; d++) x->R[d] = x->R[d] + q * GET(dy, ROW(dy, gate_at(&m->w, x->b, i)) + d);
     }
 }
 
@@ -419,11 +439,12 @@ static void mixed_use_columns(mixed_back *x, const mixed_piece *p, bool any) {
         for (int64_t i = p->lo; i < p->hi; i++)
             if (mixed_repeat(m, x->c, p, x->b, i, j, &g))
                 for (int64_t d = 0; d < x->n; d++)
-                    sum[d] = sum[d] + g.p * GET(dy, ROW(dy, x->b * m->T + i) + x->d0 + d);
+                    sum[d] = sum[d] + g.p * GET(dy, ROW(dy, gate_at(&m->w, x->b, i)) + x->d0 + d);
         for (int64_t d = 0; d < x->n && any; d++)
             for (int64_t k = 0; k < m->s; k++)
-                sum[d] = sum[d] + GET(m->kl, ROW(m->kl, x->b * m->T + j) + k) * x->R[d * m->s + k];
-        for (int64_t d = 0; d < x->n; d++) PUT(x->c, 4, ROW(&x->c->out[4], x->b * m->T + j) + x->d0 + d, sum[d]);
+                sum[d] = sum[d] + GET(m->kl, ROW(m->kl, gate_at(&m->w, x->b, j)) + k) * x->R[d * m->s + k];
+        for (int64_t d = 0; d < x->n; d++)
+            PUT(x->c, 4, ROW(&x->c->out[4], gate_at(&m->w, x->b, j)) + x->d0 + d, sum[d]);
     }
 }
 static void mixed_more_columns(mixed_back *x, const mixed_piece *p) {
@@ -432,13 +453,13 @@ static void mixed_more_columns(mixed_back *x, const mixed_piece *p) {
     for (int64_t i = p->lo; i < p->hi && p->has; i++)
         for (int64_t k = 0; k < m->s; k++) {
             REAL q = (REAL)0;
-            const REAL from = GET(m->ql, ROW(m->ql, x->b * m->T + i) + k);
+            const REAL from = GET(m->ql, ROW(m->ql, gate_at(&m->w, x->b, i)) + k);
             if (x->counted && x->d0 == 0)
                 q = from * mixed_norm(m, p);
             else
                 UNCOUNTED(q = from * mixed_norm(m, p));
             for (int64_t d = 0; d < x->n; d++)
-                x->R[d * m->s + k] = x->R[d * m->s + k] + q * GET(dy, ROW(dy, x->b * m->T + i) + x->d0 + d);
+                x->R[d * m->s + k] = x->R[d * m->s + k] + q * GET(dy, ROW(dy, gate_at(&m->w, x->b, i)) + x->d0 + d);
         }
 }
 
@@ -464,8 +485,8 @@ static void mixed_walk(mixed_back *x, bool rows) {
         p = mixed_piece_of(m, x->b, end - 1);
         if (p.lo == p.hi) {
             for (int64_t d = 0; d < x->n && !rows && WANTS(x->c, 4); d++)
-                PUT(x->c, 4, ROW(&x->c->out[4], x->b * m->T + end - 1) + x->d0 + d, (REAL)0);
-            if (rows) PUT(x->c, 3, ROW(&x->c->out[3], x->b * m->T + end - 1) + x->k, (REAL)0);
+                PUT(x->c, 4, ROW(&x->c->out[4], gate_at(&m->w, x->b, end - 1)) + x->d0 + d, (REAL)0);
+            if (rows) PUT(x->c, 3, ROW(&x->c->out[3], gate_at(&m->w, x->b, end - 1)) + x->k, (REAL)0);
             continue;
         }
         bool from = ds->data && last;
@@ -480,7 +501,7 @@ static void mixed_walk(mixed_back *x, bool rows) {
                 mixed_more(x, &q, rows);
             }
         }
-        bool any = !m->a->f.causal || p.hi < p.last || from;
+        bool any = m->a->parts != CHUNK_LOCAL && (!m->a->f.causal || p.hi < p.last || from);
         if (rows)
             mixed_use_row(x, &p, any);
         else

@@ -39,6 +39,12 @@ static const char *const configs[] = {
     GATED("flash", ",\"chunk_size\":6,\"tilia\":{\"mixers\":[\"flash\",\"attention\"],\"heads\":4,\"mlp\":40,"
                    "\"attn_rel_bias\":true,\"scaled_sin\":true,\"token_shift\":true}"),
     GPT2("\"mixers\":[\"attention\",\"gau\"],\"shared_size\":10,\"expansion\":24,\"attn_rel_bias\":true"),
+    GPT2("\"mixer\":\"mixed_chunk\",\"chunk_size\":5,\"positions\":\"rope\",\"rel_bias\":true"),
+    LLAMA("\"mixers\":[\"mixed_chunk\",\"attention\"],\"kv_heads\":4,\"chunk_size\":7,\"chunk_parts\":\"local\""),
+    GPT2("\"mixer\":\"mixed_chunk\",\"chunk_size\":3,\"positions\":\"rope\",\"chunk_parts\":\"global\",\"heads\":1"),
+    GATED("gau", ",\"tilia\":{\"gate_heads\":4}"),
+    GATED("flash", ",\"chunk_size\":6,\"tilia\":{\"gate_heads\":2,\"token_shift\":true}"),
+    GATED("flash", ",\"chunk_size\":6,\"tilia\":{\"chunk_parts\":\"local\"}"),
     GPT2("\"norm_place\":\"post\",\"kv_heads\":1,\"norm_offset\":1,\"norm\":\"rmsnorm\",\"embed_scale\":5.65"),
 };
 enum { CONFIGS = sizeof configs / sizeof *configs, N = 33, V = 61 };

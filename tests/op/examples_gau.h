@@ -10,7 +10,10 @@ enum {
     GAU_WITH_VIEWS = 16,
     GAU_WITH_STATE = 32,
     GAU_WITH_PAD = 64,
-    GAU_WITH_DSTATE = 128
+    GAU_WITH_DSTATE = 128,
+    GAU_WITH_HEADS = 256, /* two */
+    GAU_LOCAL = 512,
+    GAU_FAR = 1024
 };
 
 static inline op_example *example_gau(op_examples *l, const char *op, const void *attr, size_t size, tl_dtype t,
@@ -73,7 +76,8 @@ static inline void examples_gau_one(op_examples *l, tl_dtype t, const int64_t *d
     memset(&a, 0, sizeof a);
     memset(&back, 0, sizeof back);
     a.f = back.f = f;
-    tl_desc q = D3(t, B, T, s), v = D3(t, B, T, e), wide = v;
+    const bool heads = with & GAU_WITH_HEADS;
+    tl_desc q = heads ? D4(t, B, T, 2, s) : D3(t, B, T, s), v = heads ? D4(t, B, T, 2, e) : D3(t, B, T, e), wide = v;
     if (with & GAU_WITH_VIEWS) q = example_view(q, 3), v = example_view(v, 5);
     for (int bwd = 0; bwd < 2; bwd++) {
         op_example *x =
@@ -93,7 +97,7 @@ static inline void examples_gau_one(op_examples *l, tl_dtype t, const int64_t *d
             example_in(x, 0, wide, FILL_NORMAL);
             if (f.kind >= GATE_SOFTMAX) {
                 example_in(x, 4, wide, FILL_NORMAL);
-                example_in(x, 5, D2(sum, B, T), FILL_NORMAL);
+                example_in(x, 5, heads ? D3(sum, B, 2, T) : D2(sum, B, T), FILL_NORMAL);
             }
             x->prepare = example_gau_forward;
             if (T & 1) x->acc = (with & GAU_WITH_BIAS ? 8u : 0) | (with & GAU_WITH_THETA ? 16u : 0);
@@ -126,6 +130,9 @@ static inline void examples_gau_attention(op_examples *l) {
             if (t != TL_F16) examples_gau_one(l, t, less, f, GAU_WITH_DOC, names[kind]);
         }
         examples_gau_one(l, t, one, example_gate(GATE_RELU2, GATE_COUNT_VISIBLE, 1, 1), 0, "one");
+        examples_gau_one(l, t, small, example_gate(GATE_RELU2, GATE_COUNT_VISIBLE, 1, 0),
+                         GAU_WITH_HEADS | GAU_WITH_BIAS | GAU_WITH_DOC, "heads");
+        examples_gau_one(l, t, odd, example_gate(GATE_SOFTMAX, 0, 0, 0), GAU_WITH_HEADS | GAU_WITH_VIEWS, "heads");
         examples_gau_one(l, t, small, example_gate(GATE_RELU2, GATE_COUNT_VISIBLE, 1, 0), GAU_WITH_DOC, "documents");
         examples_gau_one(l, t, small, example_gate(GATE_L2, 0, 0, 0), GAU_WITH_DOC, "padded l2");
         examples_gau_one(l, t, one, example_gate(GATE_SOFTMAX, 0, 1, 1), 0, "one, softmax");
@@ -147,8 +154,10 @@ static inline void examples_chunk_one(op_examples *l, tl_dtype t, const int64_t 
     memset(&a, 0, sizeof a);
     memset(&back, 0, sizeof back);
     a.f = f, a.chunk = dim[4], a.norm = norm;
+    a.parts = with & GAU_LOCAL ? CHUNK_LOCAL : with & GAU_FAR ? CHUNK_FAR : CHUNK_BOTH;
     back.f = a;
-    tl_desc q = D3(t, B, T, s), v = D3(t, B, T, e), wide = v;
+    const bool heads = with & GAU_WITH_HEADS;
+    tl_desc q = heads ? D4(t, B, T, 2, s) : D3(t, B, T, s), v = heads ? D4(t, B, T, 2, e) : D3(t, B, T, e), wide = v;
     if (with & GAU_WITH_VIEWS) q = example_view(q, 3), v = example_view(v, 5);
     for (int bwd = 0; bwd < 2; bwd++) {
         op_example *x =
@@ -160,7 +169,7 @@ static inline void examples_chunk_one(op_examples *l, tl_dtype t, const int64_t 
         if (with & GAU_WITH_BIAS) example_in(x, more + 1, D1(sum, 2 * dim[4] - 1), FILL_NORMAL);
         if (with & GAU_WITH_THETA) example_in(x, more + 2, D1(sum, 1), FILL_NORMAL);
         if (with & GAU_WITH_STATE) {
-            example_in(x, more + 3, D3(sum, B, s, e), FILL_NORMAL);
+            example_in(x, more + 3, heads ? D4(sum, B, 2, s, e) : D3(sum, B, s, e), FILL_NORMAL);
             example_in(x, more + 4, D1(TL_I32, B), FILL_IDS);
             example_range(x, more + 4, 1, 20);
         }
@@ -169,13 +178,16 @@ static inline void examples_chunk_one(op_examples *l, tl_dtype t, const int64_t 
         if (with & GAU_WITH_VIEWS) x->out_pad = 2;
         if (bwd) {
             example_in(x, 0, wide, FILL_NORMAL);
-            if (with & GAU_WITH_DSTATE) example_in(x, 1, D3(sum, B, s, e), FILL_NORMAL);
+            if (with & GAU_WITH_DSTATE) example_in(x, 1, heads ? D4(sum, B, 2, s, e) : D3(sum, B, s, e), FILL_NORMAL);
             if (T & 1) x->acc = (with & GAU_WITH_BIAS ? 32u : 0) | (with & GAU_WITH_THETA ? 64u : 0);
             if (T == 5) x->unwanted = 8; /* R is then needed for dv alone */
         } else {
             if (T & 1 || !f.causal) x->unwanted = 2;
             if (t == TL_F64 && B * T * (4 * s + e) <= 300) {
-                x->diff = 31u | (with & GAU_WITH_BIAS ? 64u : 0) | (with & GAU_WITH_THETA ? 128u : 0) |
+                x->diff = (with & GAU_LOCAL ? 19u
+                           : with & GAU_FAR ? 28u
+                                            : 31u) |
+                          (with & GAU_WITH_BIAS ? 64u : 0) | (with & GAU_WITH_THETA ? 128u : 0) |
                           (with & GAU_WITH_STATE ? 256u : 0);
                 x->tol = 3e-6;
             }
@@ -206,6 +218,18 @@ static inline void examples_chunk(op_examples *l) {
                            "documents");
         examples_chunk_one(l, t, small, example_gate(GATE_RELU2, GATE_COUNT_VISIBLE, 0, 0), 0, GAU_WITH_DOC,
                            "padded both ways");
+        examples_chunk_one(l, t, small, example_gate(GATE_RELU2, GATE_COUNT_VISIBLE, 1, 0), 0,
+                           GAU_WITH_HEADS | GAU_WITH_BIAS | GAU_WITH_STATE | GAU_WITH_DSTATE | GAU_WITH_DOC, "heads");
+        examples_chunk_one(l, t, odd, example_gate(GATE_SOFTPLUS2, GATE_COUNT_VISIBLE, 0, 0), 0,
+                           GAU_WITH_HEADS | GAU_WITH_VIEWS | GAU_WITH_THETA, "heads both ways");
+        for (int32_t causal = 0; causal < 2; causal++) {
+            examples_chunk_one(l, t, small, example_gate(GATE_SOFTPLUS2, GATE_COUNT_VISIBLE, causal, 0), 0,
+                               GAU_LOCAL | GAU_WITH_BIAS | GAU_WITH_HEADS, "local");
+            examples_chunk_one(l, t, small, example_gate(GATE_RELU2, GATE_COUNT_VISIBLE, causal, 0), 0,
+                               GAU_FAR | (causal ? GAU_WITH_STATE : 0), "linear");
+            examples_chunk_one(l, t, small, example_gate(GATE_RELU2, GATE_COUNT_VISIBLE, causal, 0), 0,
+                               GAU_FAR | GAU_WITH_DOC, "padded linear");
+        }
         if (t == TL_F16) continue;
         examples_chunk_one(l, t, less, example_gate(GATE_RELU2, GATE_COUNT_VISIBLE, 1, 0), 0,
                            GAU_WITH_DOC | GAU_WITH_STATE | GAU_WITH_DSTATE, "padded, state");
@@ -224,9 +248,10 @@ static inline void examples_gau_kv(op_examples *l) {
             a.f = example_gate(kind, add ? kind % GATE_COUNT_LENGTH : 0, 1, 0);
             a.f.kappa = kind == GATE_SOFTMAX;
             op_example *x = EXAMPLE_GAU(l, "gau_attention_kv", a, t, "cache");
-            example_in(x, 0, D2(t, R, s), FILL_NORMAL);
-            example_in(x, 1, D4(cache, Q, C, 1, s), FILL_NORMAL);
-            example_in(x, 2, D4(cache, Q, C, 1, e), FILL_NORMAL);
+            const int64_t H = kind % 3 ? 1 : 3;
+            example_in(x, 0, H > 1 ? D3(t, R, H, s) : D2(t, R, s), FILL_NORMAL);
+            example_in(x, 1, D4(cache, Q, C, H, s), FILL_NORMAL);
+            example_in(x, 2, D4(cache, Q, C, H, e), FILL_NORMAL);
             example_in(x, 3, D1(TL_I32, R), FILL_IDS);
             example_range(x, 3, -1, Q);
             example_in(x, 4, D1(TL_I32, R), FILL_IDS);
@@ -249,24 +274,26 @@ static inline void example_step_positions(example_call *x) {
 static inline void examples_step(op_examples *l) {
     enum { R = 13, Q = 3, c = 4, s = 6, e = 20 };
     for (int n = 0; n < 4; n++)
-        for (int form = 0; form < 3; form++) {
+        for (int form = 0; form < 6; form++) {
+            const bool heads = form == 3;
             tl_dtype t = example_floats[n], cache = t == TL_F32 && form ? TL_BF16 : t, sum = example_sum(t);
             struct chunk_step_attr a;
             memset(&a, 0, sizeof a);
             a.f.f = example_gate(form == 2 ? GATE_SOFTPLUS2 : GATE_RELU2, form ? GATE_COUNT_VISIBLE : 0, 1, 0);
             a.f.norm = form == 1 ? CHUNK_CONST : CHUNK_VISIBLE;
+            a.f.parts = form == 4 ? CHUNK_LOCAL : form == 5 ? CHUNK_FAR : CHUNK_BOTH;
             op_example *x = EXAMPLE_GAU(l, "chunk_step", a, t, form ? "visible" : "plain");
-            for (int i = 0; i < 4; i++) example_in(x, i, D2(t, R, s), FILL_NORMAL);
-            example_in(x, 4, D2(t, R, e), FILL_NORMAL);
+            for (int i = 0; i < 4; i++) example_in(x, i, heads ? D3(t, R, 2, s) : D2(t, R, s), FILL_NORMAL);
+            example_in(x, 4, heads ? D3(t, R, 2, e) : D2(t, R, e), FILL_NORMAL);
             example_in(x, 5, D1(TL_I32, R), FILL_IDS);
             example_range(x, 5, -1, Q);
             example_in(x, 6, D1(TL_I32, R), FILL_IDS);
             example_range(x, 6, 0, 9);
-            if (form) example_in(x, 7, D1(sum, 2 * c - 1), FILL_NORMAL);
+            if (form && form < 5) example_in(x, 7, D1(sum, 2 * c - 1), FILL_NORMAL);
             if (form == 2) example_in(x, 8, D1(sum, 1), FILL_NORMAL);
-            x->bound[1] = D3(sum, Q, s, e);
-            x->bound[2] = x->bound[3] = D3(cache, Q, c, s);
-            x->bound[4] = D3(cache, Q, c, e);
+            x->bound[1] = heads ? D4(sum, Q, 2, s, e) : D3(sum, Q, s, e);
+            x->bound[2] = x->bound[3] = heads ? D4(cache, Q, c, 2, s) : D3(cache, Q, c, s);
+            x->bound[4] = heads ? D4(cache, Q, c, 2, e) : D3(cache, Q, c, e);
             x->acc = 30;
             x->cost_bound = true;
             x->prepare = example_step_positions;

@@ -15,6 +15,8 @@ static const char *const configs[] = {
     GATED("flash", ",\"chunk_size\":4,\"resid_pdrop\":0.1,\"tilia\":{\"token_shift\":true,\"norm\":\"layernorm\"}"),
     GATED("flash", ",\"chunk_size\":6,\"tilia\":{\"mixers\":[\"flash\",\"attention\"],\"heads\":2,\"mlp\":32,"
                    "\"attn_rel_bias\":true,\"scaled_sin\":true}"),
+    GATED("flash", ",\"chunk_size\":5,\"tilia\":{\"gate_heads\":2,\"mixers\":[\"flash\",\"mixed_chunk\"],\"heads\":2,"
+                   "\"mlp\":32}"),
     GATED("gau", ",\"tilia\":{\"mixers\":[\"attention\",\"gau\"],\"heads\":2,\"mlp\":32,\"positions\":\"learned\"}"),
 };
 enum { CONFIGS = sizeof configs / sizeof *configs };

@@ -12,7 +12,8 @@ static void chunk_forward_rows(const chunk_job *j, const gated_leaf *f, float *s
         o = (float *)(void *)gated_at(&j->o, b, i0);
         o_row = j->o.row;
     }
-    for (int64_t k0 = p->lo; k0 < end; k0 += ld) {
+    for (int64_t i = 0; i < m && !j->near; i++) memset(o + i * o_row, 0, (size_t)j->e * sizeof *o);
+    for (int64_t k0 = p->lo; k0 < end && j->near; k0 += ld) {
         const int64_t n = gated_min(ld, end - k0);
         gated_product(f, &sp, m, n, j->s, gated_rows(gated_at(&j->in[0], b, i0), j->in[0].type, j->in[0].row),
                       gated_turned(gated_at(&j->in[1], b, k0), j->in[1].type, j->in[1].row), s, ld, false);
@@ -53,10 +54,10 @@ static void chunk_state_out(const chunk_job *j, const gated_leaf *f, float *scra
     const int64_t b = tile / j->slices, d0 = tile % j->slices * CHUNK_SLICE, n = gated_min(CHUNK_SLICE, j->e - d0);
     const int64_t end = chunk_end(j, b);
     float *M = chunk_run(j, scratch, b);
-    const gated_mat to = gated_take(j->to);
+    const gated_mat to = gated_take_state(j->to);
     int64_t first, last;
     if (end > 0) {
-        gated_run(gated_doc(j->doc, b), j->T, end - 1, &first, &last);
+        gated_run(gated_doc(j->doc, b / j->H), j->T, end - 1, &first, &last);
         const int64_t lo = first + (end - 1 - first) / j->c * j->c;
         chunk_gather(j, f, worker, &j->in[3], &j->in[4], b, lo, end, d0, n, 1, M + d0, true);
     }
@@ -71,7 +72,7 @@ static void chunk_linear_tile(const chunk_job *j, const gated_leaf *f, float *sc
     float *M = chunk_run(j, scratch, b) + d0, *q = worker + j->w_q;
     int64_t first, last;
     for (int64_t i = 0; i<j->T; i = last> i ? last : i + 1) {
-        gated_run(gated_doc(j->doc, b), j->T, i, &first, &last);
+        gated_run(gated_doc(j->doc, b / j->H), j->T, i, &first, &last);
         if (first == last) continue;
         const float norm = (float)(1.0 / (double)(j->a->norm == CHUNK_CONST ? j->T : last - first));
         chunk_gather(j, f, worker, &j->in[3], &j->in[4], b, first, last, d0, n, 1, M, false);
@@ -94,7 +95,7 @@ const char *gated_chunk_prepare(const tl_op_call *c, int threads, bool dry, cons
     x->tiles[0] = j.B;
     x->tiles[1] = j.B * j.slices;
     x->tiles[2] = j.B * j.group;
-    x->tiles[3] = j.causal && !gated_has(j.to) ? 0 : j.B * j.slices;
+    x->tiles[3] = !j.far || (j.causal && !gated_has(j.to)) ? 0 : j.B * j.slices;
     x->repeats = j.windows;
     x->scratch = sizeof(float) * (size_t)j.total;
     return NULL;

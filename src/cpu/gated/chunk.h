@@ -27,8 +27,9 @@ typedef struct chunk_job {
     const tl_arg *doc, *state, *seen, *dstate, *to; /* to: state or its gradient, written */
     gated_gate gate;
     const struct mixed_chunk_attr *a;
-    int64_t B, T, s, e, c, group, window, windows, slices, copies; /* group: chunks of a window */
-    bool causal, backward;
+    int64_t B, H, T, s, e, c, group, window, windows, slices, copies; /* B: sequences times heads; group:
+                                                                                chunks of a window */
+    bool causal, backward, near, far; /* near, far: scores inside chunks, the linear part */
     int64_t pieces, piece_room, run, copy, bias_part, bias_n, sums; /* scratch, in floats */
     int64_t worker, per_worker, total, most, pack, deepest;
     int64_t w_s, w_p, w_o, w_q, w_dq, w_dk, w_dv, w_space;

@@ -34,13 +34,22 @@ static void chunk_put(const gated_leaf *f, const float *from, int64_t ld, const 
     for (int64_t i = 0; i < n && to->p; i++) f->put(from + i * ld, gated_at(to, b, lo + i), to->type, to->width, false);
 }
 
+/* Gradients of heads that are not read. */
+static void chunk_clear(const chunk_job *j, int first, int64_t b, int64_t lo, int64_t hi) {
+    for (int k = first; k < first + 2; k++)
+        for (int64_t i = lo; i < hi && j->out[k].p; i++)
+            memset(gated_at(&j->out[k], b, i), 0, (size_t)(j->out[k].width * j->out[k].size));
+}
+
 /* dqq, dkq, dql of a piece, the bias's and the temperature's share. */
 static void chunk_first_piece(const chunk_job *j, const gated_leaf *f, float *scratch, float *worker, int64_t b,
                               const chunk_piece *x, float *bias, float *sum) {
     const gated_space sp = chunk_space(j, worker);
     const int64_t ld = gated_min(CHUNK_KEYS, linear_up(j->c, 16));
     float *s = worker + j->w_s, *p = worker + j->w_p, *dq = worker + j->w_dq, *dk = worker + j->w_dk;
-    for (int64_t k0 = x->lo; k0 < x->hi; k0 += ld) {
+    if (!j->near) chunk_clear(j, 0, b, x->lo, x->hi);
+    if (!j->far) chunk_clear(j, 2, b, x->lo, x->hi);
+    for (int64_t k0 = x->lo; k0 < x->hi && j->near; k0 += ld) {
         const int64_t n = gated_min(ld, x->hi - k0);
         bool any = false;
         for (int64_t i0 = x->lo; i0 < x->hi; i0 += CHUNK_ROWS) {
@@ -58,8 +67,8 @@ static void chunk_first_piece(const chunk_job *j, const gated_leaf *f, float *sc
         }
         chunk_put(f, dk, j->s, &j->out[1], b, k0, n);
     }
-    chunk_put(f, dq, j->s, &j->out[0], b, x->lo, x->hi - x->lo);
-    if (!j->out[2].p || !j->causal) return;
+    if (j->near) chunk_put(f, dq, j->s, &j->out[0], b, x->lo, x->hi - x->lo);
+    if (!j->out[2].p || !j->causal || !j->far) return;
     for (int64_t i0 = x->lo; i0 < x->hi; i0 += CHUNK_ROWS) {
         const int64_t m = gated_min(CHUNK_ROWS, x->hi - i0);
         if (x->copy >= 0)
@@ -82,7 +91,8 @@ static void chunk_second_piece(const chunk_job *j, const gated_leaf *f, float *s
     for (int64_t k0 = x->lo; k0 < x->hi; k0 += ld) {
         const int64_t n = gated_min(ld, x->hi - k0);
         bool any = false;
-        for (int64_t i0 = x->lo; i0 < x->hi && j->out[4].p; i0 += CHUNK_ROWS) {
+        if (!j->near) memset(dv, 0, (size_t)(n * j->e) * sizeof *dv);
+        for (int64_t i0 = x->lo; i0 < x->hi && j->out[4].p && j->near; i0 += CHUNK_ROWS) {
             const int64_t m = gated_min(CHUNK_ROWS, x->hi - i0), see = j->causal ? gated_min(n, i0 + m - k0) : n;
             if (see <= 0) continue;
             (void)chunk_pair(j, f, &sp, b, x, i0, m, k0, see, ld, s, NULL, NULL);
@@ -96,7 +106,7 @@ static void chunk_second_piece(const chunk_job *j, const gated_leaf *f, float *s
                           gated_rows(gated_at(chunk_q(j, 3), b, k0), j->in[3].type, j->in[3].row),
                           gated_rows(R, GEMM_F32, j->e), dv, j->e, true);
         chunk_put(f, dv, j->e, &j->out[4], b, k0, n);
-        if (!j->out[3].p || !j->causal) continue;
+        if (!j->out[3].p || !j->causal || !j->far) continue;
         if (R)
             gated_product(f, &sp, n, j->s, j->e,
                           gated_rows(gated_at(chunk_q(j, 4), b, k0), j->in[4].type, j->in[4].row),
@@ -133,12 +143,13 @@ static void chunk_sweep_back(const chunk_job *j, const gated_leaf *f, float *scr
     const chunk_list l = chunk_pieces(j, scratch, b);
     const int64_t end = chunk_end(j, b);
     float *R = chunk_run(j, scratch, b);
+    if (!j->far) return;
     for (int64_t i = l.n - 1; i >= 0; i--) {
         const chunk_piece *p = &l.p[i];
         for (int64_t k = 0; k < j->s && p->hi == p->last; k++) {
             float *to = R + k * j->e + d0;
             if (gated_has(j->dstate) && p->last == end) {
-                const gated_mat m = gated_take(j->dstate);
+                const gated_mat m = gated_take_state(j->dstate);
                 memcpy(to, (const float *)(const void *)gated_at(&m, b, k) + d0, (size_t)n * sizeof *to);
             } else {
                 memset(to, 0, (size_t)n * sizeof *to);
@@ -159,7 +170,7 @@ static void chunk_linear_back(const chunk_job *j, const gated_leaf *f, float *sc
     int64_t first, last;
     (void)ql;
     for (int64_t i = 0; i<j->T; i = last> i ? last : i + 1) {
-        gated_run(gated_doc(j->doc, b), j->T, i, &first, &last);
+        gated_run(gated_doc(j->doc, b / j->H), j->T, i, &first, &last);
         if (first == last) continue;
         const float norm = (float)(1.0 / (double)(j->a->norm == CHUNK_CONST ? j->T : last - first));
         chunk_gather(j, f, worker, kl, v, b, first, last, 0, j->e, 1, M, false);
@@ -194,9 +205,9 @@ static void chunk_finish(const chunk_job *j, const tl_op_call *c, const gated_le
     for (int64_t i = 0; i < parts; i++) sum -= scratch[j->sums + i];
     if (theta) *theta = c->acc >> 6 & 1 ? *theta + sum : sum;
     if (!gated_has(j->to)) return;
-    const gated_mat to = gated_take(j->to), ds = gated_take(j->dstate);
+    const gated_mat to = gated_take_state(j->to), ds = gated_take_state(j->dstate);
     for (int64_t b = 0; b < j->B; b++) {
-        const int32_t *doc = gated_doc(j->doc, b);
+        const int32_t *doc = gated_doc(j->doc, b / j->H);
         const bool none = chunk_end(j, b) == 0, through = none && gated_has(j->dstate);
         float *R = chunk_run(j, scratch, b);
         for (int64_t k = 0; k < j->s; k++) {
@@ -241,7 +252,7 @@ void gated_chunk_bwd_run(const kernel_task *t, int phase, int64_t lo, int64_t hi
             chunk_tile(&j, f, scratch, mine, i, window, second, t->repeat == 0);
         else if (phase == 3 && end && i == j.B)
             chunk_finish(&j, t->call, f, scratch);
-        else if (phase == 3 && end && !j.causal)
+        else if (phase == 3 && end && !j.causal && j.far)
             chunk_linear_back(&j, f, scratch, mine, i);
     }
 }

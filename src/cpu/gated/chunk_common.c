@@ -15,12 +15,14 @@ const char *chunk_open(const tl_op_call *c, bool backward, int workers, chunk_jo
     j->doc = &c->in[at + 5], j->state = &c->in[at + 8], j->seen = &c->in[at + 9];
     j->dstate = backward ? &c->in[1] : NULL;
     j->to = &c->out[backward ? 7 : 1];
-    j->B = c->in[at].d.dim[0], j->T = c->in[at].d.dim[1], j->s = j->in[0].width, j->e = j->in[4].width;
+    j->H = gated_heads(&c->in[at].d);
+    j->B = c->in[at].d.dim[0] * j->H, j->T = c->in[at].d.dim[1], j->s = j->in[0].width, j->e = j->in[4].width;
     if (j->B * j->T < 1) return "nothing to do";
     if (j->T > INT32_MAX / 2) return "more tokens than an int32 counts";
     if (gated_has(j->doc) && j->doc->d.stride[1] != 1) return "documents with holes between them";
     j->gate = gated_gate_of(&j->a->f, j->s, &c->in[at + 6], &c->in[at + 7]);
     j->causal = j->a->f.causal;
+    j->near = j->a->parts != CHUNK_FAR, j->far = j->a->parts != CHUNK_LOCAL;
     j->c = gated_min(j->a->chunk, j->T);
     j->group = gated_max(gated_ceil(16, j->B), gated_ceil(CHUNK_TOKENS, j->c));
     j->group = gated_min(gated_min(j->group, CHUNK_WINDOW), gated_ceil(j->T, j->c));
@@ -72,7 +74,7 @@ bool chunk_carried(const chunk_job *j, const chunk_piece *p) {
 }
 
 int64_t chunk_end(const chunk_job *j, int64_t b) {
-    const int32_t *doc = gated_doc(j->doc, b);
+    const int32_t *doc = gated_doc(j->doc, b / j->H);
     int64_t end = j->T;
     while (doc && end > 0 && doc[end - 1] < 0) end--;
     return end;
@@ -80,13 +82,13 @@ int64_t chunk_end(const chunk_job *j, int64_t b) {
 
 static float chunk_norm(const chunk_job *j, const chunk_piece *p, int64_t b) {
     int64_t n = j->causal ? p->lo - p->first : p->last - p->first;
-    if (j->causal && chunk_carried(j, p)) n += ((const int32_t *)j->seen->data)[b * j->seen->d.stride[0]];
+    if (j->causal && chunk_carried(j, p)) n += ((const int32_t *)j->seen->data)[b / j->H * j->seen->d.stride[0]];
     if (j->a->norm == CHUNK_CONST) n = j->causal ? j->a->chunk : j->T;
     return n > 0 ? (float)(1.0 / (double)n) : 0;
 }
 
 void chunk_list_window(const chunk_job *j, float *scratch, int64_t b, int64_t window, bool reverse) {
-    const int32_t *doc = gated_doc(j->doc, b);
+    const int32_t *doc = gated_doc(j->doc, b / j->H);
     const int64_t w0 = window * j->window, w1 = gated_min(w0 + j->window, j->T), end = chunk_end(j, b);
     chunk_list l = chunk_pieces(j, scratch, b);
     int64_t first = 0, last = 0;
@@ -108,7 +110,7 @@ void chunk_list_window(const chunk_job *j, float *scratch, int64_t b, int64_t wi
         p.norm = chunk_norm(j, &p, b);
         const bool uses =
             reverse ? p.hi < last || (gated_has(j->dstate) && last == end) : lo > first || chunk_carried(j, &p);
-        if (j->causal && uses) p.copy = copies++;
+        if (j->causal && j->far && uses) p.copy = copies++;
         l.p[l.n++] = p;
         i = p.hi;
     }
@@ -152,7 +154,7 @@ static void chunk_slice_start(const chunk_job *j, float *to, int64_t b, int64_t 
         chunk_slice_copy(j, to, NULL, d0, n);
         return;
     }
-    const gated_mat m = gated_take(j->state);
+    const gated_mat m = gated_take_state(j->state);
     for (int64_t k = 0; k < j->s; k++)
         memcpy(to + k * j->e + d0, (const float *)(const void *)gated_at(&m, b, k) + d0, (size_t)n * sizeof *to);
 }
@@ -161,6 +163,7 @@ void chunk_sweep(const chunk_job *j, const gated_leaf *f, float *scratch, float 
     const int64_t b = tile / j->slices, d0 = tile % j->slices * CHUNK_SLICE, n = gated_min(CHUNK_SLICE, j->e - d0);
     const chunk_list l = chunk_pieces(j, scratch, b);
     float *M = chunk_run(j, scratch, b);
+    if (!j->far) return;
     if (first) chunk_slice_start(j, M, b, d0, n, gated_has(j->state));
     for (int64_t i = 0; i < l.n; i++) {
         const chunk_piece *p = &l.p[i];
@@ -173,7 +176,7 @@ void chunk_sweep(const chunk_job *j, const gated_leaf *f, float *scratch, float 
 }
 
 void chunk_zero(const chunk_job *j, const gated_mat *m, int64_t b, int64_t lo, int64_t hi) {
-    const int32_t *doc = gated_doc(j->doc, b);
+    const int32_t *doc = gated_doc(j->doc, b / j->H);
     if (!doc || !m->p) return;
     for (int64_t i = lo; i < gated_min(hi, j->T); i++)
         if (doc[i] < 0) memset(gated_at(m, b, i), 0, (size_t)(m->width * m->size));

@@ -1,15 +1,30 @@
 #include "cpu/gated/launch.h"
 
 gated_mat gated_take(const tl_arg *a) {
-    gated_mat m = {a->data, gemm_type(a->d.dtype), (int64_t)tl_dtype_bytes(a->d.dtype), 0, 0, 0};
+    gated_mat m = {
+        .p = a->data, .type = gemm_type(a->d.dtype), .size = (int64_t)tl_dtype_bytes(a->d.dtype), .heads = 1};
     if (a->d.dtype == TL_NONE) return m;
     m.width = tl_desc_last(&a->d);
-    if (a->d.ndim == 3) {
+    if (a->d.ndim == 4) {
+        m.batch = a->d.stride[0];
+        m.row = a->d.stride[1];
+        m.head = a->d.stride[2];
+        m.heads = a->d.dim[2];
+    } else if (a->d.ndim == 3) {
         m.batch = a->d.stride[0];
         m.row = a->d.stride[1];
     } else if (a->d.ndim == 2) {
         m.row = a->d.stride[0];
     }
+    return m;
+}
+
+gated_mat gated_take_state(const tl_arg *a) {
+    gated_mat m = gated_take(a);
+    if (a->d.dtype == TL_NONE || a->d.ndim != 4) return m;
+    m.head = a->d.stride[1];
+    m.row = a->d.stride[2];
+    m.heads = a->d.dim[1];
     return m;
 }
 

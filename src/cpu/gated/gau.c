@@ -22,7 +22,7 @@ typedef struct gau_job {
     const float *sink;
     float *stat; /* (B,T), rows stat_row apart */
     int64_t stat_row;
-    int64_t B, T, s, e, rows, keys; /* rows and keys of a block */
+    int64_t B, H, T, s, e, rows, keys; /* B: sequences times heads; rows and keys of a block */
     bool normal, backward;
     /* forward, scratch in floats */
     int64_t info, worker, per_worker, total, pack, most;
@@ -36,6 +36,13 @@ static bool gau_direct(const gated_mat *m) {
     return m->type == GEMM_F32;
 }
 
+/* From one row of heads' statistics to the next; -1: they do not follow one another. */
+static int64_t gau_stat_row(const tl_desc *d) {
+    if (d->dtype == TL_NONE) return 0;
+    if (d->ndim < 3) return d->stride[0];
+    return d->stride[0] == d->dim[1] * d->stride[1] ? d->stride[1] : -1;
+}
+
 static const char *gau_open(const tl_op_call *c, bool backward, gau_job *j) {
     *j = (gau_job){.backward = backward};
     const int at = backward ? 1 : 0, more = backward ? 6 : 3;
@@ -43,7 +50,8 @@ static const char *gau_open(const tl_op_call *c, bool backward, gau_job *j) {
     const char *why = gated_dtypes(c, backward ? 10 : 7, backward ? 6 : 2);
     if (why) return why;
     j->q = gated_take(&c->in[at]), j->k = gated_take(&c->in[at + 1]), j->v = gated_take(&c->in[at + 2]);
-    j->B = c->in[at].d.dim[0], j->T = c->in[at].d.dim[1], j->s = j->q.width, j->e = j->v.width;
+    j->H = gated_heads(&c->in[at].d);
+    j->B = c->in[at].d.dim[0] * j->H, j->T = c->in[at].d.dim[1], j->s = j->q.width, j->e = j->v.width;
     if (j->B * j->T < 1) return "nothing to do";
     if (j->T > INT32_MAX / 2) return "more tokens than an int32 counts";
     j->doc = &c->in[more];
@@ -55,12 +63,13 @@ static const char *gau_open(const tl_op_call *c, bool backward, gau_job *j) {
         j->dy = gated_take(&c->in[0]), j->o = gated_take(&c->in[4]);
         j->dq = gated_take(&c->out[0]), j->dk = gated_take(&c->out[1]), j->dv = gated_take(&c->out[2]);
         j->stat = c->in[5].data;
-        j->stat_row = c->in[5].d.stride[0];
+        j->stat_row = gau_stat_row(&c->in[5].d);
     } else {
         j->o = gated_take(&c->out[0]);
         j->stat = c->out[1].data;
-        j->stat_row = c->out[1].d.stride[0];
+        j->stat_row = gau_stat_row(&c->out[1].d);
     }
+    if (j->stat_row < 0) return "statistics with holes between them";
     j->rows = j->T <= 256 ? 64 : j->T <= 1024 ? 128 : j->T < 2048 ? 256 : 512;
     j->keys = gated_min(backward ? gated_min(GAU_BACK, gated_max(j->rows, 256)) : GAU_KEYS, linear_up(j->T, 16));
     return NULL;
@@ -111,7 +120,7 @@ static gated_space gau_space(const gau_job *j, float *worker) {
 static void gau_prepare_rows(const gau_job *j, const gated_leaf *f, float *scratch, int64_t tile) {
     const int64_t per = gated_ceil(j->T, GAU_PREP), b = tile / per, i0 = tile % per * GAU_PREP;
     gau_row_info *info = (gau_row_info *)(void *)scratch + b * j->T;
-    const int32_t *doc = gated_doc(j->doc, b);
+    const int32_t *doc = gated_doc(j->doc, b / j->H);
     int64_t first = 0, end = 0;
     for (int64_t i = i0; i < gated_min(i0 + GAU_PREP, j->T); i++) {
         gau_row_info *r = &info[i];

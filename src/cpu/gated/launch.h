@@ -10,16 +10,23 @@
 #include "cpu/product/linear.h"
 #include "tensor/tensor.h"
 
-/* An argument (B,T,w): token t of sequence b lies at p + size (b batch + t row). */
+/* An argument (B,T,w): token t of sequence b lies at p + size (b batch + t row). With heads, (B,T,H,w), head h of
+ * sequence b counts as sequence b H + h. */
 typedef struct gated_mat {
     char *p;
     int type; /* GEMM_F32 .. */
-    int64_t size, batch, row, width;
+    int64_t size, batch, row, width, heads, head;
 } gated_mat;
 
 gated_mat gated_take(const tl_arg *a);
+/* A state (B,s,e) or (B,H,s,e): its rows are those of s. */
+gated_mat gated_take_state(const tl_arg *a);
 static inline char *gated_at(const gated_mat *m, int64_t b, int64_t t) {
-    return m->p + m->size * (b * m->batch + t * m->row);
+    const int64_t at = m->heads > 1 ? b / m->heads * m->batch + b % m->heads * m->head : b * m->batch;
+    return m->p + m->size * (at + t * m->row);
+}
+static inline int64_t gated_heads(const tl_desc *d) {
+    return d->ndim == 4 ? d->dim[2] : 1;
 }
 static inline bool gated_has(const tl_arg *a) {
     return a->d.dtype != TL_NONE;

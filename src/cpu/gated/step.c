@@ -6,8 +6,14 @@ enum { STEP_KEYS = 512, STEP_COLUMNS = 128, STEP_SCORES = 1 << 20 };
 static int32_t step_int(const tl_arg *a, int64_t r) {
     return ((const int32_t *)a->data)[r * a->d.stride[0]];
 }
-static char *step_row(const gated_mat *m, int64_t r) {
-    return gated_at(m, 0, r);
+/* Rows (R,w) or (R,H,w): row r of head h. */
+static gated_mat step_rows(const tl_arg *a) {
+    gated_mat m = gated_take(a);
+    if (a->d.ndim == 2) m.batch = a->d.stride[0], m.row = 0;
+    return m;
+}
+static char *step_row(const gated_mat *m, int64_t r, int64_t h) {
+    return gated_at(m, r, h);
 }
 
 /* ---- over a cache ------------------------------------------------------------------------------------------ */
@@ -17,21 +23,18 @@ typedef struct step_kv {
     gated_gate gate;
     const tl_arg *slot, *pos;
     const float *sink;
-    int64_t R, Q, C, s, e, group, key_blocks, columns; /* group: rows at a time */
+    int64_t R, H, Q, C, s, e, group, key_blocks, columns; /* R: rows times heads; group: of these at a time */
 } step_kv;
-
-static gated_mat step_cache(const tl_arg *a) {
-    return (gated_mat){a->data,        gemm_type(a->d.dtype), (int64_t)tl_dtype_bytes(a->d.dtype),
-                       a->d.stride[0], a->d.stride[1],        a->d.dim[3]};
-}
 
 static const char *step_kv_open(const tl_op_call *c, step_kv *j) {
     const char *why = gated_dtypes(c, 8, 1);
     *j = (step_kv){.slot = &c->in[3], .pos = &c->in[4], .sink = c->in[7].data};
     if (why) return why;
-    j->q = gated_take(&c->in[0]), j->k = step_cache(&c->in[1]), j->v = step_cache(&c->in[2]);
-    j->o = gated_take(&c->out[0]);
-    j->R = c->in[0].d.dim[0], j->Q = c->in[1].d.dim[0], j->C = c->in[1].d.dim[1], j->s = j->q.width, j->e = j->v.width;
+    j->q = step_rows(&c->in[0]), j->k = gated_take(&c->in[1]), j->v = gated_take(&c->in[2]);
+    j->o = step_rows(&c->out[0]);
+    j->H = c->in[1].d.dim[2];
+    j->R = c->in[0].d.dim[0] * j->H, j->Q = c->in[1].d.dim[0], j->C = c->in[1].d.dim[1], j->s = j->q.width,
+    j->e = j->v.width;
     j->gate = gated_gate_of(&ATTR(c, gau_attention_kv)->f, j->s, &c->in[5], &c->in[6]);
     j->group = gated_max(1, gated_min(j->R, STEP_SCORES / j->C));
     j->key_blocks = gated_ceil(j->C, STEP_KEYS);
@@ -56,7 +59,7 @@ const char *gated_gau_kv_prepare(const tl_op_call *c, int threads, bool dry, con
 
 /* The visible positions [lo, pos] of a row; false: it is idle. */
 static bool step_kv_row(const step_kv *j, int64_t r, int64_t *slot, int64_t *pos, int64_t *lo) {
-    *slot = step_int(j->slot, r), *pos = step_int(j->pos, r);
+    *slot = step_int(j->slot, r / j->H), *pos = step_int(j->pos, r / j->H);
     *lo = gated_max(0, *pos + 1 - j->C);
     return *slot >= 0 && *slot < j->Q && *pos >= 0;
 }
@@ -93,15 +96,16 @@ void gated_gau_kv_run(const kernel_task *t, int phase, int64_t lo, int64_t hi, i
         if (phase == 0 && busy) {
             const int64_t end = gated_min(pos + 1, first + (part + 1) * STEP_KEYS);
             for (int64_t p = first + part * STEP_KEYS; p < end; p++)
-                s[p - first] = f->dot(step_row(&j.q, r), j.q.type, gated_at(&j.k, slot, p % j.C), j.k.type, j.s);
+                s[p - first] = f->dot(step_row(&j.q, r / j.H, r % j.H), j.q.type,
+                                      gated_at(&j.k, slot * j.H + r % j.H, p % j.C), j.k.type, j.s);
         } else if (phase == 1 && busy) {
             step_kv_weigh(&j, f, s, pos, first);
         } else if (phase == 2) {
             const int64_t d0 = part * STEP_COLUMNS, n = gated_min(STEP_COLUMNS, j.e - d0);
             memset(sum, 0, (size_t)n * sizeof *sum);
             for (int64_t p = first; p <= pos && busy; p++)
-                f->axpy(s[p - first], gated_at(&j.v, slot, p % j.C) + j.v.size * d0, j.v.type, sum, n);
-            f->put(sum, step_row(&j.o, r) + j.o.size * d0, j.o.type, n, false);
+                f->axpy(s[p - first], gated_at(&j.v, slot * j.H + r % j.H, p % j.C) + j.v.size * d0, j.v.type, sum, n);
+            f->put(sum, step_row(&j.o, r / j.H, r % j.H) + j.o.size * d0, j.o.type, n, false);
         }
     }
 }
@@ -117,7 +121,8 @@ typedef struct step_chunk {
     gated_gate gate;
     const struct mixed_chunk_attr *a;
     const tl_arg *slot, *pos;
-    int64_t R, Q, c, s, e, columns, pack;
+    int64_t R, H, Q, c, s, e, columns, pack;
+    bool near, far;
     int64_t links, weights, worker, per_worker, total; /* scratch, in floats */
 } step_chunk;
 
@@ -127,10 +132,12 @@ static const char *step_chunk_open(const tl_op_call *c, int workers, step_chunk 
     const char *why = gated_dtypes(c, 9, 5);
     *j = (step_chunk){.slot = &c->in[5], .pos = &c->in[6], .a = &ATTR(c, chunk_step)->f};
     if (why) return why;
-    for (int i = 0; i < 5; i++) j->in[i] = gated_take(&c->in[i]);
-    j->M = gated_take(&c->out[1]);
+    for (int i = 0; i < 5; i++) j->in[i] = step_rows(&c->in[i]);
+    j->M = gated_take_state(&c->out[1]);
     for (int k = 0; k < 3; k++) j->buffer[k] = gated_take(&c->out[2 + k]);
-    j->o = gated_take(&c->out[0]);
+    j->o = step_rows(&c->out[0]);
+    j->H = c->in[0].d.ndim == 3 ? c->in[0].d.dim[1] : 1;
+    j->near = j->a->parts != CHUNK_FAR, j->far = j->a->parts != CHUNK_LOCAL;
     j->R = c->in[0].d.dim[0], j->Q = c->out[1].d.dim[0], j->c = c->out[2].d.dim[1], j->s = j->in[0].width;
     j->e = j->in[4].width;
     j->gate = gated_gate_of(&j->a->f, j->s, &c->in[7], &c->in[8]);
@@ -138,7 +145,7 @@ static const char *step_chunk_open(const tl_op_call *c, int workers, step_chunk 
     j->pack = linear_up(j->s, 16) * j->c;
     j->links = 0;
     j->weights = linear_up(LINKS * j->R, 16);
-    j->worker = j->weights + linear_up(j->R * j->c, 16);
+    j->worker = j->weights + linear_up(j->R * j->H * j->c, 16);
     j->per_worker =
         linear_up(j->c * (j->s + STEP_COLUMNS) + STEP_COLUMNS, 16) + gated_space_floats(j->s, j->pack, j->c);
     j->total = j->worker + workers * j->per_worker;
@@ -153,8 +160,8 @@ const char *gated_chunk_step_prepare(const tl_op_call *c, int threads, bool dry,
     if (why) return why;
     x->phases = 4;
     x->tiles[0] = 1;
-    x->tiles[1] = x->tiles[3] = j.R;
-    x->tiles[2] = j.columns;
+    x->tiles[1] = x->tiles[3] = j.R * j.H;
+    x->tiles[2] = j.columns * j.H;
     x->scratch = sizeof(float) * (size_t)j.total;
     return NULL;
 }
@@ -181,27 +188,28 @@ static void step_chunk_links(const step_chunk *j, int32_t *link) {
 
 /* Row of argument `of` (1 kq, 3 kl, 4 v) at place i of the buffers: from row *at of the call if there is one left,
  * which moves on to the one before. */
-static const char *step_chunk_source(const step_chunk *j, const int32_t *link, int of, int64_t slot, int64_t i,
-                                     int64_t *at, int *type) {
+static const char *step_chunk_source(const step_chunk *j, const int32_t *link, int of, int64_t slot, int64_t h,
+                                     int64_t i, int64_t *at, int *type) {
     const gated_mat *buffer = &j->buffer[of == 1 ? 0 : of == 3 ? 1 : 2];
     if (*at < 0) {
         *type = buffer->type;
-        return gated_at(buffer, slot, i);
+        return gated_at(buffer, slot * j->H + h, i);
     }
-    const char *row = step_row(&j->in[of], *at);
+    const char *row = step_row(&j->in[of], *at, h);
     *type = j->in[of].type;
     *at = link[*at * LINKS + LINK_BEFORE];
     return row;
 }
 
-static void step_chunk_weigh(const step_chunk *j, const gated_leaf *f, const int32_t *link, float *w, int64_t r) {
+static void step_chunk_weigh(const step_chunk *j, const gated_leaf *f, const int32_t *link, float *w, int64_t tile) {
+    const int64_t r = tile / j->H, h = tile % j->H;
     int64_t slot, pos, at = r;
     int type;
-    if (!step_chunk_row(j, r, &slot, &pos)) return;
+    if (!j->near || !step_chunk_row(j, r, &slot, &pos)) return;
     const int64_t fill = pos % j->c;
     for (int64_t i = fill; i >= 0; i--) {
-        const char *k = step_chunk_source(j, link, 1, slot, i, &at, &type);
-        w[i] = f->dot(step_row(&j->in[0], r), j->in[0].type, k, type, j->s);
+        const char *k = step_chunk_source(j, link, 1, slot, h, i, &at, &type);
+        w[i] = f->dot(step_row(&j->in[0], r, h), j->in[0].type, k, type, j->s);
     }
     gated_row row = gated_row_of(&j->gate, -fill);
     row.norm = gated_norm(&j->gate, fill + 1, 0);
@@ -210,48 +218,49 @@ static void step_chunk_weigh(const step_chunk *j, const gated_leaf *f, const int
 
 /* The chunk before row r into columns [d0, d0 + n) of M. */
 static void step_chunk_fold(const step_chunk *j, const gated_leaf *f, const int32_t *link, float *mine, int64_t r,
-                            int64_t slot, bool add, int64_t d0, int64_t n) {
+                            int64_t slot, int64_t h, bool add, int64_t d0, int64_t n) {
     float *kl = mine, *v = kl + j->c * j->s;
     const gated_space sp =
         gated_space_at(mine + linear_up(j->c * (j->s + STEP_COLUMNS) + STEP_COLUMNS, 16), j->s, j->pack, j->c);
     int64_t at = link[r * LINKS + LINK_BEFORE], too = at;
     int type;
     for (int64_t i = j->c - 1; i >= 0; i--) {
-        const char *k = step_chunk_source(j, link, 3, slot, i, &at, &type);
+        const char *k = step_chunk_source(j, link, 3, slot, h, i, &at, &type);
         f->scaled(1, k, type, kl + i * j->s, j->s);
-        const char *x = step_chunk_source(j, link, 4, slot, i, &too, &type);
+        const char *x = step_chunk_source(j, link, 4, slot, h, i, &too, &type);
         f->scaled(1, x + (type == GEMM_F32 ? 4 : 2) * d0, type, v + i * STEP_COLUMNS, n);
     }
     gated_product(f, &sp, j->s, n, j->c, gated_turned(kl, GEMM_F32, j->s), gated_rows(v, GEMM_F32, STEP_COLUMNS),
-                  (float *)(void *)gated_at(&j->M, slot, 0) + d0, j->M.row, add);
+                  (float *)(void *)gated_at(&j->M, slot * j->H + h, 0) + d0, j->M.row, add);
 }
 
 static void step_chunk_columns(const step_chunk *j, const gated_leaf *f, const int32_t *link, const float *weights,
                                float *mine, int64_t tile) {
-    const int64_t d0 = tile * STEP_COLUMNS, n = gated_min(STEP_COLUMNS, j->e - d0);
+    const int64_t h = tile / j->columns, d0 = tile % j->columns * STEP_COLUMNS, n = gated_min(STEP_COLUMNS, j->e - d0);
     float *sum = mine + j->c * (j->s + STEP_COLUMNS), ql[1024];
     for (int64_t r = 0; r < j->R; r++) {
         int64_t slot, pos, at = r;
         int type;
         memset(sum, 0, (size_t)n * sizeof *sum);
         if (step_chunk_row(j, r, &slot, &pos)) {
-            const int64_t fill = pos % j->c, before = pos - fill;
-            if (before > 0 && fill == 0) step_chunk_fold(j, f, link, mine, r, slot, before > j->c, d0, n);
-            for (int64_t i = fill; i >= 0; i--) {
-                const char *v = step_chunk_source(j, link, 4, slot, i, &at, &type);
-                f->axpy(weights[r * j->c + i], v + (type == GEMM_F32 ? 4 : 2) * d0, type, sum, n);
+            const int64_t fill = pos % j->c, before = j->far ? pos - fill : 0;
+            if (before > 0 && fill == 0) step_chunk_fold(j, f, link, mine, r, slot, h, before > j->c, d0, n);
+            for (int64_t i = fill; i >= 0 && j->near; i--) {
+                const char *v = step_chunk_source(j, link, 4, slot, h, i, &at, &type);
+                f->axpy(weights[(r * j->H + h) * j->c + i], v + (type == GEMM_F32 ? 4 : 2) * d0, type, sum, n);
             }
             const float by = 1 / (float)(j->a->norm == CHUNK_CONST ? j->c : before > 0 ? before : 1);
-            f->scaled(by, step_row(&j->in[2], r), j->in[2].type, ql, j->s);
+            f->scaled(by, step_row(&j->in[2], r, h), j->in[2].type, ql, j->s);
             for (int64_t k = 0; k < j->s && before > 0; k++)
-                f->axpy(ql[k], gated_at(&j->M, slot, k) + 4 * d0, GEMM_F32, sum, n);
+                f->axpy(ql[k], gated_at(&j->M, slot * j->H + h, k) + 4 * d0, GEMM_F32, sum, n);
         }
-        f->put(sum, step_row(&j->o, r) + j->o.size * d0, j->o.type, n, false);
+        f->put(sum, step_row(&j->o, r, h) + j->o.size * d0, j->o.type, n, false);
     }
 }
 
 /* What the next call will find: each slot's last c rows, each in its place. */
-static void step_chunk_keep(const step_chunk *j, const gated_leaf *f, const int32_t *link, float *mine, int64_t r) {
+static void step_chunk_keep(const step_chunk *j, const gated_leaf *f, const int32_t *link, float *mine, int64_t tile) {
+    const int64_t r = tile / j->H, h = tile % j->H;
     int64_t slot, pos;
     if (!step_chunk_row(j, r, &slot, &pos) || link[r * LINKS + LINK_LAST] - pos >= j->c) return;
     static const int of[3] = {1, 3, 4};
@@ -259,8 +268,8 @@ static void step_chunk_keep(const step_chunk *j, const gated_leaf *f, const int3
         const gated_mat *from = &j->in[of[k]], *to = &j->buffer[k];
         for (int64_t d = 0; d < from->width; d += STEP_COLUMNS) {
             const int64_t n = gated_min(STEP_COLUMNS, from->width - d);
-            f->scaled(1, step_row(from, r) + from->size * d, from->type, mine, n);
-            f->put(mine, gated_at(to, slot, pos % j->c) + to->size * d, to->type, n, false);
+            f->scaled(1, step_row(from, r, h) + from->size * d, from->type, mine, n);
+            f->put(mine, gated_at(to, slot * j->H + h, pos % j->c) + to->size * d, to->type, n, false);
         }
     }
 }
