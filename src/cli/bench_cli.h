@@ -10,12 +10,13 @@
 
 typedef struct bench_options {
     cli_common common;
-    const char *what, *preset;
-    int64_t batch, context, steps;
-    tl_dtype dtype; /* TL_NONE: both */
+    const char *what, *preset, *model;
+    int64_t batch, context, steps, rounds, prompt; /* prompt: -1 if not said */
+    tl_dtype dtype;                                /* TL_NONE: both */
     clockid_t clock;
     struct tl_engine *engine;
     double flops, bytes; /* the machine's limits a second, measured in this run */
+    void *read_memory;   /* what the latter reads */
 } bench_options;
 
 double bench_now(const bench_options *o);
@@ -23,6 +24,13 @@ double bench_now(const bench_options *o);
 double bench_median(double *x, int n);
 /* Multiply-adds in registers, and reads of memory that no cache holds, on all threads at once. */
 void bench_limits(bench_options *o);
+/* The reads again, between other measurements: what the memory gives changes with what else the machine does. */
+double bench_reads(const bench_options *o);
+
+/* A model of --preset (or else `otherwise`) with random weights. */
+tl_status bench_random_model(const bench_options *o, const char *otherwise, struct tl_model **m, tl_error *e);
+/* "name": [...] */
+void bench_print_seconds(const char *name, const double *x, int n);
 
 tl_status bench_gemm(bench_options *o, tl_error *e);
 tl_status bench_attention(bench_options *o, tl_error *e);

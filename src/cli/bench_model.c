@@ -1,4 +1,4 @@
-/* tilia bench train, generate, kv-cache: whole models with random weights. */
+/* tilia bench train, kv-cache: whole models with random weights. */
 #include "cli/bench_cli.h"
 
 #include "infer/session.h"
@@ -9,19 +9,13 @@
 
 enum { MOST = 4096 };
 
-static tl_status model_of(const bench_options *o, const char *otherwise, tl_model **m, tl_error *e) {
+tl_status bench_random_model(const bench_options *o, const char *otherwise, tl_model **m, tl_error *e) {
     char text[64];
     model_config c;
     snprintf(text, sizeof text, "preset:%s", o->preset ? o->preset : otherwise);
     TRY(config_parse(text, &c, NULL, 0, e));
     if (c.context < o->context) c.context = o->context;
     return model_create(o->engine, &c, NULL, 1, m, e);
-}
-
-static void print_seconds(const double *x, int n) {
-    printf("\"seconds\": [");
-    for (int i = 0; i < n; i++) printf("%s%.9g", i ? ", " : "", x[i]);
-    printf("]");
 }
 
 /* ---- train ---------------------------------------------------------------------------------------------------- */
@@ -66,7 +60,7 @@ static tl_status train_one(const bench_options *o, tl_model *m, tl_dtype dtype, 
         printf(
             "{\"dtype\": \"%s\", \"tokens\": %.0f, \"flops\": %.0f, \"activation_bytes\": %zu, \"limit_flops\": %.4g, ",
             tl_dtype_name(dtype), labels, flops, activations, o->flops);
-        print_seconds(took, n);
+        bench_print_seconds("seconds", took, n);
         printf("}\n");
         return TL_OK;
     }
@@ -79,66 +73,10 @@ static tl_status train_one(const bench_options *o, tl_model *m, tl_dtype dtype, 
 
 tl_status bench_train(bench_options *o, tl_error *e) {
     tl_model *m;
-    TRY(model_of(o, "char-cpu", &m, e));
+    TRY(bench_random_model(o, "char-cpu", &m, e));
     tl_status s = TL_OK;
     if (o->dtype != TL_BF16) s = train_one(o, m, TL_F32, e);
     if (s == TL_OK && o->dtype != TL_F32) s = train_one(o, m, TL_BF16, e);
-    model_close(m);
-    return s;
-}
-
-/* ---- generate --------------------------------------------------------------------------------------------------- */
-
-/* Bytes that one token streams: every matrix but tables that are only looked up. */
-static double streamed(const tl_model *m, tl_dtype dtype) {
-    double bytes = 0;
-    for (size_t i = 0; i < m->params.n; i++) {
-        const model_param *p = &m->params.list[i];
-        if (p->role == ROLE_POS || (p->role == ROLE_EMBED && !m->config.tied)) continue;
-        bytes +=
-            (double)((p->rows ? p->rows : 1) * p->cols) * (double)(p->rows ? tl_dtype_bytes(dtype) : sizeof(float));
-    }
-    return bytes;
-}
-
-static tl_status generate_one(const bench_options *o, tl_model *m, tl_dtype dtype, tl_error *e) {
-    static double took[MOST];
-    const int64_t n = o->steps ? o->steps : 64, capacity = n + 8 < m->config.context ? n + 8 : m->config.context;
-    decoder d;
-    TRY(decoder_init(&d, m, 1, capacity, dtype, TL_F32, e));
-    const float *logits;
-    const int32_t slot = 0, select = 0;
-    int count = 0;
-    tl_status s = TL_OK;
-    for (int32_t pos = 0; pos < capacity && s == TL_OK; pos++) {
-        const int32_t id = (int32_t)(pos * 7919 % m->config.vocab);
-        const double from = bench_now(o);
-        s = decoder_run(&d, 1, &id, &pos, &slot, 1, &select, &logits, e);
-        if (pos >= 8) took[count++] = bench_now(o) - from;
-    }
-    decoder_fini(&d);
-    if (s != TL_OK) return s;
-    const double bytes = streamed(m, dtype);
-    if (o->common.json) {
-        printf("{\"dtype\": \"%s\", \"weight_bytes\": %.0f, \"limit_bytes\": %.4g, ", tl_dtype_name(dtype), bytes,
-               o->bytes);
-        print_seconds(took, count);
-        printf("}\n");
-        return TL_OK;
-    }
-    const double mid = bench_median(took, count);
-    printf("%-5s %8.3f ms a token (%.3f to %.3f)  %7.1f tokens/s  %5.1f GB/s of weights, %.0f %% of the limit\n",
-           tl_dtype_name(dtype), 1e3 * mid, 1e3 * took[0], 1e3 * took[count - 1], 1 / mid, 1e-9 * bytes / mid,
-           o->bytes > 0 ? 100 * bytes / mid / o->bytes : 0);
-    return TL_OK;
-}
-
-tl_status bench_generate(bench_options *o, tl_error *e) {
-    tl_model *m;
-    TRY(model_of(o, "gpt2", &m, e));
-    tl_status s = TL_OK;
-    if (o->dtype != TL_BF16) s = generate_one(o, m, TL_F32, e);
-    if (s == TL_OK && o->dtype != TL_F32) s = generate_one(o, m, TL_BF16, e);
     model_close(m);
     return s;
 }
@@ -171,7 +109,7 @@ static tl_status one_more(const bench_options *o, tl_model *m, int64_t n, bool n
 
 tl_status bench_kv_cache(bench_options *o, tl_error *e) {
     tl_model *m;
-    TRY(model_of(o, "char", &m, e));
+    TRY(bench_random_model(o, "char", &m, e));
     tl_status s = TL_OK;
     if (!o->common.json) printf("%8s %16s %16s %8s\n", "tokens", "ms with cache", "ms without", "ratio");
     for (int64_t n = 16; n + 8 <= m->config.context && s == TL_OK; n *= 2) {

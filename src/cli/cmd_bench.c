@@ -7,12 +7,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { KEY_PRESET = 1, KEY_CONTEXT, KEY_DTYPE, KEY_STEPS, KEY_CLOCK };
+enum { KEY_PRESET = 1, KEY_CONTEXT, KEY_DTYPE, KEY_STEPS, KEY_CLOCK, KEY_MODEL, KEY_PROMPT, KEY_ROUNDS };
 
 static const struct argp_option table[] = {
     {"preset", KEY_PRESET, "NAME", 0, "the model of train, generate and kv-cache (default char-cpu; gpt2 to generate)",
      0},
-    {"batch", 'b', "ROWS", 0, "sequences a training step (default 12)", 0},
+    {"model", KEY_MODEL, "MODEL", 0, "generate: a model's weights where they lie in its file, instead of a preset", 0},
+    {"prompt", KEY_PROMPT, "N", 0, "generate: tokens of a prompt to compute, too (default 512 with --model, else none)",
+     0},
+    {"rounds", KEY_ROUNDS, "N", 0, "generate: how often prompt and tokens are measured (default 3)", 0},
+    {"batch", 'b', "ROWS", 0, "sequences a training step (default 12); generate: sequences side by side (default 1)",
+     0},
     {"context", KEY_CONTEXT, "T", 0, "tokens a sequence (default: the model's)", 0},
     {"dtype", KEY_DTYPE, "f32|bf16", 0, "type of the computation (default: one after the other)", 0},
     {"steps", KEY_STEPS, "N", 0, "steps, or tokens, measured (default 10; 64 tokens)", 0},
@@ -37,6 +42,9 @@ static error_t parse(int key, char *arg, struct argp_state *st) {
     switch (key) {
     case ARGP_KEY_INIT: st->child_inputs[0] = &o->common; return 0;
     case KEY_PRESET: o->preset = arg; return 0;
+    case KEY_MODEL: o->model = arg; return 0;
+    case KEY_PROMPT: o->prompt = cli_int(st, "--prompt", arg, 0, 1 << 20); return 0;
+    case KEY_ROUNDS: o->rounds = cli_int(st, "--rounds", arg, 1, 64); return 0;
     case 'b': o->batch = cli_int(st, "--batch", arg, 1, 1 << 20); return 0;
     case KEY_CONTEXT: o->context = cli_int(st, "--context", arg, 1, 1 << 24); return 0;
     case KEY_STEPS: o->steps = cli_int(st, "--steps", arg, 1, 4096); return 0;
@@ -55,6 +63,8 @@ static error_t parse(int key, char *arg, struct argp_state *st) {
         return 0;
     case ARGP_KEY_END:
         if (!o->what) argp_error(st, "measure what? gemm, attention, train, generate or kv-cache");
+        if (o->model && strcmp(o->what, "generate") != 0) argp_error(st, "--model goes with generate alone");
+        if (o->model && (o->preset || o->dtype)) argp_error(st, "--model has its own shape and number types");
         return 0;
     default: return ARGP_ERR_UNKNOWN;
     }
@@ -85,6 +95,12 @@ static int by_size(const void *a, const void *b) {
 double bench_median(double *x, int n) {
     qsort(x, (size_t)n, sizeof *x, by_size);
     return x[n / 2];
+}
+
+void bench_print_seconds(const char *name, const double *x, int n) {
+    printf("\"%s\": [", name);
+    for (int i = 0; i < n; i++) printf("%s%.9g", i ? ", " : "", x[i]);
+    printf("]");
 }
 
 /* ---- limits ------------------------------------------------------------------------------------------------- */
@@ -118,27 +134,36 @@ static double limit(const bench_options *o, kernel_run_fn run, void (*leaf)(void
     return o->clock == CLOCK_PROCESS_CPUTIME_ID ? least / dev->threads : least;
 }
 
+/* Bytes a second: the best of a few sweeps over memory that is there already. */
+static double read_limit(const bench_options *o, void *memory) {
+    const bool wide = o->engine->isa & ISA_AVX512;
+    peak_read_leaf *r = wide ? peak_read__avx512 : peak_read__avx2;
+    return (double)o->engine->host.dev->threads * (double)READ_BYTES / limit(o, read_run, (void (*)(void))r, memory);
+}
+
 void bench_limits(bench_options *o) {
     const uint32_t isa = o->engine->isa;
     const int threads = o->engine->host.dev->threads;
     if (!(isa & (ISA_AVX2 | ISA_AVX512))) return;
     const bool wide = isa & ISA_AVX512;
     peak_leaf *f = wide ? peak_f32__avx512 : peak_f32__avx2;
-    peak_read_leaf *r = wide ? peak_read__avx512 : peak_read__avx2;
     o->flops = (double)threads * ROUNDS * 12 * 2 * (wide ? 16 : 8) / limit(o, peak_run, (void (*)(void))f, NULL);
-    void *memory = aligned_alloc(64, READ_BYTES * (size_t)threads);
-    if (memory) {
-        memset(memory, 1, READ_BYTES * (size_t)threads);
-        o->bytes = (double)threads * (double)READ_BYTES / limit(o, read_run, (void (*)(void))r, memory);
+    o->read_memory = aligned_alloc(64, READ_BYTES * (size_t)threads);
+    if (o->read_memory) {
+        memset(o->read_memory, 1, READ_BYTES * (size_t)threads);
+        o->bytes = read_limit(o, o->read_memory);
     }
-    free(memory);
     if (!o->common.quiet)
         fprintf(stderr, "%d threads: %.0f GFLOP/s of f32 multiply-adds, %.1f GB/s of reads\n", threads, 1e-9 * o->flops,
                 1e-9 * o->bytes);
 }
 
+double bench_reads(const bench_options *o) {
+    return o->read_memory ? read_limit(o, o->read_memory) : 0;
+}
+
 int cmd_bench(int argc, char **argv) {
-    bench_options o = {.clock = CLOCK_MONOTONIC};
+    bench_options o = {.clock = CLOCK_MONOTONIC, .prompt = -1};
     if (cli_parse(&argp, argc, argv, &o)) return EXIT_USAGE;
     for (int i = 0; i < PARTS; i++) {
         if (strcmp(o.what, parts[i].name) != 0) continue;
@@ -146,6 +171,7 @@ int cmd_bench(int argc, char **argv) {
         if (cli_engine(&o.common, &o.engine, &e) != TL_OK) return cli_fail(&e);
         bench_limits(&o);
         tl_status s = parts[i].run(&o, &e);
+        free(o.read_memory);
         tl_engine_destroy(o.engine);
         return s == TL_OK ? EXIT_DONE : cli_fail(&e);
     }

@@ -1,11 +1,11 @@
 /* linear with a weight in blocks: direct products for few rows, tiles turned to f32 for many. */
 #include "cpu/quant/quant.h"
 #include "cpu/launchers.h"
-#include "cpu/product/linear.h"
+#include "cpu/quant/quant_view.h"
 
 enum { DIRECT_COLS = 64, TILE_FLOATS = 1 << 18, TILE_MOST = 256 };
 
-static int quant_type_of(tl_dtype t) {
+int quant_type_of(tl_dtype t) {
     switch (t) {
     case TL_Q8_0: return QUANT_Q8_0;
     case TL_Q4_0: return QUANT_Q4_0;
@@ -15,7 +15,7 @@ static int quant_type_of(tl_dtype t) {
     }
 }
 
-static const char *quant_view(const tl_op_call *c, linear_view *v) {
+const char *quant_view_of(const tl_op_call *c, linear_view *v) {
     const char *why = linear_view_of(c, OP_linear, v);
     if (why) return why;
     if (quant_type_of(v->b) < 0) return "the weight is not in blocks";
@@ -24,9 +24,13 @@ static const char *quant_view(const tl_op_call *c, linear_view *v) {
     return NULL;
 }
 
+size_t quant_row_bytes(const linear_view *v) {
+    return (size_t)(v->b_col / tl_dtype_block(v->b)) * tl_dtype_bytes(v->b);
+}
+
 static quant_job quant_job_of(const tl_op_call *c, const linear_view *v) {
     return (quant_job){.w = c->in[1].data,
-                       .w_bytes = (size_t)(v->b_col / tl_dtype_block(v->b)) * tl_dtype_bytes(v->b),
+                       .w_bytes = quant_row_bytes(v),
                        .type = quant_type_of(v->b),
                        .k = v->k,
                        .x = c->in[0].data,
@@ -39,7 +43,7 @@ static quant_job quant_job_of(const tl_op_call *c, const linear_view *v) {
 const char *quant_linear_prepare(const tl_op_call *c, int threads, bool dry, const tl_allocator *alloc,
                                  kernel_exec *x) {
     linear_view v;
-    const char *why = quant_view(c, &v);
+    const char *why = quant_view_of(c, &v);
     (void)threads, (void)dry, (void)alloc;
     if (why) return why;
     if (v.m > QUANT_ROWS) return "more than eight rows";
@@ -65,7 +69,7 @@ void quant_linear_run(const kernel_task *t, int phase, int64_t lo, int64_t hi, i
     linear_view v;
     float sum[QUANT_ROWS * DIRECT_COLS];
     (void)phase, (void)worker;
-    quant_view(t->call, &v);
+    quant_view_of(t->call, &v);
     quant_job j = quant_job_of(t->call, &v);
     j.out = sum;
     j.out_row = DIRECT_COLS;
@@ -85,7 +89,7 @@ const char *quant_ints_prepare(const tl_op_call *c, int threads, bool dry, const
     linear_view v;
     const char *why = quant_linear_prepare(c, threads, dry, alloc, x);
     if (why) return why;
-    quant_view(c, &v);
+    quant_view_of(c, &v);
     if (v.k % 256) return "rows that are no multiple of 256";
     x->scratch = (size_t)threads * quant_ints_bytes(&v);
     return NULL;
@@ -96,7 +100,7 @@ void quant_ints_run(const kernel_task *t, int phase, int64_t lo, int64_t hi, int
     float sum[QUANT_ROWS * DIRECT_COLS];
     (void)phase;
     if (lo >= hi) return;
-    quant_view(t->call, &v);
+    quant_view_of(t->call, &v);
     quant_job j = quant_job_of(t->call, &v);
     char *at = (char *)t->scratch + (size_t)worker * quant_ints_bytes(&v);
     quant_ints ints = {.shift = (int32_t *)(void *)at};
@@ -177,7 +181,7 @@ static const char *quant_create(const linear_view *v, const quant_tiles *like, i
 
 const char *quant_tiled_prepare(const tl_op_call *c, int threads, bool dry, const tl_allocator *alloc, kernel_exec *x) {
     linear_view v;
-    const char *why = quant_view(c, &v);
+    const char *why = quant_view_of(c, &v);
     if (why) return why;
     quant_tiles q = {.cols = quant_tile_cols(&v)};
     q.n = (v.n + q.cols - 1) / q.cols;
@@ -195,7 +199,7 @@ void quant_tiled_run(const kernel_task *t, int phase, int64_t lo, int64_t hi, in
     const quant_tiles *q = t->exec->state;
     linear_view v;
     (void)phase;
-    quant_view(c, &v);
+    quant_view_of(c, &v);
     quant_job j = quant_job_of(c, &v);
     size_t floats = (size_t)linear_up(q->cols * v.k, 16);
     char *mine = (char *)t->scratch + (size_t)worker * (q->scratch + sizeof(float) * floats);

@@ -1,27 +1,16 @@
 /* embedding from a table in blocks: rows decoded by the leaf of the products. */
 #include "cpu/launchers.h"
-#include "cpu/quant/quant.h"
-#include "tensor/tensor.h"
+#include "cpu/quant/quant_view.h"
 
 #include <string.h>
 
 enum { EMBEDDING_IDS = 8 }; /* to a tile */
 
-static int embedding_type(tl_dtype t) {
-    switch (t) {
-    case TL_Q8_0: return QUANT_Q8_0;
-    case TL_Q4_0: return QUANT_Q4_0;
-    case TL_Q4_K: return QUANT_Q4_K;
-    case TL_Q6_K: return QUANT_Q6_K;
-    default: return -1;
-    }
-}
-
 const char *quant_embedding_prepare(const tl_op_call *c, int threads, bool dry, const tl_allocator *alloc,
                                     kernel_exec *x) {
     const tl_desc *table = &c->in[1].d;
     (void)threads, (void)dry, (void)alloc;
-    if (embedding_type(table->dtype) < 0) return "the table is not in blocks";
+    if (quant_type_of(table->dtype) < 0) return "the table is not in blocks";
     if (c->out[0].d.dtype != TL_F32) return "the result is not f32";
     if (c->acc & 1) return "added into"; /* tables of positions are no blocks */
     if (table->stride[0] % tl_dtype_block(table->dtype)) return "rows of the table that are no whole blocks";
@@ -42,7 +31,7 @@ void quant_embedding_run(const kernel_task *t, int phase, int64_t lo, int64_t hi
     int64_t count = tl_desc_count(&c->in[0].d), D = table->dim[1];
     quant_job j = {.w = c->in[1].data,
                    .w_bytes = (size_t)(table->stride[0] / tl_dtype_block(table->dtype)) * tl_dtype_bytes(table->dtype),
-                   .type = embedding_type(table->dtype),
+                   .type = quant_type_of(table->dtype),
                    .k = D};
     (void)phase, (void)worker;
     for (int64_t i = lo * EMBEDDING_IDS; i < hi * EMBEDDING_IDS && i < count; i++) {
