@@ -5,58 +5,142 @@
 /* ---- products
  * --------------------------------------------------------------------------------------------------------- */
 
-/* Row n of w with M rows of x from m on. */
-INLINE void dot(int type, const quant_job *j, int64_t n, int64_t n0, int64_t m, int M) {
+#ifndef ROWS
+enum { ROWS = 4 /* of w at a time with a single row of x */ };
+#endif
+#ifndef AHEAD
+enum { AHEAD = 4096 /* bytes: a page, since what fetches by itself stops at its end */ };
+#endif
+
+/* What a lane of step p is multiplied by: groups 2 p and 2 p + 1 of 8; of four blocks of Q4_0; sixteenths of Q6_K. */
+INLINE __m512 spread(int type, __m512 scales, int p) {
+    if (type == QUANT_Q6_K)
+        return _mm512_permutexvar_ps(_mm512_add_epi32(_mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3),
+                                                      _mm512_set1_epi32(4 * p)),
+                                     scales);
+    if (type == QUANT_Q4_0)
+        return _mm512_permutexvar_ps(_mm512_add_epi32(_mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3),
+                                                      _mm512_set1_epi32(2 * p)),
+                                     scales);
+    return _mm512_permutexvar_ps(
+        _mm512_add_epi32(_mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1), _mm512_set1_epi32(2 * p)),
+        scales);
+}
+
+/* 16 bytes of each of four blocks, half a step's. */
+INLINE __m512i four_blocks(const uint8_t *b) {
+    __m512i v = _mm512_castsi128_si512(_mm_loadu_si128((const void *)(b + 2)));
+    v = _mm512_inserti32x4(v, _mm_loadu_si128((const void *)(b + 20)), 1);
+    v = _mm512_inserti32x4(v, _mm_loadu_si128((const void *)(b + 38)), 2);
+    return _mm512_inserti32x4(v, _mm_loadu_si128((const void *)(b + 56)), 3);
+}
+
+/* Scales of a chunk: lanes 0-7, of Q6_K without d all 16. */
+INLINE __m512 chunk_scales(int type, const uint8_t *b, __m256 *min) {
+    if (type == QUANT_Q6_K)
+        return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)(b + 192)))),
+                             _mm512_set1_ps(f16(b + 208)));
+    __m256 s;
+    if (type == QUANT_Q4_K)
+        scales_q4_k(b, &s, min);
+    else
+        s = type == QUANT_Q8_0 ? scales_q8_0(b) : scales_q4_0(b);
+    return _mm512_castps256_ps512(s);
+}
+
+/* R rows of w from n on with M rows of x from m on; R M <= 4. */
+INLINE void dot(int type, const quant_job *j, int64_t n, int64_t n0, int64_t m, int R, int M) {
     const int64_t k = j->k;
     const quant_ints *x = j->ints;
-    const uint8_t *b = j->w + (size_t)n * j->w_bytes;
-    __m512 sum[4];
+    const uint8_t *b[4];
+    __m512 sum[4][2];
     __m256 off[4];
-    UNROLL for (int i = 0; i < M; i++) sum[i] = _mm512_setzero_ps(), off[i] = _mm256_setzero_ps();
-    for (int64_t c = 0; c < k / 256; c++, b += levels_bytes(type)) {
-        __m256 s, min;
-        _Alignas(32) float sx[4][8];
-        if (type == QUANT_Q8_0) s = half_scales(b, 34);
-        if (type == QUANT_Q4_0) s = half_scales(b, 18);
-        if (type == QUANT_Q4_K) scales_q4_k(b, &s, &min);
-        if (type == QUANT_Q6_K) s = _mm256_set1_ps(f16(b + 208));
-        UNROLL for (int i = 0; i < M; i++) {
-            const int64_t g = (m + i) * (k / 32) + 8 * c;
-            _mm256_store_ps(sx[i], _mm256_mul_ps(s, _mm256_loadu_ps(x->scale + g)));
-            if (type == QUANT_Q4_K) off[i] = _mm256_fmadd_ps(min, _mm256_loadu_ps(x->sum + g), off[i]);
-        }
-        UNROLL for (int p = 0; p < 4; p++) {
-            const __m512i u = levels_of(type, b, p);
+    UNROLL for (int i = 0; i < R * M; i++) sum[i][0] = sum[i][1] = _mm512_setzero_ps(), off[i] = _mm256_setzero_ps();
+    UNROLL for (int r = 0; r < R; r++) b[r] = j->w + (size_t)(n + r) * j->w_bytes;
+    for (int64_t c = 0; c < k / 256; c++) {
+        __m512 s[4];
+        UNROLL for (int r = 0; r < R; r++) {
+            __m256 min;
+            UNROLL for (int i = 0; i < (levels_bytes(type) + 63) / 64; i++)
+                _mm_prefetch((const char *)b[r] + AHEAD + 64 * i, _MM_HINT_T0);
+            const __m512 own = chunk_scales(type, b[r], &min);
             UNROLL for (int i = 0; i < M; i++) {
-                const int64_t at = (m + i) * k + 256 * c + 64 * p;
-                const __m512i from =
-                    type == QUANT_Q4_K ? _mm512_setzero_si512() : _mm512_loadu_si512(x->shift + at / 4);
-                const __m512i d = _mm512_dpbusd_epi32(from, u, _mm512_loadu_si512(x->q + at));
-                __m512 scale = pair_scales(sx[i] + 2 * p);
-                if (type == QUANT_Q6_K) scale = _mm512_mul_ps(scale, sixteenth_scales(b, p));
-                sum[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(d), scale, sum[i]);
+                const int64_t g = (m + i) * (k / 32) + 8 * c;
+                __m512 xs = _mm512_castps256_ps512(_mm256_loadu_ps(x->scale + g));
+                if (type == QUANT_Q6_K) /* each for two sixteenths */
+                    xs = _mm512_permutexvar_ps(_mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7), xs);
+                s[r * M + i] = _mm512_mul_ps(own, xs);
+                if (type == QUANT_Q4_K)
+                    off[r * M + i] = _mm256_fmadd_ps(min, _mm256_loadu_ps(x->sum + g), off[r * M + i]);
             }
         }
+        if (type == QUANT_Q4_0) {
+            UNROLL for (int p = 0; p < 4; p += 2) UNROLL for (int r = 0; r < R; r++) {
+                const __m512i v = four_blocks(b[r] + 36 * p), fifteen = _mm512_set1_epi8(15);
+                const __m512i low = _mm512_and_si512(v, fifteen);
+                const __m512i high = _mm512_and_si512(_mm512_srli_epi16(v, 4), fifteen);
+                UNROLL for (int i = 0; i < M; i++) {
+                    const int64_t at = (m + i) * k + 256 * c + 64 * p;
+                    __m512i d = _mm512_loadu_si512(x->shift + at / 4);
+                    d = _mm512_dpbusd_epi32(d, low, _mm512_loadu_si512(x->q + at));
+                    d = _mm512_dpbusd_epi32(d, high, _mm512_loadu_si512(x->q + at + 64));
+                    __m512 *to = &sum[r * M + i][p / 2];
+                    *to = _mm512_fmadd_ps(_mm512_cvtepi32_ps(d), spread(type, s[r * M + i], p), *to);
+                }
+            }
+        } else {
+            UNROLL for (int p = 0; p < 4; p++) UNROLL for (int r = 0; r < R; r++) {
+                const __m512i u = levels_of(type, b[r], p);
+                UNROLL for (int i = 0; i < M; i++) {
+                    const int64_t at = (m + i) * k + 256 * c + 64 * p;
+                    const __m512i from =
+                        type == QUANT_Q4_K ? _mm512_setzero_si512() : _mm512_loadu_si512(x->shift + at / 4);
+                    const __m512i d = _mm512_dpbusd_epi32(from, u, _mm512_loadu_si512(x->q + at));
+                    __m512 *to = &sum[r * M + i][p % 2];
+                    *to = _mm512_fmadd_ps(_mm512_cvtepi32_ps(d), spread(type, s[r * M + i], p), *to);
+                }
+            }
+        }
+        UNROLL for (int r = 0; r < R; r++) b[r] += levels_bytes(type);
     }
-    UNROLL for (int i = 0; i < M; i++) {
-        float y = _mm512_reduce_add_ps(sum[i]);
-        if (type == QUANT_Q4_K) y -= _mm512_reduce_add_ps(_mm512_zextps256_ps512(off[i]));
-        j->out[(m + i) * j->out_row + n - n0] = y;
+    UNROLL for (int r = 0; r < R; r++) UNROLL for (int i = 0; i < M; i++) {
+        float y = _mm512_reduce_add_ps(_mm512_add_ps(sum[r * M + i][0], sum[r * M + i][1]));
+        if (type == QUANT_Q4_K) y -= _mm512_reduce_add_ps(_mm512_zextps256_ps512(off[r * M + i]));
+        j->out[(m + i) * j->out_row + n + r - n0] = y;
     }
 }
 
 INLINE void dots(int type, const quant_job *j, int64_t n0, int64_t n1) {
     int64_t m = 0;
     for (; m + 4 <= j->m; m += 4)
-        for (int64_t n = n0; n < n1; n++) dot(type, j, n, n0, m, 4);
-    for (; m < j->m; m++)
-        for (int64_t n = n0; n < n1; n++) dot(type, j, n, n0, m, 1);
+        for (int64_t n = n0; n < n1; n++) dot(type, j, n, n0, m, 1, 4);
+    for (; m < j->m; m++) {
+        int64_t n = n0;
+        for (; n + ROWS <= n1; n += ROWS) dot(type, j, n, n0, m, ROWS, 1);
+        for (; n < n1; n++) dot(type, j, n, n0, m, 1, 1);
+    }
 }
 
 /* ---- x
  * ------------------------------------------------------------------------------------------------------------------ */
 
+/* Q4_0: the halves of four blocks side by side, as their nibbles come. */
+INLINE void lanes_of_four(int8_t *q, int32_t *shift, const int32_t *fours) {
+    const __m512i even = _mm512_setr_epi64(0, 1, 4, 5, 8, 9, 12, 13),
+                  odd = _mm512_setr_epi64(2, 3, 6, 7, 10, 11, 14, 15);
+    UNROLL for (int i = 0; i < 2; i++) {
+        const __m512i a = _mm512_loadu_si512(q + 128 * i), b = _mm512_loadu_si512(q + 128 * i + 64);
+        _mm512_storeu_si512(q + 128 * i, _mm512_permutex2var_epi64(a, even, b));
+        _mm512_storeu_si512(q + 128 * i + 64, _mm512_permutex2var_epi64(a, odd, b));
+        const __m512i c = _mm512_loadu_si512(fours + 32 * i), d = _mm512_loadu_si512(fours + 32 * i + 16);
+        const __m512i all =
+            _mm512_add_epi32(_mm512_permutex2var_epi64(c, even, d), _mm512_permutex2var_epi64(c, odd, d));
+        _mm512_storeu_si512(shift + 32 * i, _mm512_slli_epi32(_mm512_sub_epi32(_mm512_setzero_si512(), all), 3));
+    }
+}
+
 static void ints_of(const quant_job *j, int64_t m) {
+    const int type = j->type;
     const quant_ints *o = j->ints;
     const __m512i minus = _mm512_set1_epi32(-levels_high(j->type));
     for (int64_t c = 0; c < j->k / 256; c++) {
@@ -64,8 +148,10 @@ static void ints_of(const quant_job *j, int64_t m) {
         const __m256 scale = levels_round(j->x + m * j->x_row + 256 * c, o->q + m * j->k + 256 * c, fours);
         const int64_t at = m * (j->k / 32) + 8 * c;
         _mm256_storeu_ps(o->scale + at, scale);
-        if (j->type == QUANT_Q4_K)
+        if (type == QUANT_Q4_K)
             _mm256_storeu_ps(o->sum + at, _mm256_mul_ps(scale, _mm256_cvtepi32_ps(sums_of_32(fours))));
+        else if (type == QUANT_Q4_0)
+            lanes_of_four(o->q + m * j->k + 256 * c, o->shift + m * (j->k / 4) + 64 * c, fours);
         else
             UNROLL for (int i = 0; i < 4; i++)
                 _mm512_storeu_si512(o->shift + m * (j->k / 4) + 64 * c + 16 * i,

@@ -17,19 +17,8 @@ INLINE float f16(const uint8_t *p) {
     return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(h)));
 }
 
-INLINE int half_bits(const uint8_t *p) {
-    uint16_t h;
-    memcpy(&h, p, sizeof h);
-    return h;
-}
-
 /* Shuffles across lanes share one port of the processor, loads have two of their own: where bytes have to be spread,
  * loads do it. */
-
-/* Lanes 0-7 take s[0], lanes 8-15 s[1]: the scales of the two groups of a step. */
-INLINE __m512 pair_scales(const float *s) {
-    return _mm512_mask_broadcastss_ps(_mm512_set1_ps(s[0]), 0xff00, _mm_load_ss(s + 1));
-}
 
 /* [x, x >> 4, y, y >> 4] of 16 bytes each, and of 32 bytes [x, x >> 4], 4 bits of every byte. */
 INLINE __m512i nibbles16(const uint8_t *x, const uint8_t *y) {
@@ -47,17 +36,31 @@ INLINE __m512i nibbles32(const uint8_t *x) {
 /* ---- chunks of the four types: unsigned levels of step p, and scales of the 8 groups ------------------------------
  */
 
-/* 8 half floats, `stride` bytes apart. */
-INLINE __m256 half_scales(const uint8_t *b, int stride) {
+INLINE int half_bits(const uint8_t *p) {
+    uint16_t h;
+    memcpy(&h, p, sizeof h);
+    return h;
+}
+
+/* The half floats that 8 blocks of Q8_0 begin with. */
+INLINE __m256 scales_q8_0(const uint8_t *b) {
     __m128i h = _mm_cvtsi32_si128(half_bits(b));
-    h = _mm_insert_epi16(h, half_bits(b + stride), 1);
-    h = _mm_insert_epi16(h, half_bits(b + 2 * stride), 2);
-    h = _mm_insert_epi16(h, half_bits(b + 3 * stride), 3);
-    h = _mm_insert_epi16(h, half_bits(b + 4 * stride), 4);
-    h = _mm_insert_epi16(h, half_bits(b + 5 * stride), 5);
-    h = _mm_insert_epi16(h, half_bits(b + 6 * stride), 6);
-    h = _mm_insert_epi16(h, half_bits(b + 7 * stride), 7);
+    h = _mm_insert_epi16(h, half_bits(b + 34), 1);
+    h = _mm_insert_epi16(h, half_bits(b + 68), 2);
+    h = _mm_insert_epi16(h, half_bits(b + 102), 3);
+    h = _mm_insert_epi16(h, half_bits(b + 136), 4);
+    h = _mm_insert_epi16(h, half_bits(b + 170), 5);
+    h = _mm_insert_epi16(h, half_bits(b + 204), 6);
+    h = _mm_insert_epi16(h, half_bits(b + 238), 7);
     return _mm256_cvtph_ps(h);
+}
+
+/* Those of Q4_0: all within two vectors. */
+INLINE __m256 scales_q4_0(const uint8_t *b) {
+    const __m512i at = _mm512_castsi256_si512(_mm256_setr_epi32(0, 4, 9, 13, 18, 22, 27, 31)); /* bytes 0, 18, 36 .. */
+    const __m512i v = _mm512_permutex2var_epi32(_mm512_loadu_si512(b), at, _mm512_loadu_si512(b + 64));
+    const __m256i odd = _mm256_setr_epi32(0, 16, 0, 16, 0, 16, 0, 16);
+    return _mm256_cvtph_ps(_mm256_cvtepi32_epi16(_mm256_srlv_epi32(_mm512_castsi512_si256(v), odd)));
 }
 
 INLINE __m512i levels_q8_0(const uint8_t *b, int p) { /* 128 too high */
@@ -96,14 +99,6 @@ INLINE void scales_q4_k(const uint8_t *b, __m256 *scale, __m256 *min) {
         _mm256_mul_ps(_mm256_set1_ps(f16(b)), _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128((int64_t)s))));
     *min = _mm256_mul_ps(_mm256_set1_ps(f16(b + 2)),
                          _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128((int64_t)m))));
-}
-
-/* A scale for each 16: lanes 0-3, 4-7 ... of step p. */
-INLINE __m512 sixteenth_scales(const uint8_t *b, int p) {
-    int32_t four;
-    memcpy(&four, b + 192 + 4 * p, 4);
-    const __m512 s = _mm512_castps128_ps512(_mm_cvtepi32_ps(_mm_cvtepi8_epi32(_mm_cvtsi32_si128(four))));
-    return _mm512_permutexvar_ps(_mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3), s);
 }
 
 INLINE __m512i levels_of(int type, const uint8_t *b, int p) {

@@ -58,7 +58,7 @@ INLINE void put_scales(int type, const uint8_t *b, float *step, float *least) {
     if (type == QUANT_Q4_K)
         scales_q4_k(b, &v, &min);
     else
-        v = half_scales(b, type == QUANT_Q8_0 ? 34 : 18);
+        v = type == QUANT_Q8_0 ? scales_q8_0(b) : scales_q4_0(b);
     _mm256_store_ps(s, v);
     _mm256_store_ps(m, min);
     UNROLL for (int i = 0; i < 8; i++) step[i * NC] = s[i];
