@@ -57,6 +57,7 @@ set(tilia_isa_avx2 -mavx2 -mfma -mf16c)
 set(tilia_isa_avx512 -mavx512f -mavx512bw -mavx512vl -mavx512dq ${tilia_isa_avx2})
 set(tilia_isa_avx512vnni ${tilia_isa_avx512} -mavx512vnni)
 set(tilia_isa_avx512bf16 ${tilia_isa_avx512} -mavx512bf16)
+set(tilia_isa_avx512fp16 ${tilia_isa_avx512} -mavx512fp16)
 
 # Fuzzers look for mistakes in readers of files; kernels under their instrumentation take clang many minutes to compile.
 set(tilia_leaf_plain)
@@ -67,7 +68,7 @@ endif()
 # Gives every leaf file (NAME_avx2.c, NAME_avx512.c ...) among the arguments its flags.
 function(tilia_flag_leaves)
     foreach(file IN LISTS ARGN)
-        if(file MATCHES "_(avx2|avx512|avx512vnni|avx512bf16)\\.c$")
+        if(file MATCHES "_(avx2|avx512|avx512vnni|avx512bf16|avx512fp16)\\.c$")
             set_source_files_properties(${file} PROPERTIES
                 COMPILE_OPTIONS "${tilia_isa_${CMAKE_MATCH_1}};-O3;-ffp-contract=fast;${tilia_leaf_plain}")
         endif()

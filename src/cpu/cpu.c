@@ -58,7 +58,8 @@ const char *cpu_row_accepts(const kernel_row *row, uint32_t isa, const tl_op_cal
     if (lacks) {
         if (lacks & ISA_AVX2) return "needs avx2";
         if (lacks & ISA_AVX512) return "needs avx512";
-        return lacks & ISA_AVX512VNNI ? "needs avx512vnni" : "needs avx512bf16";
+        if (lacks & ISA_AVX512VNNI) return "needs avx512vnni";
+        return lacks & ISA_AVX512BF16 ? "needs avx512bf16" : "needs avx512fp16";
     }
     *x = (kernel_exec){.name = row->name, .run = row->run, .leaf = row->leaf};
     return row->prepare(call, threads, dry, alloc, x);

@@ -4,7 +4,8 @@
 
 #include "cpu/kernel.h"
 
-/* Name of the best instruction set in a mask: "ref", "avx2", "avx512", "avx512vnni", "avx512bf16". */
+/* Name of the best instruction set in a mask: "ref", "avx2", "avx512", "avx512vnni", "avx512bf16",
+ * "avx512fp16". */
 const char *isa_name(uint32_t mask);
 int pool_cores(void);
 

@@ -28,6 +28,7 @@ uint32_t isa_probe(void) {
     if (!BIT(b, 16) || !BIT(b, 17) || !BIT(b, 30) || !BIT(b, 31)) return mask; /* F, DQ, BW, VL */
     mask |= ISA_AVX512;
     if (BIT(c, 11)) mask |= ISA_AVX512VNNI;
+    if (BIT(d, 23)) mask |= ISA_AVX512FP16;
     if (a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && BIT(a, 5)) mask |= ISA_AVX512BF16;
     return mask;
 }
@@ -46,6 +47,7 @@ static const struct {
     {"avx512", ISA_AVX2 | ISA_AVX512},
     {"avx512vnni", ISA_AVX2 | ISA_AVX512 | ISA_AVX512VNNI},
     {"avx512bf16", ISA_AVX2 | ISA_AVX512 | ISA_AVX512VNNI | ISA_AVX512BF16},
+    {"avx512fp16", ISA_AVX2 | ISA_AVX512 | ISA_AVX512VNNI | ISA_AVX512BF16 | ISA_AVX512FP16},
 };
 
 bool isa_cap(const char *name, uint32_t *mask) {
@@ -55,6 +57,7 @@ bool isa_cap(const char *name, uint32_t *mask) {
 }
 
 const char *isa_name(uint32_t mask) {
+    if (mask & ISA_AVX512FP16) return "avx512fp16";
     if (mask & ISA_AVX512BF16) return "avx512bf16";
     if (mask & ISA_AVX512VNNI) return "avx512vnni";
     if (mask & ISA_AVX512) return "avx512";

@@ -7,11 +7,12 @@
 
 #include "graph/device.h"
 
-enum { ISA_AVX2 = 1, ISA_AVX512 = 2, ISA_AVX512BF16 = 4, ISA_AVX512VNNI = 8 };
+enum { ISA_AVX2 = 1, ISA_AVX512 = 2, ISA_AVX512BF16 = 4, ISA_AVX512VNNI = 8, ISA_AVX512FP16 = 16 };
 
 /* CPUID and XGETBV: what processor and operating system both allow. */
 uint32_t isa_probe(void);
-/* The instruction sets up to a cap by name ("ref", "avx2", "avx512", "avx512bf16"); false: no such name. */
+/* The instruction sets up to a cap by name ("ref", "avx2", "avx512", "avx512vnni", "avx512bf16", "avx512fp16"); false:
+ * no such name. */
 bool isa_cap(const char *name, uint32_t *mask);
 
 /* Decides whether a kernel takes a call. Returns NULL and fills phases, tiles, scratch (and state unless dry), or the

@@ -33,7 +33,7 @@ static tl_status engine_isa_of(const char *asked, uint32_t *isa, tl_error *err) 
     if (!cap) return TL_OK;
     if (!isa_cap(cap, &mask))
         return error_set(err, TL_ARG,
-                         "%s\"%s\" is no instruction set; known: ref, avx2, avx512, avx512vnni, avx512bf16",
+                         "%s\"%s\" is no instruction set; known: ref, avx2, avx512, avx512vnni, avx512bf16, avx512fp16",
                          asked ? "" : "TILIA_ISA: ", cap);
     *isa &= mask;
     return TL_OK;

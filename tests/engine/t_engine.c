@@ -63,8 +63,8 @@ static void failing_allocations(void **state) {
 static void caps(void **state) {
     (void)state;
     uint32_t mask, before = 0;
-    static const char *const names[] = {"ref", "avx2", "avx512", "avx512vnni", "avx512bf16"};
-    for (size_t i = 0; i < 5; i++) { /* each cap allows all that the one before allows, and more */
+    static const char *const names[] = {"ref", "avx2", "avx512", "avx512vnni", "avx512bf16", "avx512fp16"};
+    for (size_t i = 0; i < 6; i++) { /* each cap allows all that the one before allows, and more */
         assert_true(isa_cap(names[i], &mask));
         assert_int_equal(mask & before, before);
         assert_true(i == 0 || mask != before);

@@ -78,6 +78,7 @@ static inline void examples_linear(op_examples *l) {
     }
     examples_linear_one(l, D2(TL_BF16, 6, 32), D2(TL_BF16, 9, 32), true, TL_F32);
     examples_linear_one(l, D2(TL_F32, 6, 32), D2(TL_BF16, 9, 32), true, TL_BF16);
+    examples_linear_one(l, D2(TL_F32, 13, 144), D2(TL_F16, 9, 144), true, TL_NONE);
     examples_linear_one(l, D2(TL_F32, 2, 64), D2(TL_Q8_0, 5, 64), true, TL_NONE);
     examples_linear_one(l, D2(TL_BF16, 3, 64), D2(TL_Q4_0, 5, 64), false, TL_F32);
     examples_linear_one(l, D2(TL_F32, 3, 512), D2(TL_Q4_K, 3, 512), false, TL_NONE);
