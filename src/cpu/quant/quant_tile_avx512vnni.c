@@ -1,7 +1,7 @@
 #include "cpu/quant/quant_levels.h"
 #include "cpu/quant/quant_tile.h"
 
-enum { NC = QUANT_TILE_COLS, MR = QUANT_TILE_ROWS };
+enum { NC = QUANT_TILE_COLS, MR = QUANT_TILE_ROWS, AHEAD = 1024 /* bytes of a row fetched before they are read */ };
 
 /* ---- x -------------------------------------------------------------------------------------------------------------
  */
@@ -44,25 +44,56 @@ INLINE void transpose(__m512i r[16]) {
     }
 }
 
-/* Scales (and minima) of 256 weights, column `col` of the panel. */
-INLINE void put_scales(int type, const uint8_t *b, float *step, float *least) {
-    _Alignas(32) float s[16], m[8];
-    if (type == QUANT_Q6_K) {
-        const __m512 d = _mm512_set1_ps(f16(b + 208));
-        const __m128i sc = _mm_loadu_si128((const void *)(b + 192));
-        _mm512_storeu_ps(s, _mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(sc))));
-        UNROLL for (int i = 0; i < 16; i++) step[i * NC] = s[i];
+/* Eight numbers of each of 16 rows, rows i and i + 8 in the halves of v[i], as [number][row], NC apart. */
+INLINE void put_eights(__m512 v[8], float *to) {
+    const __m512i low = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13),
+                  high = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
+    __m512d t[8];
+    UNROLL for (int i = 0; i < 8; i += 4) {
+        const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(v[i], v[i + 1]));
+        const __m512d b = _mm512_castps_pd(_mm512_unpackhi_ps(v[i], v[i + 1]));
+        const __m512d c = _mm512_castps_pd(_mm512_unpacklo_ps(v[i + 2], v[i + 3]));
+        const __m512d d = _mm512_castps_pd(_mm512_unpackhi_ps(v[i + 2], v[i + 3]));
+        t[i] = _mm512_unpacklo_pd(a, c), t[i + 1] = _mm512_unpackhi_pd(a, c);
+        t[i + 2] = _mm512_unpacklo_pd(b, d), t[i + 3] = _mm512_unpackhi_pd(b, d);
+    }
+    UNROLL for (int i = 0; i < 4; i++) {
+        _mm512_storeu_pd(to + i * NC, _mm512_permutex2var_pd(t[i], low, t[i + 4]));
+        _mm512_storeu_pd(to + (i + 4) * NC, _mm512_permutex2var_pd(t[i], high, t[i + 4]));
+    }
+}
+
+INLINE __m512 two_rows(__m256 a, __m256 b) {
+    return _mm512_insertf32x8(_mm512_castps256_ps512(a), b, 1);
+}
+
+/* Scales (and minima) of 256 weights of 16 rows. */
+INLINE void put_scales(int type, const uint8_t *const row[16], float *step, float *least) {
+    if (type == QUANT_Q6_K) { /* twice as many: by themselves */
+        for (int r = 0; r < 16; r++) {
+            float s[16];
+            const __m128i bytes = _mm_loadu_si128((const void *)(row[r] + 192));
+            _mm512_storeu_ps(
+                s, _mm512_mul_ps(_mm512_set1_ps(f16(row[r] + 208)), _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes))));
+            UNROLL for (int i = 0; i < 16; i++) step[i * NC + r] = s[i];
+        }
         return;
     }
-    __m256 v, min = _mm256_setzero_ps();
-    if (type == QUANT_Q4_K)
-        scales_q4_k(b, &v, &min);
-    else
-        v = type == QUANT_Q8_0 ? scales_q8_0(b) : scales_q4_0(b);
-    _mm256_store_ps(s, v);
-    _mm256_store_ps(m, min);
-    UNROLL for (int i = 0; i < 8; i++) step[i * NC] = s[i];
-    if (type == QUANT_Q4_K) UNROLL for (int i = 0; i < 8; i++) least[i * NC] = m[i];
+    __m512 v[8], w[8];
+    UNROLL for (int i = 0; i < 8; i++) {
+        const uint8_t *a = row[i], *b = row[i + 8];
+        if (type == QUANT_Q4_K) {
+            __m256 x, y, s, t;
+            scales_q4_k(a, &x, &y);
+            scales_q4_k(b, &s, &t);
+            v[i] = two_rows(x, s), w[i] = two_rows(y, t);
+        } else {
+            v[i] = type == QUANT_Q8_0 ? two_rows(scales_q8_0(a), scales_q8_0(b))
+                                      : two_rows(scales_q4_0(a), scales_q4_0(b));
+        }
+    }
+    put_eights(v, step);
+    if (type == QUANT_Q4_K) put_eights(w, least);
 }
 
 /* Columns past the last are the last again. */
@@ -77,15 +108,16 @@ INLINE void pack(int type, const quant_tile_job *j, int64_t n0, uint8_t *level, 
         for (int64_t c = 0; c < j->k / 256; c++) {
             UNROLL for (int p = 0; p < 4; p++) {
                 __m512i v[16];
-                for (int i = 0; i < 16; i++) v[i] = levels_of(type, row[i], p);
+                for (int i = 0; i < 16; i++) {
+                    v[i] = levels_of(type, row[i], p);
+                    if (64 * p < levels_bytes(type)) _mm_prefetch((const char *)row[i] + AHEAD + 64 * p, _MM_HINT_T0);
+                }
                 transpose(v);
                 uint8_t *to = level + ((c * 4 + p) * 16 * NC + half) * 4;
                 UNROLL for (int i = 0; i < 16; i++) _mm512_storeu_si512(to + i * 4 * NC, v[i]);
             }
-            for (int i = 0; i < 16; i++) {
-                put_scales(type, row[i], step + c * (256 / group) * NC + half + i, least + c * 8 * NC + half + i);
-                row[i] += levels_bytes(type);
-            }
+            put_scales(type, row, step + c * (256 / group) * NC + half, least + c * 8 * NC + half);
+            for (int i = 0; i < 16; i++) row[i] += levels_bytes(type);
         }
     }
 }
