@@ -1,6 +1,6 @@
 /* Products of blocks with blocks: 64 weights as unsigned bytes times 64 signed ones at a time, sums of 4 in a lane. A
  * chunk is 256 numbers: 8 scales of x, four steps. */
-#include "cpu/quant/quant_levels.h"
+#include "cpu/quant/quant_levels_body.h"
 
 /* ---- products
  * --------------------------------------------------------------------------------------------------------- */

@@ -1,4 +1,4 @@
-#include "cpu/quant/quant_levels.h"
+#include "cpu/quant/quant_levels_body.h"
 #include "cpu/quant/quant_tile.h"
 
 enum { NC = QUANT_TILE_COLS, MR = QUANT_TILE_ROWS, AHEAD = 1024 /* bytes of a row fetched before they are read */ };

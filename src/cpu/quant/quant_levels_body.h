@@ -1,12 +1,11 @@
 /* For the leaf files with VNNI: blocks as unsigned levels, 64 at a time, and their scales; x as blocks of whole
  * numbers. */
-#ifndef CPU_QUANT_QUANT_LEVELS_H
-#define CPU_QUANT_QUANT_LEVELS_H
+#ifndef CPU_QUANT_QUANT_LEVELS_BODY_H
+#define CPU_QUANT_QUANT_LEVELS_BODY_H
 
 #include "cpu/quant/quant.h"
 
-#include <immintrin.h>
-#include <string.h>
+#include "cpu/simd.h"
 
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 8")
