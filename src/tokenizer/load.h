@@ -13,6 +13,12 @@ tl_status load_json(const tl_allocator *a, const json_t *root, tokenizer **out, 
 /* GPT-2's pair of files. */
 tl_status load_gpt2(const tl_allocator *a, const char *vocab_path, const char *merges_path, tokenizer **out,
                     tl_error *e);
+typedef struct load_gpt2_text { /* one of the two, in memory; path is named in errors, and may be NULL */
+    const char *path, *text;
+    size_t n;
+} load_gpt2_text;
+tl_status load_gpt2_texts(const tl_allocator *a, const load_gpt2_text *v, const load_gpt2_text *m, tokenizer **out,
+                          tl_error *e);
 /* tiktoken's ranks: a line each, base64 and number. path tells which encoding it is, if its name does. */
 tl_status load_tiktoken(const tl_allocator *a, const char *text, size_t n, const char *path, tokenizer **out,
                         tl_error *e);

@@ -58,24 +58,7 @@ static tl_status load_gpt2_merges(tokenizer *t, const char *text, size_t n, str 
     return TL_OK;
 }
 
-static tl_status load_gpt2_into(tokenizer *t, const char *vocab_path, const char *merges_path, str *buf, tl_error *e) {
-    json_t *v;
-    TRY(json_read_file(t->alloc, vocab_path, LOAD_MAX_BYTES, &v, e));
-    tl_status s = load_gpt2_vocab(t, v, buf, e);
-    json_decref(v);
-    if (s != TL_OK) {
-        error_at_file(e, vocab_path);
-        return s;
-    }
-    char *text;
-    size_t n;
-    TRY(file_read(t->alloc, merges_path, LOAD_MAX_BYTES, &text, &n, e));
-    s = load_gpt2_merges(t, text, n, buf, e);
-    mem_free(t->alloc, text);
-    if (s != TL_OK) {
-        error_at_file(e, merges_path);
-        return s;
-    }
+static tl_status load_gpt2_parts(tokenizer *t, str *buf, tl_error *e) {
     TRY(bpe_ready(t->bpe, &t->voc, e));
     str_clear(buf);
     load_pre_text(buf, split_pattern(SPLIT_GPT2));
@@ -86,9 +69,10 @@ static tl_status load_gpt2_into(tokenizer *t, const char *vocab_path, const char
     return id < 0 ? TL_OK : load_added_token(t, id, eot, sizeof eot - 1, ADDED_SPECIAL, e);
 }
 
-tl_status load_gpt2(const tl_allocator *a, const char *vocab_path, const char *merges_path, tokenizer **out,
-                    tl_error *e) {
+tl_status load_gpt2_texts(const tl_allocator *a, const load_gpt2_text *v, const load_gpt2_text *m, tokenizer **out,
+                          tl_error *e) {
     tokenizer *t;
+    json_t *root = NULL;
     str buf;
     TRY(tokenizer_new(a, MODEL_BPE, &t, e));
     str_init(&buf, a);
@@ -96,11 +80,32 @@ tl_status load_gpt2(const tl_allocator *a, const char *vocab_path, const char *m
     t->bpe = bpe_new(a);
     if (t->bpe) t->bpe->byte_level = true;
     tl_status s =
-        t->bpe ? load_gpt2_into(t, vocab_path, merges_path, &buf, e) : error_set(e, TL_NOMEM, "no memory for merges");
+        t->bpe ? json_parse(v->text, v->n, v->path, &root, e) : error_set(e, TL_NOMEM, "no memory for merges");
+    if (s == TL_OK) s = load_gpt2_vocab(t, root, &buf, e);
+    if (s != TL_OK && v->path) error_at_file(e, v->path);
+    json_decref(root);
+    if (s == TL_OK) {
+        s = load_gpt2_merges(t, m->text, m->n, &buf, e);
+        if (s != TL_OK && m->path) error_at_file(e, m->path);
+    }
+    if (s == TL_OK) s = load_gpt2_parts(t, &buf, e);
     str_fini(&buf);
     if (s == TL_OK)
         *out = t;
     else
         tokenizer_close(t);
+    return s;
+}
+
+tl_status load_gpt2(const tl_allocator *a, const char *vocab_path, const char *merges_path, tokenizer **out,
+                    tl_error *e) {
+    char *vtext = NULL, *mtext = NULL;
+    load_gpt2_text v = {.path = vocab_path}, m = {.path = merges_path};
+    tl_status s = file_read(a, vocab_path, LOAD_MAX_BYTES, &vtext, &v.n, e);
+    if (s == TL_OK) s = file_read(a, merges_path, LOAD_MAX_BYTES, &mtext, &m.n, e);
+    v.text = vtext, m.text = mtext;
+    if (s == TL_OK) s = load_gpt2_texts(a, &v, &m, out, e);
+    mem_free(a, vtext);
+    mem_free(a, mtext);
     return s;
 }

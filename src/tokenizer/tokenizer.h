@@ -160,6 +160,7 @@ typedef struct token_trainer token_trainer;
 tl_status token_trainer_open(const tl_allocator *a, const tokenizer_train_options *o, token_trainer **out, tl_error *e);
 tl_status token_trainer_text(token_trainer *r, const char *text, size_t n, tl_error *e); /* one document */
 tl_status token_trainer_file(token_trainer *r, const char *path, tl_error *e); /* streamed; specials split it */
+/* Learns the merges. The pieces counted so far are given up on the way: what memory they take, merging can use. */
 tl_status token_trainer_finish(token_trainer *r, tokenizer **out, tokenizer_train_report *report, tl_error *e);
 void token_trainer_close(token_trainer *r);
 

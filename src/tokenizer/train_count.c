@@ -1,5 +1,4 @@
 #include "base/file.h"
-#include "base/hash.h"
 #include "tokenizer/internal.h"
 #include "tokenizer/load.h"
 #include "tokenizer/train.h"
@@ -24,55 +23,6 @@ struct token_trainer {
     train_map map[TRAIN_MAX_THREADS]; /* one a thread, joined at the end */
     uint64_t bytes;
 };
-
-/* ---- distinct pieces ------------------------------------------------------------------------- */
-
-void train_map_init(train_map *m, const tl_allocator *a) {
-    memset(m, 0, sizeof *m);
-    m->alloc = a;
-}
-
-void train_map_fini(train_map *m) {
-    mem_free(m->alloc, m->piece);
-    mem_free(m->alloc, m->slot);
-    mem_free(m->alloc, m->blob);
-    train_map_init(m, m->alloc);
-}
-
-static bool train_map_grow(train_map *m) {
-    size_t slots = m->slots ? 2 * m->slots : 4096;
-    uint32_t *slot = mem_new(m->alloc, slots, sizeof *slot);
-    if (!slot) return false;
-    mem_free(m->alloc, m->slot);
-    m->slot = slot;
-    m->slots = slots;
-    for (size_t i = 0; i < m->n; i++) {
-        size_t k = m->piece[i].hash & (slots - 1);
-        while (slot[k]) k = (k + 1) & (slots - 1);
-        slot[k] = (uint32_t)i + 1;
-    }
-    return true;
-}
-
-bool train_map_add(train_map *m, const char *text, size_t n, uint64_t count) {
-    if (2 * (m->n + 1) > m->slots && !train_map_grow(m)) return false;
-    uint32_t hash = (uint32_t)(hash_bytes(text, n) >> 16);
-    size_t k = hash & (m->slots - 1);
-    for (; m->slot[k]; k = (k + 1) & (m->slots - 1)) {
-        train_piece *p = &m->piece[m->slot[k] - 1];
-        if (p->hash != hash || p->len != n || memcmp(m->blob + p->off, text, n)) continue;
-        p->count += count;
-        return true;
-    }
-    if (m->n >= UINT32_MAX - 1 || n > UINT32_MAX || !mem_reserve(m->alloc, &m->piece, &m->cap, m->n + 1) ||
-        !mem_reserve(m->alloc, &m->blob, &m->blob_cap, m->blob_n + n))
-        return false;
-    memcpy(m->blob + m->blob_n, text, n);
-    m->piece[m->n] = (train_piece){m->blob_n, (uint32_t)n, hash, count};
-    m->blob_n += n;
-    m->slot[k] = (uint32_t)++m->n;
-    return true;
-}
 
 /* ---- pieces of a text ------------------------------------------------------------------------ */
 
@@ -299,11 +249,13 @@ tl_status token_trainer_open(const tl_allocator *a, const tokenizer_train_option
 /* All threads' pieces into the first map. */
 static tl_status train_gather(token_trainer *r, tl_error *e) {
     for (size_t i = 1; i < TRAIN_MAX_THREADS; i++) {
-        const train_map *m = &r->map[i];
-        for (size_t k = 0; k < m->n; k++)
-            if (!train_map_add(&r->map[0], m->blob + m->piece[k].off, m->piece[k].len, m->piece[k].count))
+        train_map *m = &r->map[i];
+        train_piece p;
+        train_map_seal(m);
+        for (uint64_t at = 0; train_map_next(m, &at, &p);)
+            if (!train_map_add(&r->map[0], p.text, p.n, p.count))
                 return error_set(e, TL_NOMEM, "no memory for distinct pieces");
-        train_map_fini(&r->map[i]);
+        train_map_fini(m);
     }
     return TL_OK;
 }
@@ -330,16 +282,17 @@ static tl_status train_into(token_trainer *r, tokenizer *t, uint64_t *merges, tl
 
 tl_status token_trainer_finish(token_trainer *r, tokenizer **out, tokenizer_train_report *report, tl_error *e) {
     tokenizer *t;
-    uint64_t merges = 0, pieces = 0;
+    uint64_t merges = 0;
     TRY(train_gather(r, e));
+    tokenizer_train_report all = {r->bytes, r->map[0].pieces, r->map[0].n, 0};
     TRY(tokenizer_new(r->alloc, MODEL_BPE, &t, e));
     tl_status s = train_into(r, t, &merges, e);
     if (s != TL_OK) {
         tokenizer_close(t);
         return s;
     }
-    for (size_t i = 0; i < r->map[0].n; i++) pieces += r->map[0].piece[i].count;
-    if (report) *report = (tokenizer_train_report){r->bytes, pieces, r->map[0].n, merges};
+    all.merges = merges;
+    if (report) *report = all;
     *out = t;
     return TL_OK;
 }

@@ -7,11 +7,17 @@ static const uint32_t unicode_runs[] = {
 };
 enum { UNICODE_RUNS = sizeof unicode_runs / sizeof *unicode_runs, UNICODE_PAGES = 400 };
 
-static void unicode_fill(uint8_t out[256], uint32_t page, size_t *run) {
-    uint32_t cp = page << 8;
-    for (unsigned i = 0; i < 256; i++, cp++) {
-        while (*run + 1 < UNICODE_RUNS && unicode_runs[*run + 1] >> 4 <= cp) ++*run;
-        out[i] = (uint8_t)(unicode_runs[*run] & 15);
+static uint32_t unicode_run_end(size_t run) {
+    return run + 1 < UNICODE_RUNS ? unicode_runs[run + 1] >> 4 : 0x110000;
+}
+
+/* The classes of a page; *run is the run that holds its first character, then that of the next page's. */
+static void unicode_fill(uint8_t out[256], uint32_t first, size_t *run) {
+    for (uint32_t at = first; at < first + 256;) {
+        uint32_t end = unicode_run_end(*run), to = end < first + 256 ? end : first + 256;
+        memset(out + (at - first), (int)(unicode_runs[*run] & 15), to - at);
+        at = to;
+        if (at == end) ++*run;
     }
 }
 
@@ -22,14 +28,16 @@ unicode_table *unicode_new(const tl_allocator *a) {
     uint16_t n = 0, uniform[16];
     memset(uniform, 0xff, sizeof uniform);
     for (uint32_t page = 0; page < 0x1100; page++) {
-        uint8_t *cls = u->cls[n];
-        unicode_fill(cls, page, &run);
-        bool same = memcmp(cls, cls + 1, 255) == 0;
-        if (same && uniform[cls[0]] != 0xffff) {
-            u->page[page] = uniform[cls[0]];
+        uint32_t first = page << 8;
+        bool same = unicode_run_end(run) >= first + 256; /* most pages: one class, and there already */
+        uint16_t *one = &uniform[unicode_runs[run] & 15];
+        if (same && *one != 0xffff) {
+            u->page[page] = *one;
+            if (unicode_run_end(run) == first + 256) run++;
             continue;
         }
-        if (same) uniform[cls[0]] = n;
+        if (same) *one = n;
+        unicode_fill(u->cls[n], first, &run);
         u->page[page] = n;
         if (n + 1 < UNICODE_PAGES) n++;
     }
