@@ -39,7 +39,8 @@ typedef struct load_ends {
 } load_ends;
 
 static tl_status load_end(tokenizer *t, load_ends *x, int side, int64_t id, tl_error *e) {
-    if (id < 0 || id >= (int64_t)t->voc.n)
+    size_t n;
+    if (id < 0 || id >= (int64_t)t->voc.n || !vocab_text(&t->voc, (int32_t)id, &n))
         return error_set(e, TL_FORMAT, "post_processor: id %lld is not in the vocabulary", (long long)id);
     if (x->n[side] >= 64) return error_set(e, TL_LIMIT, "post_processor adds more than 64 tokens");
     if (!mem_reserve(t->alloc, &x->id[side], &x->cap[side], x->n[side] + 1))

@@ -93,9 +93,7 @@ static tl_status pretoken_load_step(pretokenizer *z, pretoken_step *s, const cha
     for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
         if (!strcmp(type, plain[i].name)) {
             s->kind = plain[i].kind;
-            return s->kind == PRETOKEN_SCRIPTS
-                       ? error_set(e, TL_UNSUPPORTED, "pre_tokenizer \"UnicodeScripts\" is not supported yet")
-                       : TL_OK;
+            return TL_OK;
         }
     if (!strcmp(type, "ByteLevel")) return pretoken_load_byte_level(z, s, v, e);
     if (!strcmp(type, "Metaspace")) return pretoken_load_metaspace(z, s, v, e);

@@ -186,6 +186,26 @@ static void pretoken_bert(pretoken_cut *c, const unicode_table *u, size_t begin,
     pretoken_part(c, from, end, false);
 }
 
+/* A piece begins where the script changes; characters of none go along with what is before them, and at the beginning
+ * go altogether, as they do in the other library. */
+static void pretoken_scripts(pretoken_cut *c, size_t begin, size_t end) {
+    const uint8_t *p = (const uint8_t *)c->a->s;
+    size_t from = end;
+    unsigned last = 0;
+    for (size_t i = begin; i < end;) {
+        uint32_t cp;
+        size_t len = unicode_decode(p + i, p + end, &cp, NULL);
+        unsigned script = unicode_script(cp);
+        if (script && script != last) {
+            if (last) pretoken_part(c, from, i, true);
+            from = i;
+            last = script;
+        }
+        i += len;
+    }
+    pretoken_part(c, from, end, true);
+}
+
 tl_status pretoken_apply(const pretoken_step *s, const unicode_table *u, bool first, const text_buf *a, text_buf *b,
                          tl_error *e) {
     for (size_t i = 0; i < a->pieces; i++) {
@@ -242,7 +262,10 @@ tl_status pretoken_apply(const pretoken_step *s, const unicode_table *u, bool fi
             c.behavior = PRETOKEN_ISOLATED;
             pretoken_fixed(&c, s, begin, end);
             break;
-        case PRETOKEN_SCRIPTS: break;
+        case PRETOKEN_SCRIPTS:
+            c.behavior = PRETOKEN_ISOLATED;
+            pretoken_scripts(&c, begin, end);
+            break;
         }
         pretoken_close(&c);
     }

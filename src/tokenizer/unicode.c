@@ -5,6 +5,9 @@
 static const uint32_t unicode_runs[] = {
 #include "tokenizer/unicode_runs.inc"
 };
+static const uint32_t unicode_scripts[] = {
+#include "tokenizer/unicode_scripts.inc"
+};
 enum { UNICODE_RUNS = sizeof unicode_runs / sizeof *unicode_runs, UNICODE_PAGES = 400 };
 
 static uint32_t unicode_run_end(size_t run) {
@@ -53,6 +56,18 @@ bool unicode_is_word(const unicode_table *u, uint32_t cp) {
     if (bit & UNICODE_IS_N) return c != UTF8PROC_CATEGORY_NO;
     return c == UTF8PROC_CATEGORY_PC || cp == 0x200c || cp == 0x200d || (cp >= 0x24b6 && cp <= 0x24e9) ||
            (cp >= 0x1f130 && cp <= 0x1f149) || (cp >= 0x1f150 && cp <= 0x1f169) || (cp >= 0x1f170 && cp <= 0x1f189);
+}
+
+unsigned unicode_script(uint32_t cp) {
+    size_t lo = 0, hi = sizeof unicode_scripts / sizeof *unicode_scripts;
+    while (hi - lo > 1) {
+        size_t mid = (lo + hi) / 2;
+        if (unicode_scripts[mid] >> 8 <= cp)
+            lo = mid;
+        else
+            hi = mid;
+    }
+    return unicode_scripts[lo] & 255;
 }
 
 unsigned unicode_decode(const uint8_t *p, const uint8_t *end, uint32_t *cp, bool *bad) {

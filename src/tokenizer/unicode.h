@@ -44,6 +44,10 @@ static inline unicode_class unicode_of(const unicode_table *u, uint32_t cp) {
 /* \w of the ecosystem: alphabetic, mark, decimal number, connecting punctuation, joiner. */
 bool unicode_is_word(const unicode_table *u, uint32_t cp);
 
+/* A number for the script of a character as the UnicodeScripts pre-tokenizer tells them apart (Hiragana and Katakana
+ * count as Han); 0: none, such as a blank's. */
+unsigned unicode_script(uint32_t cp);
+
 enum { UNICODE_BAD = 0xFFFD };
 
 /* Decodes one character at p < end. Bytes that are not UTF-8 give UNICODE_BAD and the length of the maximal bad

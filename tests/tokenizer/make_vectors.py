@@ -98,6 +98,7 @@ def build():
     yield "split_misc", bpe(model=dict(unk_token="<unk>"), special=PIECES, pre=P.Sequence(
         [P.CharDelimiterSplit("e"), P.Split("the", "merged_with_next"), P.Split(Regex(r"\w+"), "isolated", True), P.FixedLength(3)]),
         dec=D.Sequence([D.CTC("<pad>", "|"), D.Fuse()]))
+    yield "scripts", bpe(model=dict(unk_token="<unk>"), special=PIECES, pre=P.Sequence([P.UnicodeScripts(), P.WhitespaceSplit()]))
     t = bpe(pre=bl, dec=D.ByteLevel(), train=alpha, norm=N.NFC(), special=["<s>"])
     t.add_tokens([AddedToken("<sep>", lstrip=True, rstrip=True, normalized=False), AddedToken("the", single_word=True),
                   AddedToken("日本", normalized=True), AddedToken("cat sat")])

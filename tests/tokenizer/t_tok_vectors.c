@@ -24,6 +24,7 @@ static const char *const names[] = {
     "split_merged_with_next",
     "split_contiguous",
     "split_misc",
+    "scripts",
     "added",
 };
 
