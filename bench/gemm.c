@@ -1,5 +1,6 @@
 /* Products as kernels, on the pool: GFLOP/s and the share of the multiply-add rate measured in the same run, every
- * kernel that takes the call, best of several interleaved runs.   gemm [threads] [kernel substring] */
+ * kernel that takes the call, best of several interleaved runs.
+ *   gemm [threads] [kernel substring] [char-cpu|char|gpt2|head|decode] */
 #include "base/mem.h"
 #include "cpu/cpu.h"
 #include "cpu/product/peak.h"
@@ -28,10 +29,23 @@ static double peak_rate(peak_leaf *f, int threads) {
     return best * threads;
 }
 
+/* Products of training steps, and of decoding. */
 typedef struct shape {
-    const char *op;
+    const char *model, *op;
     int64_t M, N, K;
 } shape;
+#define STEP(model, M, N, K)                                                                                           \
+    {model, "linear", M, N, K}, {model, "linear_dx", M, N, K}, {                                                       \
+        model, "linear_dw", M, N, K                                                                                    \
+    }
+static const shape shapes[] = {
+    STEP("char-cpu", 768, 384, 128),     STEP("char-cpu", 768, 128, 128),     STEP("char-cpu", 768, 512, 128),
+    STEP("char-cpu", 768, 128, 512),     STEP("char", 4096, 1152, 384),       STEP("char", 4096, 384, 384),
+    STEP("char", 4096, 1536, 384),       STEP("char", 4096, 384, 1536),       STEP("gpt2", 1024, 2304, 768),
+    STEP("gpt2", 1024, 768, 768),        STEP("gpt2", 1024, 3072, 768),       STEP("gpt2", 1024, 768, 3072),
+    {"head", "linear", 256, 50304, 768}, {"decode", "linear", 1, 768, 768},   {"decode", "linear", 1, 3072, 768},
+    {"decode", "linear", 1, 50304, 768}, {"decode", "linear", 4, 50304, 768},
+};
 
 static void *filled(size_t bytes) {
     uint8_t *p = aligned_alloc(64, (bytes + 63) / 64 * 64);
@@ -61,16 +75,7 @@ int main(int argc, char **argv) {
     const char *only = argc > 2 ? argv[2] : "";
     if (threads == 1) clock_used = CLOCK_THREAD_CPUTIME_ID;
     const uint32_t isa = isa_probe();
-    static const shape shapes[] = {
-        {"linear", 1024, 768, 768},     {"linear", 1024, 2304, 768},    {"linear", 1024, 3072, 768},
-        {"linear", 1024, 768, 3072},    {"linear", 256, 50304, 768},    {"linear", 768, 128, 128},
-        {"linear", 768, 512, 128},      {"linear", 4096, 1536, 384},    {"linear_dx", 1024, 768, 768},
-        {"linear_dx", 1024, 2304, 768}, {"linear_dx", 1024, 3072, 768}, {"linear_dx", 1024, 768, 3072},
-        {"linear_dx", 768, 512, 128},   {"linear_dw", 1024, 768, 768},  {"linear_dw", 1024, 2304, 768},
-        {"linear_dw", 1024, 3072, 768}, {"linear_dw", 1024, 768, 3072}, {"linear_dw", 768, 128, 128},
-        {"linear_dw", 768, 512, 128},   {"linear_dw", 4096, 1536, 384}, {"linear", 1, 768, 768},
-        {"linear", 1, 3072, 768},       {"linear", 1, 50304, 768},      {"linear", 4, 50304, 768},
-    };
+    const char *model = argc > 3 ? argv[3] : "";
     const double f32 = peak_rate(isa & ISA_AVX512 ? peak_f32__avx512 : peak_f32__avx2, threads);
     const double bf16 = isa & ISA_AVX512BF16 ? peak_rate(peak_bf16__avx512bf16, threads) : 0;
     tl_error err;
@@ -80,6 +85,8 @@ int main(int argc, char **argv) {
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
         for (int b = 0; b < 2; b++) {
             const shape *s = &shapes[i];
+            if (strncmp(s->model, model, strlen(model)) != 0 || (!strcmp(model, "char") && strcmp(s->model, "char")))
+                continue;
             struct linear_attr attr;
             tl_op_call c;
             open_call(s, b ? TL_BF16 : TL_F32, &c, &attr);

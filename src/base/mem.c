@@ -2,14 +2,26 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
-enum { MEM_ALIGN = 64 };
+enum { MEM_ALIGN = 64, MEM_PAGE = 2 << 20 /* a large page */ };
+
+/* Columns of matrices lie on as many pages as they have rows, more than the processor keeps translations of; large
+ * pages, where the system gives them only to those who ask. */
+static void *mem_large(size_t size) {
+    void *p = aligned_alloc(MEM_PAGE, size);
+#ifdef MADV_HUGEPAGE
+    if (p) (void)madvise(p, size / MEM_PAGE * MEM_PAGE, MADV_HUGEPAGE); /* a wish; refused is as before */
+#endif
+    return p;
+}
 
 static void *mem_default_alloc(void *user, size_t size) {
     (void)user;
     size_t rounded;
     if (add_overflows(size, (size_t)(MEM_ALIGN - 1), &rounded)) return NULL;
     rounded &= ~(size_t)(MEM_ALIGN - 1);
+    if (rounded >= 2 * (size_t)MEM_PAGE) return mem_large(rounded);
     return aligned_alloc(MEM_ALIGN, rounded ? rounded : MEM_ALIGN);
 }
 

@@ -55,16 +55,16 @@ static inline double rows_distance(const tl_arg *got, const tl_arg *want) {
     return worst;
 }
 
-/* Every row of the example's operator. slack: allowed distance in units of the output's rounding (f32 data: of sums).
- * Returns how many rows took it. */
-static inline int rows_check(const op_example *e, double slack) {
+/* Every row of the table that is the example's operator's. slack: allowed distance in units of the output's rounding
+ * (f32 data: of sums). Returns how many rows took it. */
+static inline int rows_check_in(const kernel_row *table, size_t count, const op_example *e, double slack) {
     int taken = 0;
     const uint32_t isa = isa_probe();
     example_call want;
     assert_true(example_open(e, 7, &want));
     want.op->ref_f64(&want.call);
-    for (size_t i = 0; i < kernel_count; i++) {
-        const kernel_row *row = &kernel_table[i];
+    for (size_t i = 0; i < count; i++) {
+        const kernel_row *row = &table[i];
         if (row->op != want.op->id || (row->isa & ~isa)) continue;
         example_call first;
         for (int way = 0; way < 4; way++) {
@@ -97,6 +97,9 @@ static inline int rows_check(const op_example *e, double slack) {
     }
     example_close(&want);
     return taken;
+}
+static inline int rows_check(const op_example *e, double slack) {
+    return rows_check_in(kernel_table, kernel_count, e, slack);
 }
 
 #endif

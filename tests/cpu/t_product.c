@@ -1,7 +1,7 @@
 /* linear, linear_dx, linear_dw: every kernel against the reference, at sizes around the tiles. */
 #include "rows.h"
 
-#include "cpu/product/product.h"
+#include "cpu/product/linear.h"
 
 #include <math.h>
 
@@ -60,6 +60,33 @@ static void test_chunks(void **state) {
     add_products(&l, TL_F32, TL_F32, 300, 450, 70, 0, 3);
     add_products(&l, TL_BF16, TL_BF16, 300, 450, 70, 0, 0);
     check_all(&l);
+}
+
+product_sum_leaf onednn_linear_dw__avx512bf16;
+
+/* oneDNN where it is not the fastest, too. */
+static void test_onednn(void **state) {
+    (void)state;
+#define ANYWHERE(op, isa, bit)                                                                                         \
+    {                                                                                                                  \
+        "onednn_" #op, OP_##op, bit, onednn_anywhere_##op##_prepare, onednn_##op##_run,                                \
+            (void (*)(void))onednn_linear_dw__##isa                                                                    \
+    }
+    static const kernel_row rows[] = {ANYWHERE(linear, avx512bf16, ISA_AVX512BF16),
+                                      ANYWHERE(linear_dx, avx512bf16, ISA_AVX512BF16),
+                                      ANYWHERE(linear_dw, avx512bf16, ISA_AVX512BF16)};
+    op_examples l = {NULL, 0, 0};
+    for (int t = 0; t < 2; t++) {
+        const tl_dtype x = t ? TL_BF16 : TL_F32;
+        add_products(&l, x, x, 40, 33, 800, 0, 0);
+        add_products(&l, x, x, 520, 30, 70, 3, 3);
+        add_products(&l, x, x, 300, 450, 70, 0, 3);
+        add_products(&l, x, x, 70, 200, 420, 0, 0);
+    }
+    int taken = 0;
+    for (size_t i = 0; i < l.n; i++) taken += rows_check_in(rows, 3, &l.e[i], 60);
+    assert_true(taken == (int)l.n || !(isa_probe() & ISA_AVX512BF16));
+    examples_free(&l);
 }
 
 static void head_prepare(example_call *x) { /* rows that do not count, and a lse that fits */
@@ -130,6 +157,7 @@ static void test_no_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_sizes), cmocka_unit_test(test_chunks),
-                                       cmocka_unit_test(test_head), cmocka_unit_test(test_no_memory)};
+                                       cmocka_unit_test(test_onednn), cmocka_unit_test(test_head),
+                                       cmocka_unit_test(test_no_memory)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

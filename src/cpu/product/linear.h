@@ -29,6 +29,14 @@ static inline int64_t linear_up(int64_t n, int64_t to) {
     return (n + to - 1) / to * to;
 }
 
+/* The rows of oneDNN without the question whether they are the faster ones here: for tests. */
+const char *onednn_anywhere_linear_prepare(const tl_op_call *c, int threads, bool dry, const tl_allocator *a,
+                                           kernel_exec *x);
+const char *onednn_anywhere_linear_dx_prepare(const tl_op_call *c, int threads, bool dry, const tl_allocator *a,
+                                              kernel_exec *x);
+const char *onednn_anywhere_linear_dw_prepare(const tl_op_call *c, int threads, bool dry, const tl_allocator *a,
+                                              kernel_exec *x);
+
 int gemm_type(tl_dtype t); /* GEMM_F32 .. or -1 */
 /* Has this processor a 512-bit bf16 dot product slower than two f32 multiply-adds? (Intel's, up to what is known.) */
 bool product_slow_bf16(void);

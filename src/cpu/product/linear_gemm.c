@@ -1,21 +1,27 @@
 /* linear, linear_dx, linear_dw over our own packed product (gemm.h): any mixture of f32, bf16 and f16 in, f32 sums.
- * Tiles are columns times blocks of rows. Where A has to be packed beforehand (rows of bf16 and f16) that is a phase of
- * its own, and repeats are chunks of A that keep its packed form within 16 MiB. */
+ * Tiles are groups of rows times a panel of columns; how they are dealt out changes no sum. A worker's tiles of as many
+ * whole panels as its cache holds are one piece of work, so B is packed once for all of them. Where A has to be packed
+ * beforehand (rows of bf16 and f16) that is a phase of its own, and repeats are chunks of A that keep its packed form
+ * within 16 MiB. */
 #include "cpu/product/linear.h"
 
-enum { PACK_FLOATS = 4 << 20, SLIVERS = 16 /* a tile of packing */ };
+enum { PACK_FLOATS = 4 << 20, SLIVERS = 16 /* a tile of packing */, PIECE = 64 /* slivers, where sums lie beside C */ };
+enum { ALONE = 1 << 18 /* multiply-adds that wake nobody */, OWN_ROWS = 128, OWN_FLOATS = 1 << 18, PANEL = 48 };
 
 typedef struct gemm_cut {
     bool direct; /* A is read where it lies, or packed by each tile: no phase of packing, one repeat */
     bool fly;    /* the latter */
+    bool own;    /* a worker has rows of its own and all columns: it packs its A itself, and finds what it wrote before
+                    as well as what it will read next in its own cache */
     int64_t m_chunk, k_chunk, m_chunks, k_chunks; /* repeats */
-    int64_t cols, col_tiles, slivers, row_tiles;  /* of the product phase, per repeat */
+    int64_t panels, slivers, row_tiles;           /* of the product phase, per repeat */
     int64_t pack_a, per_worker;                   /* floats */
 } gemm_cut;
 
-static gemm_cut linear_gemm_cut(const linear_view *v, bool dw) {
+static gemm_cut linear_gemm_cut(const linear_view *v, bool dw, int workers) {
     gemm_cut t = {.fly = dw && v->n <= GEMM_NC}; /* more columns would pack the same too often */
     t.direct = t.fly || (!dw && v->a == TL_F32 && v->a_col == 1);
+    t.own = t.fly || (!dw && v->m / workers >= OWN_ROWS && v->n * v->k <= OWN_FLOATS);
     t.k_chunk = v->k;
     if (dw && !t.fly && v->k > GEMM_KC) { /* equal chunks that need no partial sums but the result itself */
         const int64_t chunks = (v->k + GEMM_KC - 1) / GEMM_KC;
@@ -26,19 +32,16 @@ static gemm_cut linear_gemm_cut(const linear_view *v, bool dw) {
     t.m_chunk = t.direct ? v->m : fit < 128 ? 128 : fit;
     if (t.m_chunk > v->m) t.m_chunk = linear_up(v->m, GEMM_MR);
     t.m_chunks = (v->m + t.m_chunk - 1) / t.m_chunk;
-    t.cols = linear_up(v->n, 48);
-    if (t.cols > GEMM_NC) t.cols = GEMM_NC;
-    t.col_tiles = (v->n + t.cols - 1) / t.cols;
-    int64_t rows = linear_parts(t.m_chunk, 64, (8 + t.col_tiles - 1) / t.col_tiles);
-    t.slivers = (gemm_slivers(t.m_chunk) + rows - 1) / rows;
-    if (t.fly) t.slivers = linear_up(t.slivers, GEMM_FLY); /* what is packed together belongs to one tile */
-    t.row_tiles = (gemm_slivers(t.m_chunk) + t.slivers - 1) / t.slivers;
+    t.panels = v->dw ? (v->n + PANEL - 1) / PANEL : 1; /* sums need no columns */
+    const int64_t slivers = gemm_slivers(t.m_chunk);
+    t.slivers = v->m * v->n * v->k < ALONE ? slivers : GEMM_FLY; /* what is packed together belongs to one tile */
+    t.row_tiles = (slivers + t.slivers - 1) / t.slivers;
     t.pack_a = t.direct ? 0 : linear_up(gemm_pack_floats(t.m_chunk, t.k_chunk), 16);
     t.per_worker = GEMM_KC * GEMM_NC;
     if (t.fly)
         t.per_worker += GEMM_FLY * GEMM_MR * GEMM_KC;
     else if (t.k_chunk > GEMM_KC)
-        t.per_worker += t.slivers * GEMM_MR * GEMM_NC;
+        t.per_worker += (slivers < PIECE ? slivers : PIECE) * GEMM_MR * GEMM_NC;
     return t;
 }
 
@@ -47,10 +50,11 @@ static const char *linear_gemm_prepare(const tl_op_call *c, int op, int threads,
     const char *why = linear_view_of(c, op, &v);
     if (why) return why;
     if (gemm_type(v.a) < 0 || gemm_type(v.b) < 0 || gemm_type(v.c) < 0) return "not f32, bf16 or f16";
-    gemm_cut t = linear_gemm_cut(&v, op == OP_linear_dw);
-    x->phases = t.direct ? 1 : 2;
+    const gemm_cut t = linear_gemm_cut(&v, op == OP_linear_dw, threads);
+    const bool packing = !t.direct && !t.own;
+    x->phases = packing ? 2 : 1;
     x->tiles[0] = (gemm_slivers(t.m_chunk) + SLIVERS - 1) / SLIVERS;
-    x->tiles[!t.direct] = (v.dw ? t.col_tiles : t.fly) * t.row_tiles; /* sums alone need no columns */
+    x->tiles[packing] = t.own ? t.row_tiles : t.panels * t.row_tiles;
     x->repeats = t.m_chunks * t.k_chunks;
     x->scratch = sizeof(float) * (size_t)(t.pack_a + t.per_worker * threads);
     return NULL;
@@ -82,23 +86,42 @@ static gemm_job linear_gemm_job(const kernel_task *t, int op, const linear_view 
     return j;
 }
 
+/* Slivers [s0, s1) by columns from c0 on; in pieces where the sums of blocks of k have to be kept beside C. */
+static void linear_gemm_part(const gemm_job *j, gemm_leaf *leaf, int64_t s0, int64_t s1, int64_t c0, int64_t cols) {
+    const int64_t piece = j->temp ? PIECE : s1 - s0, c1 = c0 + cols < j->n ? c0 + cols : j->n;
+    for (; s0 < s1; s0 += piece) leaf(GEMM_TILE, j, s0, s1 - s0 < piece ? s1 : s0 + piece, c0, c1);
+}
+
+/* Tiles [lo, hi), panel after panel: whole ones together, parts of one alone. */
+static void linear_gemm_panels(const gemm_cut *cut, const gemm_job *j, gemm_leaf *leaf, int64_t lo, int64_t hi) {
+    const int64_t slivers = gemm_slivers(j->m);
+    while (lo < hi) {
+        const int64_t row = lo % cut->row_tiles, whole = row ? 0 : (hi - lo) / cut->row_tiles;
+        const int64_t panels = whole > GEMM_NC / PANEL ? GEMM_NC / PANEL : whole;
+        const int64_t left = cut->row_tiles - row < hi - lo ? cut->row_tiles - row : hi - lo;
+        const int64_t s0 = row * cut->slivers, s1 = panels ? slivers : s0 + left * cut->slivers;
+        linear_gemm_part(j, leaf, s0, s1 < slivers ? s1 : slivers, lo / cut->row_tiles * PANEL,
+                         (panels ? panels : 1) * PANEL);
+        lo += panels ? panels * cut->row_tiles : left;
+    }
+}
+
 static void linear_gemm_run(const kernel_task *t, int op, int phase, int64_t lo, int64_t hi, int worker) {
     linear_view v;
     linear_view_of(t->call, op, &v);
-    const gemm_cut cut = linear_gemm_cut(&v, op == OP_linear_dw);
+    const gemm_cut cut = linear_gemm_cut(&v, op == OP_linear_dw, t->workers);
     const gemm_job j = linear_gemm_job(t, op, &v, &cut, worker);
     gemm_leaf *leaf = (gemm_leaf *)t->exec->leaf;
     const int64_t slivers = gemm_slivers(j.m);
-    if (phase == 0 && !cut.direct) {
+    if (cut.own) {
+        const int64_t s0 = lo * cut.slivers, s1 = hi * cut.slivers < slivers ? hi * cut.slivers : slivers;
+        if (s0 < s1 && !cut.direct) leaf(GEMM_PACK, &j, s0, s1, 0, 0);
+        for (int64_t c = 0; c == 0 || c < v.n; c += GEMM_NC) linear_gemm_part(&j, leaf, s0, s1, c, GEMM_NC);
+    } else if (phase == 0 && !cut.direct) {
         hi = hi * SLIVERS < slivers ? hi * SLIVERS : slivers;
         if (lo * SLIVERS < hi) leaf(GEMM_PACK, &j, lo * SLIVERS, hi, 0, 0);
-        return;
-    }
-    for (int64_t tile = lo; tile < hi; tile++) {
-        const int64_t c0 = tile / cut.row_tiles * cut.cols, s0 = tile % cut.row_tiles * cut.slivers;
-        const int64_t s1 = s0 + cut.slivers < slivers ? s0 + cut.slivers : slivers;
-        if (s0 < s1) leaf(GEMM_TILE, &j, s0, s1, c0, c0 + cut.cols < v.n ? c0 + cut.cols : v.n);
-    }
+    } else
+        linear_gemm_panels(&cut, &j, leaf, lo, hi);
 }
 
 #define LINEAR_GEMM(op)                                                                                                \
