@@ -1,7 +1,7 @@
 # The front door. CMake and Ninja do the work, in build/.
 #   make           build everything          make check    build and run the tests
 #   make demo      train for a minute, then hear a story
-#   make bench     build and measure: products, attention, training, decoding, the cache
+#   make bench     build and measure: products, attention, training, decoding, the cache, the tokenizer
 #   make install   PREFIX=/usr/local DESTDIR=
 # Debian packages that are missing are installed first (tools/setup), if this user may.
 
@@ -9,6 +9,10 @@ BUILD  ?= build
 PREFIX ?= /usr/local
 JOBS   ?= $(shell nproc 2>/dev/null || echo 2)
 CONFIG ?=
+# of bench: a Python with the peers, the data they are measured on, megabytes of each text
+PYTHON ?= python3
+DATA   ?= $(or $(TILIA_DATA),../shared/data)
+PEER_MB ?= 100
 
 .DEFAULT_GOAL := all
 .PHONY: all demo check bench install uninstall clean format setup configure
@@ -33,8 +37,11 @@ check: all
 	@cd $(BUILD) && ctest -j 2 --output-on-failure
 
 bench: all
-	@for what in gemm attention train generate kv-cache; do $(BUILD)/tilia bench $$what || exit 1; done
-	@echo "Against peers, in a virtual environment of their own: bench/*_peers.py (each tells how in its first lines)"
+	@for what in gemm attention train generate kv-cache tokenizer; do $(BUILD)/tilia bench $$what || exit 1; done
+	@if $(PYTHON) -c 'import tokenizers, tiktoken' 2>/dev/null && test -f $(DATA)/gpt2/vocab.json; then \
+	    $(PYTHON) bench/tokenizer_peers.py $(BUILD)/bench/tokenizer $(BUILD)/tilia $(DATA) --mb $(PEER_MB) --train-mb $(PEER_MB); \
+	else echo "tokenizers against their peers: PYTHON=one with tokenizers and tiktoken, DATA=folder with gpt2/ and texts"; fi
+	@echo "Other peers, in a virtual environment of their own: bench/*_peers.py (each tells how in its first lines)"
 
 install: all
 	DESTDIR=$(DESTDIR) cmake --install $(BUILD) --prefix $(PREFIX)

@@ -1,6 +1,6 @@
 """Ids against Hugging Face tokenizers, tiktoken and SentencePiece: every difference is printed, the exit code tells.
 
-    python3 bench/tokenizer_oracle.py BUILD DATA [--real DIR] [--strings 10000] [--seed 1] [--only NAME]
+    python3 bench/tokenizer_oracle.py BUILD DATA [--real DIR] [--strings 10000] [--seed 1] [--only NAME] [--quick]
 
 BUILD: where tilia and bench/tokenizer_ids were built; DATA: a folder with gpt2/, vocab/, tinyshakespeare.txt and
 wikitext2-*.txt; DIR: vocabularies in the wild, as tools/real_tokenizers fetches them. Needs a Python with tokenizers,
@@ -14,7 +14,7 @@ import argparse, base64, functools, json, os, random, struct, subprocess, sys, t
 
 a = argparse.ArgumentParser()
 a.add_argument("build"), a.add_argument("data"), a.add_argument("--real"), a.add_argument("--only")
-a.add_argument("--strings", type=int, default=10000), a.add_argument("--seed", type=int, default=1)
+a.add_argument("--quick", action="store_true", help="without the texts of a megabyte"), a.add_argument("--strings", type=int, default=10000), a.add_argument("--seed", type=int, default=1)
 o = a.parse_args()
 R = random.Random(o.seed)
 TMP = tempfile.mkdtemp()
@@ -68,6 +68,7 @@ def strings():
     for i in range(o.strings): yield "fuzzed %d" % i, fuzzed()
     for name in ("gpt-2", "llama-spm"):
         for i, s in enumerate(read("vocab/ggml-vocab-%s.gguf.inp" % name).split("\n__ggml_vocab_test__\n")): yield "%s.inp %d" % (name, i), s
+    if o.quick: return
     for name in ("tinyshakespeare.txt", "wikitext2-valid.txt", "wikitext2-test.txt"): yield name, read(name)
     yield "all planes", planes()
     yield "a megabyte of random bytes", R.randbytes(1 << 20).decode("utf-8", "replace")

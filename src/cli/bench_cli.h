@@ -10,9 +10,9 @@
 
 typedef struct bench_options {
     cli_common common;
-    const char *what, *preset, *model;
-    int64_t batch, context, steps, rounds, prompt; /* prompt: -1 if not said */
-    tl_dtype dtype;                                /* TL_NONE: both */
+    const char *what, *preset, *model, *text, *tokenizer;
+    int64_t batch, context, steps, rounds, prompt, vocab; /* prompt: -1 if not said */
+    tl_dtype dtype;                                       /* TL_NONE: both */
     clockid_t clock;
     struct tl_engine *engine;
     double flops, bytes; /* the machine's limits a second, measured in this run */
@@ -37,5 +37,6 @@ tl_status bench_attention(bench_options *o, tl_error *e);
 tl_status bench_train(bench_options *o, tl_error *e);
 tl_status bench_generate(bench_options *o, tl_error *e);
 tl_status bench_kv_cache(bench_options *o, tl_error *e);
+tl_status bench_tokenizer(bench_options *o, tl_error *e);
 
 #endif

@@ -7,7 +7,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { KEY_PRESET = 1, KEY_CONTEXT, KEY_DTYPE, KEY_STEPS, KEY_CLOCK, KEY_MODEL, KEY_PROMPT, KEY_ROUNDS };
+enum {
+    KEY_PRESET = 1,
+    KEY_CONTEXT,
+    KEY_DTYPE,
+    KEY_STEPS,
+    KEY_CLOCK,
+    KEY_MODEL,
+    KEY_PROMPT,
+    KEY_ROUNDS,
+    KEY_TEXT,
+    KEY_TOKENIZER,
+    KEY_VOCAB
+};
 
 static const struct argp_option table[] = {
     {"preset", KEY_PRESET, "NAME", 0, "the model of train, generate and kv-cache (default char-cpu; gpt2 to generate)",
@@ -25,16 +37,16 @@ static const struct argp_option table[] = {
      "cpu: processor time of the process; with one thread, other work on the machine "
      "disturbs it less (default wall)",
      0},
+    {"text", KEY_TEXT, "FILE", 0, "what the tokenizer reads (default: stories made here, English and Chinese)", 0},
+    {"tokenizer", KEY_TOKENIZER, "FILE", 0, "the tokenizer (default: one trained on the text)", 0},
+    {"vocab", KEY_VOCAB, "N", 0, "size of the vocabulary trained (default 8000)", 0},
     {0}};
 
 static const struct {
     const char *name;
     tl_status (*run)(bench_options *o, tl_error *e);
-} parts[] = {{"gemm", bench_gemm},
-             {"attention", bench_attention},
-             {"train", bench_train},
-             {"generate", bench_generate},
-             {"kv-cache", bench_kv_cache}};
+} parts[] = {{"gemm", bench_gemm},         {"attention", bench_attention}, {"train", bench_train},
+             {"generate", bench_generate}, {"kv-cache", bench_kv_cache},   {"tokenizer", bench_tokenizer}};
 enum { PARTS = sizeof parts / sizeof *parts };
 
 static error_t parse(int key, char *arg, struct argp_state *st) {
@@ -45,6 +57,9 @@ static error_t parse(int key, char *arg, struct argp_state *st) {
     case KEY_MODEL: o->model = arg; return 0;
     case KEY_PROMPT: o->prompt = cli_int(st, "--prompt", arg, 0, 1 << 20); return 0;
     case KEY_ROUNDS: o->rounds = cli_int(st, "--rounds", arg, 1, 64); return 0;
+    case KEY_TEXT: o->text = arg; return 0;
+    case KEY_TOKENIZER: o->tokenizer = arg; return 0;
+    case KEY_VOCAB: o->vocab = cli_int(st, "--vocab", arg, 257, 1 << 21); return 0;
     case 'b': o->batch = cli_int(st, "--batch", arg, 1, 1 << 20); return 0;
     case KEY_CONTEXT: o->context = cli_int(st, "--context", arg, 1, 1 << 24); return 0;
     case KEY_STEPS: o->steps = cli_int(st, "--steps", arg, 1, 4096); return 0;
@@ -62,7 +77,7 @@ static error_t parse(int key, char *arg, struct argp_state *st) {
         o->what = arg;
         return 0;
     case ARGP_KEY_END:
-        if (!o->what) argp_error(st, "measure what? gemm, attention, train, generate or kv-cache");
+        if (!o->what) argp_error(st, "measure what? gemm, attention, train, generate, kv-cache or tokenizer");
         if (o->model && strcmp(o->what, "generate") != 0) argp_error(st, "--model goes with generate alone");
         if (o->model && (o->preset || o->dtype)) argp_error(st, "--model has its own shape and number types");
         return 0;
@@ -74,8 +89,8 @@ static const struct argp_child children[] = {{&cli_common_argp, 0, NULL, 0}, {0}
 static const struct argp argp = {
     table,
     parse,
-    "gemm|attention|train|generate|kv-cache",
-    "Measures kernels and whole models on this machine, beside the machine's own limits in the "
+    "gemm|attention|train|generate|kv-cache|tokenizer",
+    "Measures kernels, whole models and tokenizers on this machine, beside the machine's own limits in the "
     "same run: multiply-adds a second, bytes read a second.",
     children,
     NULL,
@@ -169,12 +184,13 @@ int cmd_bench(int argc, char **argv) {
         if (strcmp(o.what, parts[i].name) != 0) continue;
         tl_error e = {0};
         if (cli_engine(&o.common, &o.engine, &e) != TL_OK) return cli_fail(&e);
-        bench_limits(&o);
+        if (parts[i].run != bench_tokenizer) bench_limits(&o);
         tl_status s = parts[i].run(&o, &e);
         free(o.read_memory);
         tl_engine_destroy(o.engine);
         return s == TL_OK ? EXIT_DONE : cli_fail(&e);
     }
-    return cli_usage("nothing to measure is called \"%s\"; there are gemm, attention, train, generate and kv-cache",
-                     o.what);
+    return cli_usage(
+        "nothing to measure is called \"%s\"; there are gemm, attention, train, generate, kv-cache and tokenizer",
+        o.what);
 }
