@@ -1,6 +1,7 @@
 /* tilia tokenizer train, info and convert. */
 #include "cli/tokenizer_cli.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -90,10 +91,24 @@ static tl_status make_report(const tokenizer_cli *o, const tokenizer *t, const t
     return st;
 }
 
+/* Can the folder of out be written to? Better known before a corpus is read than behind. */
+static int make_out_ok(const char *out) {
+    const char *slash = strrchr(out, '/');
+    char *dir = slash ? strndup(out, (size_t)(slash - out) + 1) : strdup(".");
+    const bool ok = dir && access(dir, W_OK) == 0;
+    const int why = errno;
+    free(dir);
+    if (ok) return EXIT_DONE;
+    fprintf(stderr, "tilia: %s: cannot be written: %s\n", out, strerror(why));
+    return EXIT_FAILED;
+}
+
 int tokenizer_cli_train(tokenizer_cli *o) {
     if (!o->args_n) return cli_usage("tokenizer train: which files?");
     if (!o->vocab) return cli_usage("tokenizer train: how large a vocabulary? give --vocab N");
     if (!o->out) return cli_usage("tokenizer train: where to? give --out FILE");
+    const int writable = make_out_ok(o->out);
+    if (writable != EXIT_DONE) return writable;
     if (!o->special_n) o->special[o->special_n++] = "<|endoftext|>";
     make_progress p = {.bar = isatty(STDERR_FILENO) != 0, .quiet = o->common.quiet};
     tokenizer_train_options t = {.vocab = o->vocab,
@@ -138,49 +153,78 @@ int tokenizer_cli_convert(tokenizer_cli *o) {
 
 /* ---- info ------------------------------------------------------------------------------------ */
 
+enum { INFO_SPECIALS = 12 }; /* shown to people; --json has all */
+
+static const char *const info_role[TOKENIZER_ROLES] = {"bos", "eos", "eot", "eod", "pad", "unk"};
+
+/* Text of an id as a JSON string, in s. */
+static const char *info_text(const tokenizer *t, int32_t id, str *s) {
+    size_t n;
+    const char *text = tokenizer_text(t, id, &n);
+    str_clear(s);
+    str_add_json(s, text ? text : "", text ? n : 0);
+    return s->data ? s->data : "\"\"";
+}
+
+static const char *info_family(const tokenizer *t) {
+    const char *family = tokenizer_chat_family(t);
+    return family ? family : tokenizer_chat_template(t) ? "unknown" : "none";
+}
+
+static void info_json(const tokenizer *t, str *s) {
+    const char *split = tokenizer_split(t);
+    str_clear(s);
+    str_add_json(s, split ? split : "", split ? strlen(split) : 0);
+    printf("{\"kind\": \"%s\", \"vocab\": %lld, \"merges\": %zu, \"byte_level\": %s, \"split\": %s, \"chat\": \"%s\", "
+           "\"roles\": {",
+           tokenizer_kind(t), (long long)tokenizer_vocab(t), tokenizer_merges(t),
+           tokenizer_byte_level(t) ? "true" : "false", split ? s->data : "null", info_family(t));
+    const char *comma = "";
+    for (int i = 0; i < TOKENIZER_ROLES; i++) {
+        int32_t id = tokenizer_role_id(t, (tokenizer_role)i);
+        if (id < 0) continue;
+        printf("%s\"%s\": {\"id\": %d, \"text\": %s}", comma, info_role[i], id, info_text(t, id, s));
+        comma = ", ";
+    }
+    printf("}, \"special\": [");
+    comma = "";
+    for (int32_t id = 0; id < tokenizer_vocab(t); id++) {
+        if (!tokenizer_is_special(t, id)) continue;
+        printf("%s{\"id\": %d, \"text\": %s}", comma, id, info_text(t, id, s));
+        comma = ", ";
+    }
+    printf("]}\n");
+}
+
+static void info_people(const tokenizer *t, str *s) {
+    const char *split = tokenizer_split(t);
+    printf("kind    %s%s", tokenizer_kind(t), tokenizer_byte_level(t) ? ", on bytes" : "");
+    if (tokenizer_merges(t)) printf(", %zu merges", tokenizer_merges(t));
+    printf("\nvocab   %lld\nsplit   %s\nchat    %s\n", (long long)tokenizer_vocab(t), split ? split : "none",
+           info_family(t));
+    for (int i = 0; i < TOKENIZER_ROLES; i++) {
+        int32_t id = tokenizer_role_id(t, (tokenizer_role)i);
+        if (id >= 0) printf("%-7s %d %s\n", info_role[i], id, info_text(t, id, s));
+    }
+    size_t n = 0;
+    for (int32_t id = 0; id < tokenizer_vocab(t); id++) {
+        if (!tokenizer_is_special(t, id)) continue;
+        if (n++ < INFO_SPECIALS) printf("%s %d %s\n", n == 1 ? "special" : "       ", id, info_text(t, id, s));
+    }
+    if (n > INFO_SPECIALS) printf("        and %zu more; --json lists all\n", n - INFO_SPECIALS);
+}
+
 int tokenizer_cli_info(tokenizer_cli *o) {
-    static const char *const role[TOKENIZER_ROLES] = {"bos", "eos", "eot", "eod", "pad", "unk"};
     tokenizer *t;
     if (o->args_n > 1) return cli_usage("tokenizer info: one file, please");
     int code = tokenizer_cli_open(o, o->args_n ? o->args[0] : NULL, &t);
     if (code) return code;
-    bool json = o->common.json;
-    const char *family = tokenizer_chat_family(t), *chat = tokenizer_chat_template(t);
-    if (!family) family = chat ? "unknown" : "none";
-    printf(json ? "{\"kind\": \"%s\", \"vocab\": %lld, \"chat\": \"%s\", \"roles\": {"
-                : "kind   %s\nvocab  %lld\nchat   %s\n",
-           tokenizer_kind(t), (long long)tokenizer_vocab(t), family);
     str s;
     str_init(&s, &mem_default);
-    bool first = true;
-    for (int i = 0; i < TOKENIZER_ROLES; i++) {
-        int32_t id = tokenizer_role_id(t, (tokenizer_role)i);
-        size_t n;
-        const char *text = tokenizer_text(t, id, &n);
-        if (!text) continue;
-        str_clear(&s);
-        str_add_json(&s, text, n);
-        if (json)
-            printf("%s\"%s\": {\"id\": %d, \"text\": %s}", first ? "" : ", ", role[i], id, s.data ? s.data : "\"\"");
-        else
-            printf("%-6s %d %s\n", role[i], id, s.data ? s.data : "");
-        first = false;
-    }
-    printf(json ? "}, \"special\": [" : "special");
-    first = true;
-    for (int32_t id = 0; id < tokenizer_vocab(t); id++) {
-        size_t n;
-        const char *text = tokenizer_text(t, id, &n);
-        if (!text || !tokenizer_is_special(t, id)) continue;
-        str_clear(&s);
-        str_add_json(&s, text, n);
-        if (json)
-            printf("%s{\"id\": %d, \"text\": %s}", first ? "" : ", ", id, s.data ? s.data : "\"\"");
-        else
-            printf(" %d:%s", id, s.data ? s.data : "");
-        first = false;
-    }
-    printf(json ? "]}\n" : "\n");
+    if (o->common.json)
+        info_json(t, &s);
+    else
+        info_people(t, &s);
     str_fini(&s);
     tokenizer_close(t);
     return EXIT_DONE;

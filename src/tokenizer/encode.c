@@ -95,19 +95,29 @@ static tl_status encode_model(encoder *x, const uint8_t *p, size_t len, size_t *
     return id >= 0 ? TL_OK : error_set(e, TL_CONFIG, "a word is not in the vocabulary and there is no unknown token");
 }
 
-/* Bytes of piece p[0..len) that token number i of ids stands for. Unknown tokens stretch to the next known one. */
+/* What token number i of a piece spells: without the mark of a continuation. */
+static const char *encode_spelling(const tokenizer *t, int32_t id, size_t i, size_t *k) {
+    const char *prefix = t->wordpiece ? t->wordpiece->prefix : t->bpe ? t->bpe->prefix : NULL;
+    const char *text = vocab_text(&t->voc, id, k);
+    size_t skip = prefix && i ? strlen(prefix) : 0;
+    if (!skip || *k < skip || memcmp(text, prefix, skip) != 0) return text;
+    *k -= skip;
+    return text + skip;
+}
+
+/* Bytes of piece p[0..len) that token number i of ids stands for. An unknown token is a character, or, where unknown
+ * ones are joined, stretches to the next known one. */
 static size_t encode_extent(const encoder *x, const int32_t *id, size_t n, size_t i, const uint8_t *p, size_t len) {
-    const vocab *v = &x->t->voc;
-    const char *prefix = x->t->wordpiece ? x->t->wordpiece->prefix : NULL;
-    size_t k, skip = prefix && i ? strlen(prefix) : 0;
-    const char *text = vocab_text(v, id[i], &k);
+    const tokenizer *t = x->t;
+    size_t k;
     if (i + 1 == n) return len;
-    if (v->entry[id[i]].flags & VOCAB_BYTE) return len ? 1 : 0;
-    if (skip && k >= skip && !memcmp(text, prefix, skip)) text += skip, k -= skip;
-    if (id[i] != x->t->unk && k <= len && !memcmp(text, p, k)) return k;
-    text = vocab_text(v, id[i + 1], &k);
+    if (t->voc.entry[id[i]].flags & VOCAB_BYTE) return len ? 1 : 0;
+    const char *text = encode_spelling(t, id[i], i, &k);
+    if (id[i] != t->unk && k <= len && !memcmp(text, p, k)) return k;
     uint32_t cp;
     size_t at = len ? unicode_decode(p, p + len, &cp, NULL) : 0;
+    if (t->bpe && !t->bpe->fuse_unk) return at;
+    text = encode_spelling(t, id[i + 1], i + 1, &k);
     while (at < len && (k > len - at || memcmp(text, p + at, k))) at += unicode_decode(p + at, p + len, &cp, NULL);
     return at;
 }

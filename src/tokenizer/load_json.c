@@ -196,7 +196,8 @@ static tl_status load_json_into(tokenizer *t, const json_t *root, str *buf, tl_e
         return error_set(e, TL_UNSUPPORTED, "tokenizer.json of version %s; 1.0 is known", version);
     const json_t *m = json_object_get(root, "model"), *pre = json_object_get(root, "pre_tokenizer"),
                  *normal = json_object_get(root, "normalizer");
-    if (!json_is_object(m)) return error_set(e, TL_FORMAT, "there is no \"model\"");
+    if (!json_is_object(m))
+        return error_set(e, TL_FORMAT, "there is no \"model\" (a vocab.json needs its merges.txt beside it)");
     TRY(load_type(t, m, e));
     t->byte_level = load_is_byte_level(pre, 0) || load_is_byte_level(normal, 0);
     if (t->model == MODEL_BPE)

@@ -252,6 +252,18 @@ split_kind split_by_name(const char *name) {
     return SPLIT_KINDS;
 }
 
+const char *split_name(split_kind kind) {
+    static const char *const name[] = {"none",
+                                       "gpt2",
+                                       "cl100k",
+                                       "cl100k, tiktoken's form",
+                                       "o200k",
+                                       "qwen2",
+                                       "cl100k, tiktoken's form read by Oniguruma",
+                                       ""};
+    return name[kind <= SPLIT_KINDS ? kind : SPLIT_KINDS];
+}
+
 /* Is the character that ends before a (begin < a) or begins at a surely neither white space nor half a character? */
 static bool split_ends_graph(const uint8_t *begin, const uint8_t *a) {
     if (a[-1] < 0x80) return a[-1] > ' ' && a[-1] < 127;

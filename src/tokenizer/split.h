@@ -24,6 +24,7 @@ split_fn split_of(split_kind kind);         /* NULL for SPLIT_NONE */
 const char *split_pattern(split_kind kind); /* the pattern it implements, as written in tokenizer.json */
 split_kind split_by_pattern(const char *pattern, size_t n); /* SPLIT_KINDS: not one of ours */
 split_kind split_by_name(const char *name); /* "gpt2", "cl100k", "llama3", "o200k", "qwen2", "none"; SPLIT_KINDS */
+const char *split_name(split_kind kind);    /* the other way; "" for SPLIT_KINDS */
 /* Is the cut between a[-1] and a[0] a border for every scanner, whatever else the text holds? */
 bool split_is_border(const uint8_t *begin, const uint8_t *a, const uint8_t *end);
 

@@ -5,6 +5,7 @@
 #include "tokenizer/models.h"
 #include "tokenizer/normalize.h"
 #include "tokenizer/pretoken.h"
+#include "tokenizer/split.h"
 #include "tokenizer/unpack.h"
 #include <string.h>
 
@@ -113,6 +114,19 @@ int32_t tokenizer_find(const tokenizer *t, const char *text, size_t n) {
 const char *tokenizer_kind(const tokenizer *t) {
     static const char *const name[] = {"bytes", "chars", "bpe", "unigram", "wordpiece", "wordlevel"};
     return name[t->model];
+}
+
+const char *tokenizer_split(const tokenizer *t) {
+    if (t->pre && t->pre->fast) return split_name(t->pre->scanner);
+    return t->spec.pre_tokenizer;
+}
+
+size_t tokenizer_merges(const tokenizer *t) {
+    return t->bpe ? t->bpe->n : 0;
+}
+
+bool tokenizer_byte_level(const tokenizer *t) {
+    return t->byte_level || t->model == MODEL_BYTES;
 }
 
 const char *tokenizer_chat_template(const tokenizer *t) {

@@ -71,6 +71,11 @@ bool tokenizer_is_special(const tokenizer *t, int32_t id);
 int32_t tokenizer_find(const tokenizer *t, const char *text, size_t n);
 /* "bytes", "chars", "bpe", "unigram", "wordpiece", "wordlevel" */
 const char *tokenizer_kind(const tokenizer *t);
+/* How text falls into pieces: the name of a pattern ("gpt2", "cl100k" ...) where one of ours does it, else the
+ * pre-tokenizer as JSON; NULL: not at all. Borrowed. */
+const char *tokenizer_split(const tokenizer *t);
+size_t tokenizer_merges(const tokenizer *t);   /* of a BPE */
+bool tokenizer_byte_level(const tokenizer *t); /* vocabulary entries are bytes: every text comes back whole */
 /* The chat template found beside the tokenizer (Jinja text), NULL if there is none. Borrowed. */
 const char *tokenizer_chat_template(const tokenizer *t);
 

@@ -101,6 +101,22 @@ static void scanners_are_their_patterns(void **state) {
     mem_free(&mem_default, u);
 }
 
+/* The table, page by page, is the list of runs it was made from. */
+static void classes_are_their_runs(void **state) {
+    (void)state;
+    static const uint32_t runs[] = {
+#include "tokenizer/unicode_runs.inc"
+    };
+    unicode_table *u = unicode_new(&mem_default);
+    size_t run = 0, n = sizeof runs / sizeof *runs, other = 0;
+    for (uint32_t c = 0; c < 0x110000; c++) {
+        while (run + 1 < n && runs[run + 1] >> 4 <= c) run++;
+        other += unicode_of(u, c) != (runs[run] & 15);
+    }
+    assert_int_equal(other, 0);
+    mem_free(&mem_default, u);
+}
+
 static void known_by_name_and_pattern(void **state) {
     (void)state;
     assert_int_equal(split_by_name("llama3"), SPLIT_CL100K);
@@ -411,6 +427,7 @@ static void survives_want_of_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(classes_are_their_runs),
         cmocka_unit_test(scanners_are_their_patterns),
         cmocka_unit_test(known_by_name_and_pattern),
         cmocka_unit_test(streams_give_the_same),

@@ -37,7 +37,7 @@ static void each_file_gives_its_error(void **state) {
         free(want);
     }
     file_list_free(&mem_default, names);
-    assert_true(seen >= 70);
+    assert_true(seen >= 90);
     assert_int_equal(bad, 0);
 }
 
