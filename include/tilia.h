@@ -190,6 +190,7 @@ typedef struct tl_metrics {
     double seconds;
     int64_t tokens; /* counted by the loss in this step */
     double flops;   /* of the step, by the plan */
+    double balance; /* mixtures of experts: the load-balancing loss, trained on beside loss; else 0 */
 } tl_metrics;
 
 TL_API tl_status tl_trainer_create(tl_model *m, const tl_trainer_options *o, tl_trainer **out, tl_error *err);
@@ -230,6 +231,7 @@ typedef struct tl_model_costs {
     double forward_flops, backward_flops;                /* of one batch, attention counted causal-exact */
     size_t weights, gradients, optimizer, activations;   /* bytes */
     size_t cache_per_token;                               /* bytes of keys and values, or of state */
+    int64_t params_active;                                /* those that one token meets */
 } tl_model_costs;
 
 /* What training (or, train false, one forward pass) of B sequences of T tokens costs; allocates no weights. */

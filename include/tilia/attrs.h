@@ -95,6 +95,19 @@ struct mixed_chunk_attr { struct gate_attr f; int64_t chunk; int32_t norm; int32
 struct mixed_chunk_bwd_attr { struct mixed_chunk_attr f; };
 struct chunk_step_attr { struct mixed_chunk_attr f; };             /* f.chunk comes from the state bound through acc */
 
+/* Mixture of experts. */
+enum { ROUTE_MOST = 64 };                                            /* experts of a token at most */
+struct route_attr { int32_t k; int32_t norm; };                    /* norm 1: the weights of a token sum to one */
+struct route_bwd_attr { struct route_attr f; };
+struct balance_attr { float coef; int32_t k; int64_t layers; };    /* layers 0: 1 */
+struct balance_bwd_attr { struct balance_attr f; };
+struct expert_sort_attr { int64_t experts; };
+struct expert_linear_attr { int32_t pad; };
+struct expert_linear_dx_attr { int32_t pad; };
+struct expert_linear_dw_attr { int32_t pad; };
+struct expert_sum_attr { int32_t pad; };
+struct expert_sum_bwd_attr { int32_t pad; };
+
 /* One number, or a row of numbers, of an operator's attributes. type: 'f' float, 'i' int32_t, 'l' int64_t,
  * 'd' tl_dtype. Every byte of the struct that is not padding belongs to exactly one field. */
 typedef struct tl_attr_field {

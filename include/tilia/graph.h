@@ -133,6 +133,28 @@ typedef struct tl_loss_outputs {
 TL_API tl_tensor *tl_loss_head(tl_graph *g, tl_tensor *h, tl_tensor *w, tl_tensor *targets, tl_tensor *denom,
                                const tl_loss_options *o, tl_loss_outputs *out);
 TL_API tl_tensor *tl_global_norm(tl_graph *g, tl_tensor *x);
+
+/* Mixture of experts; see ops.def. What a token is sent with, by route; mass and load are added into those of o. */
+typedef struct tl_route_options {
+    int k;
+    bool norm;          /* the weights of a token sum to one */
+    tl_tensor *slot;    /* (N..) i32, negative: an idle row; or NULL */
+    tl_tensor *counted; /* (N..) i32, negative: not in mass and load; or NULL */
+    tl_tensor *mass, *load; /* (E) so far, or NULL */
+} tl_route_options;
+typedef struct tl_route_outputs {
+    tl_tensor *w, *id, *mass, *load; /* (N..,k), (N..,k) i32, (E), (E) */
+} tl_route_outputs;
+/* p (N..,E) probabilities; balance: mass and load are wanted */
+TL_API void tl_route(tl_graph *g, tl_tensor *p, const tl_route_options *o, bool balance, tl_route_outputs *out);
+TL_API tl_tensor *tl_balance(tl_graph *g, tl_tensor *mass, tl_tensor *load, tl_tensor *denom, float coef, int k,
+                             int64_t layers);
+typedef struct tl_expert_order {
+    tl_tensor *token, *place, *begin; /* (N k), (N..,k), (E+1) i32 */
+} tl_expert_order;
+TL_API void tl_expert_sort(tl_graph *g, tl_tensor *id, int64_t experts, tl_expert_order *out);
+TL_API tl_tensor *tl_expert_linear(tl_graph *g, tl_tensor *x, tl_tensor *w, tl_tensor *begin);
+TL_API tl_tensor *tl_expert_sum(tl_graph *g, tl_tensor *acc, tl_tensor *x, tl_tensor *w, tl_tensor *place);
 /* p, m, v, grad (n): external, updated in place; p16 (n) bf16 or NULL; hyper (16), norm (1) or NULL */
 TL_API void tl_adamw(tl_graph *g, tl_tensor *p, tl_tensor *m, tl_tensor *v, tl_tensor *grad, tl_tensor *p16,
                      tl_tensor *hyper, tl_tensor *norm, bool decay);
@@ -148,6 +170,9 @@ TL_API void tl_block_end(tl_graph *g);
  * in wrt, whose gradients come out in dwrt. recompute: blocks run again instead of being kept. */
 TL_API void tl_graph_backward(tl_graph *g, tl_tensor *loss, tl_tensor *const *wrt, int n_wrt, tl_tensor **dwrt,
                               bool recompute);
+/* t (one element) counts in the loss from which the next tl_graph_backward starts, beside the loss given there, whose
+ * own value stays what it is: one such term at a time. */
+TL_API void tl_graph_add_loss(tl_graph *g, tl_tensor *t);
 /* The same from a given gradient dy of y, for vector-Jacobian products. */
 TL_API void tl_graph_vjp(tl_graph *g, tl_tensor *y, tl_tensor *dy, tl_tensor *const *wrt, int n_wrt, tl_tensor **dwrt);
 /* The gradient of a parameter, to be bound; NULL if the loss does not depend on it. */

@@ -52,11 +52,11 @@ void tl_model_info_get(const tl_model *m, tl_model_info *info) {
 /* ---- tensors of a model ------------------------------------------------------------------------------------- */
 
 static bool tensor_find(const tl_model *m, size_t i, tensor_place *out) {
-    param_piece piece[PARAM_PIECES];
     for (size_t p = 0; p < m->params.n; p++) {
-        size_t n = (size_t)params_pieces(&m->config, &m->params.list[p], FORMAT_HF, piece);
+        size_t n = (size_t)params_piece_total(&m->config, &m->params.list[p], FORMAT_HF);
         if (i < n) {
-            *out = (tensor_place){&m->params.list[p], piece[i]};
+            out->param = &m->params.list[p];
+            params_piece_get(&m->config, out->param, FORMAT_HF, (int)i, &out->piece);
             return true;
         }
         i -= n;
@@ -65,10 +65,8 @@ static bool tensor_find(const tl_model *m, size_t i, tensor_place *out) {
 }
 
 size_t tl_model_tensors(const tl_model *m) {
-    param_piece piece[PARAM_PIECES];
     size_t n = 0;
-    for (size_t p = 0; p < m->params.n; p++)
-        n += (size_t)params_pieces(&m->config, &m->params.list[p], FORMAT_HF, piece);
+    for (size_t p = 0; p < m->params.n; p++) n += (size_t)params_piece_total(&m->config, &m->params.list[p], FORMAT_HF);
     return n;
 }
 

@@ -256,6 +256,7 @@ static tl_status talk(tl_engine *engine, options *o, tl_error *e) {
     chat c = {.o = o, .tty = isatty(0) && !o->common.quiet};
     TRY(model_open_mapped(engine, o->model, &c.m, e));
     tl_status s = o->scaling ? config_scale(&c.m->config, o->scaling, e) : TL_OK;
+    generation_fill(&c.m->generation, &o->s);
     if (!o->s.context) o->s.context = c.m->config.context < 4096 ? c.m->config.context : 4096;
     if (s == TL_OK) s = choose_family(&c, e);
     if (s == TL_OK && !c.family) o->s.stop = stops, o->s.n_stop = 1;
@@ -272,9 +273,8 @@ int cmd_chat(int argc, char **argv) {
     options o = {0};
     tl_engine *engine;
     tl_error e = {0};
+    generation_unset(&o.s);
     o.s.max_tokens = 512;
-    o.s.temperature = 0.8f;
-    o.s.top_p = 0.95f;
     if (cli_parse(&argp, argc, argv, &o)) return EXIT_USAGE;
     o.s.seed = o.common.has_seed ? o.common.seed : (uint64_t)time(NULL);
     if (cli_engine(&o.common, &engine, &e) != TL_OK) return cli_fail(&e);

@@ -14,7 +14,9 @@ typedef struct options {
 } options;
 
 static const struct argp_option table[] = {
-    {"type", KEY_TYPE, "f32|f16|bf16", 0, "number type of a GGUF file (default f32; for fewer bits: tilia quantize)",
+    {"type", KEY_TYPE, "TYPE", 0,
+     "number type of matrices: f32 (default), f16, bf16; of a directory also f8_e4m3, f8_e5m2 (for blocks: tilia "
+     "quantize)",
      0},
     {"kv-heads", KEY_KV_HEADS, "N", 0, "merge key-value heads to N by averaging, to be trained on", 0},
     {"force", KEY_FORCE, 0, 0, "replace a GGUF file that is there", 0},

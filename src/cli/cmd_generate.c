@@ -156,6 +156,7 @@ static int generate(options *o, tl_engine *engine) {
     tl_session *s = NULL;
     if (model_open_mapped(engine, o->model, &m, &e) != TL_OK) return cli_fail(&e);
     tl_status st = o->scaling ? config_scale(&m->config, o->scaling, &e) : TL_OK;
+    generation_fill(&m->generation, &o->s);
     if (!o->s.context) o->s.context = context_for(o, &m->config);
     if (st == TL_OK) st = session_create(m, &o->s, &s, &e);
     if (st == TL_OK && o->prompt && *o->prompt) st = session_text(s, o->prompt, strlen(o->prompt), o->special, &e);
@@ -180,9 +181,7 @@ static int generate(options *o, tl_engine *engine) {
 
 int cmd_generate(int argc, char **argv) {
     options o = {0};
-    o.s.max_tokens = 256;
-    o.s.temperature = 0.8f;
-    o.s.top_p = 0.95f;
+    generation_unset(&o.s); /* what the user does not choose the model's files may */
     o.s.stop = o.stop; /* the array lives as long as o */
     if (cli_parse(&argp, argc, argv, &o)) return EXIT_USAGE;
     o.s.seed = o.common.has_seed ? o.common.seed : (uint64_t)time(NULL);

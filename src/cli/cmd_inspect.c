@@ -30,20 +30,46 @@ static const struct argp argp = {
     NULL,     parse, "MODEL", "Every tensor of a model: name in its file, role, shape, bytes, FLOPs a token.",
     children, NULL,  NULL};
 
-static const char *const roles[] = {"token embedding",   "position table", "norm gain",   "norm bias",
-                                    "query, key, value", "its bias",       "query norm",  "key norm",
-                                    "attention output",  "its bias",       "mlp in",      "its bias",
-                                    "mlp out",           "its bias",       "output head", "its bias"};
+static const char *const roles[ROLES] = {[ROLE_EMBED] = "token embedding",
+                                         [ROLE_POS] = "position table",
+                                         [ROLE_NORM_GAIN] = "norm gain",
+                                         [ROLE_NORM_BIAS] = "norm bias",
+                                         [ROLE_QKV] = "query, key, value",
+                                         [ROLE_QKV_BIAS] = "its bias",
+                                         [ROLE_QNORM] = "query norm",
+                                         [ROLE_KNORM] = "key norm",
+                                         [ROLE_ATTN_OUT] = "attention output",
+                                         [ROLE_ATTN_OUT_BIAS] = "its bias",
+                                         [ROLE_UP] = "mlp in",
+                                         [ROLE_UP_BIAS] = "its bias",
+                                         [ROLE_DOWN] = "mlp out",
+                                         [ROLE_DOWN_BIAS] = "its bias",
+                                         [ROLE_GAU_IN] = "gate, values, base",
+                                         [ROLE_GAU_IN_BIAS] = "its bias",
+                                         [ROLE_GAMMA] = "head scales",
+                                         [ROLE_BETA] = "head offsets",
+                                         [ROLE_REL_BIAS] = "relative bias",
+                                         [ROLE_HEAD] = "output head",
+                                         [ROLE_HEAD_BIAS] = "its bias",
+                                         [ROLE_ROUTER] = "router",
+                                         [ROLE_EXPERT_UP] = "experts in",
+                                         [ROLE_EXPERT_DOWN] = "experts out"};
 
 /* stored: the type in the file, where the matrix stays there. */
-static void print_piece(const options *o, const model_param *m, const param_piece *p, tl_dtype stored, bool first) {
+static void print_piece(const options *o, const model_config *c, const model_param *m, const param_piece *p,
+                        tl_dtype stored, bool first) {
     int64_t n = p->rows ? p->rows * p->cols : p->cols;
     long long bytes = n / tl_dtype_block(stored) * (int64_t)tl_dtype_bytes(stored);
     const char *type = tl_dtype_name(stored);
     /* a table is looked up, not multiplied */
     int64_t flops = p->rows && m->role != ROLE_EMBED && m->role != ROLE_POS ? 2 * n : 0;
-    char shape[48];
-    if (p->rows)
+    if (m->role == ROLE_EXPERT_UP || m->role == ROLE_EXPERT_DOWN) /* on average: a token meets some of them */
+        flops = flops / c->experts * c->experts_used;
+    char shape[64];
+    if (p->experts)
+        snprintf(shape, sizeof shape, "%lld x %lld x %lld", (long long)p->experts, (long long)(p->rows / p->experts),
+                 (long long)p->cols);
+    else if (p->rows)
         snprintf(shape, sizeof shape, "%lld x %lld", (long long)(p->transposed ? p->cols : p->rows),
                  (long long)(p->transposed ? p->rows : p->cols));
     else
@@ -69,24 +95,28 @@ int cmd_inspect(int argc, char **argv) {
         return cli_fail(&e);
     }
     if (o.common.json)
-        printf("{\"params\": %lld, \"tensors\": [", (long long)m->params.count);
+        printf("{\"params\": %lld, \"params_active\": %lld, \"tensors\": [", (long long)m->params.count,
+               (long long)m->params.count_active);
     else
         printf("%-48s %-18s %16s  %-5s %12s %12s\n", "tensor", "role", "shape", "", "bytes", "FLOPs/token");
     for (size_t i = 0; i < m->params.n; i++) {
-        param_piece p[PARAM_PIECES];
-        int n = params_pieces(&m->config, &m->params.list[i], m->gguf ? FORMAT_GGUF : FORMAT_HF, p);
-        for (int k = 0; k < n; k++) {
+        param_format f = m->gguf ? FORMAT_GGUF : FORMAT_HF;
+        const model_param *q = &m->params.list[i];
+        for (int k = 0; k < params_piece_total(&m->config, q, f); k++) {
+            param_piece p;
+            params_piece_get(&m->config, q, f, k, &p);
             tl_dtype stored = m->mapped.piece ? m->mapped.piece[i * PARAM_PIECES + (size_t)k].dtype : TL_NONE;
-            print_piece(&o, &m->params.list[i], &p[k], stored ? stored : TL_F32, i == 0 && k == 0);
+            print_piece(&o, &m->config, q, &p, stored ? stored : TL_F32, i == 0 && k == 0);
         }
     }
-    char a[32], b[32];
+    char a[32], b[32], d[32];
     if (o.common.json)
         printf("]}\n");
     else
-        printf("\n%s parameters (%s without embeddings), %zu tensors%s\n",
+        printf("\n%s parameters (%s without embeddings%s%s), %zu tensors%s\n",
                cli_count((double)m->params.count, a, sizeof a),
-               cli_count((double)m->params.count_no_embedding, b, sizeof b), m->params.n,
+               cli_count((double)m->params.count_no_embedding, b, sizeof b), m->config.experts ? ", active " : "",
+               m->config.experts ? cli_count((double)m->params.count_active, d, sizeof d) : "", m->params.n,
                m->config.tied ? "; the head is the token embedding" : "");
     model_close(m);
     tl_engine_destroy(engine);

@@ -112,14 +112,15 @@ static tl_status read_config(const options *o, model_config *c, tl_error *e) {
 
 static void print_json(const options *o, const model_config *c, const cost_report *r) {
     const tl_model_costs *t = &r->total;
-    printf(
-        "{\"model_type\": \"%s\", \"params\": %lld, \"params_no_embedding\": %lld, \"rows\": %lld, \"context\": %lld, "
-        "\"dtype\": \"%s\", \"train\": %s, \"recompute\": %s, \"flops_forward\": %.0f, \"flops_backward\": %.0f, "
-        "\"weights_bytes\": %zu, \"gradients_bytes\": %zu, \"optimizer_bytes\": %zu, \"activations_bytes\": %zu, "
-        "\"cache_bytes_per_token\": %zu, \"parts\": [",
-        c->type, (long long)t->params, (long long)t->params_no_embedding, (long long)o->batch, (long long)o->context,
-        tl_dtype_name(o->dtype), o->train ? "true" : "false", o->recompute ? "true" : "false", t->forward_flops,
-        t->backward_flops, t->weights, t->gradients, t->optimizer, t->activations, t->cache_per_token);
+    printf("{\"model_type\": \"%s\", \"params\": %lld, \"params_no_embedding\": %lld, \"params_active\": %lld, "
+           "\"rows\": %lld, \"context\": %lld, "
+           "\"dtype\": \"%s\", \"train\": %s, \"recompute\": %s, \"flops_forward\": %.0f, \"flops_backward\": %.0f, "
+           "\"weights_bytes\": %zu, \"gradients_bytes\": %zu, \"optimizer_bytes\": %zu, \"activations_bytes\": %zu, "
+           "\"cache_bytes_per_token\": %zu, \"parts\": [",
+           c->type, (long long)t->params, (long long)t->params_no_embedding, (long long)t->params_active,
+           (long long)o->batch, (long long)o->context, tl_dtype_name(o->dtype), o->train ? "true" : "false",
+           o->recompute ? "true" : "false", t->forward_flops, t->backward_flops, t->weights, t->gradients, t->optimizer,
+           t->activations, t->cache_per_token);
     for (int i = 0; i < COST_PARTS; i++)
         printf("%s{\"name\": \"%s\", \"forward\": %.0f, \"backward\": %.0f, \"bytes\": %.0f}", i ? ", " : "",
                r->part[i].name, r->part[i].forward, r->part[i].backward, r->part[i].bytes);
@@ -133,8 +134,13 @@ static void print_tables(const options *o, const model_config *c, const cost_rep
     printf("%s: %lld layers, width %lld, %lld heads of %lld (%lld kv), mlp %lld, vocabulary %lld\n", c->type,
            (long long)c->layers, (long long)c->width, (long long)c->heads, (long long)c->head_dim,
            (long long)c->kv_heads, (long long)c->mlp, (long long)c->vocab);
-    printf("%s parameters, %s without embeddings\n\n", cli_count((double)t->params, a, sizeof a),
+    printf("%s parameters, %s without embeddings\n", cli_count((double)t->params, a, sizeof a),
            cli_count((double)t->params_no_embedding, b, sizeof b));
+    if (c->experts)
+        printf("%s active in a token: %lld of %lld experts of width %lld in %lld layers\n",
+               cli_count((double)t->params_active, a, sizeof a), (long long)c->experts_used, (long long)c->experts,
+               (long long)c->expert_mlp, (long long)config_expert_layers(c));
+    printf("\n");
     printf("%s of %lld x %lld tokens in %s%s\n", o->train ? "training step" : "forward pass", (long long)o->batch,
            (long long)o->context, tl_dtype_name(o->dtype), o->recompute ? ", blocks recomputed" : "");
     printf("  %-12s %12s %12s %8s\n", "", "forward", "backward", "share");
@@ -146,7 +152,8 @@ static void print_tables(const options *o, const model_config *c, const cost_rep
            cli_count(t->backward_flops, b, sizeof b));
     printf("  per token %s; the rule %s N gives %s without attention and embeddings\n",
            cli_count(all / tokens, a, sizeof a), o->train ? "6" : "2",
-           cli_count((o->train ? 6.0 : 2.0) * (double)t->params_no_embedding, b, sizeof b));
+           cli_count((o->train ? 6.0 : 2.0) * (double)(t->params_no_embedding - (t->params - t->params_active)), b,
+                     sizeof b));
     printf("  attention's products forward would be %s if the full square were counted\n\n",
            cli_count(r->attention_full, a, sizeof a));
     printf("memory\n  %-12s %12s\n", "weights", cli_bytes((double)t->weights, a, sizeof a));

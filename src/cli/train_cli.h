@@ -20,7 +20,8 @@ typedef struct train_options {
     const char *set[TRAIN_SETS]; /* KEY=VALUE */
     size_t n_set;
     int objective; /* OBJECTIVE_CAUSAL .., -1: the model's own */
-    const char *config, *preset, *model, *tokenizer, *val, *out, *resume, *text_field, *separator, *sample;
+    const char *config, *preset, *model, *tokenizer, *val, *out, *resume, *text_field, *separator, *sample,
+        *scaling;
     int64_t depth, steps, batch, micro, context, warmup, save_every, eval_every, sample_every, log_every, keep;
     double minutes, lr, min_lr, beta1, beta2, decay, clip, dropout;
     tl_schedule schedule;

@@ -61,6 +61,7 @@ static void log_step(train_run *r, const tl_metrics *m, bool evaluated, bool syn
     }
     metrics_real(w, "lr", m->lr);
     metrics_real(w, "norm", m->norm);
+    if (m->balance > 0) metrics_real(w, "balance", m->balance);
     metrics_real(w, "ms", 1e3 * m->seconds);
     metrics_real(w, "tokens_per_second", m->seconds > 0 ? (double)m->tokens / m->seconds : 0);
     metrics_int(w, "tokens", r->trainer->tokens);

@@ -99,8 +99,8 @@ tl_status train_model(const train_options *o, tl_engine *engine, tokenizer *t, i
         return s;
     }
     if (o->dropout >= 0) m->config.drop_embed = m->config.drop_resid = o->dropout;
-    if (o->objective < 0) return TL_OK;
-    tl_status s = config_objective(&m->config, o->objective, false, e);
+    tl_status s = o->scaling ? config_scale(&m->config, o->scaling, e) : TL_OK;
+    if (s == TL_OK && o->objective >= 0) s = config_objective(&m->config, o->objective, false, e);
     if (s == TL_OK) return TL_OK;
     error_at_file(e, o->model);
     model_close(m);

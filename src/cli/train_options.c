@@ -8,6 +8,7 @@ enum {
     KEY_DEPTH,
     KEY_SET,
     KEY_MODEL,
+    KEY_SCALING,
     KEY_TOKENIZER,
     KEY_OUT,
     KEY_RESUME,
@@ -52,6 +53,8 @@ static const struct argp_option table[] = {
     {"set", KEY_SET, "KEY=VALUE", 0, "change a key of the config.json: layers=8, mixers=[\"flash\",\"attention\"] ...",
      1},
     {"model", KEY_MODEL, "MODEL", 0, "go on from a model's weights", 1},
+    {"rope-scaling", KEY_SCALING, "KIND:N", 0,
+     "with --model: stretch positions N times, linear:N, ntk:N, dynamic:N or yarn:N", 1},
     {"tokenizer", KEY_TOKENIZER, "FILE|bytes|chars", 0, "default: bytes", 1},
     {"dropout", KEY_DROPOUT, "P", 0, "of embeddings and residual branches", 1},
     {0, 0, 0, 0, "Data:", 2},
@@ -124,6 +127,7 @@ static void parse_end(train_options *o, struct argp_state *st) {
     int models = (o->config != NULL) + (o->preset != NULL) + (o->depth > 0) + (o->model != NULL);
     if (models > 1) argp_error(st, "--config, --preset, --depth and --model exclude each other");
     if (o->n_set && o->model) argp_error(st, "--set changes what a new model is; it cannot go with --model");
+    if (o->scaling && !o->model) argp_error(st, "--rope-scaling stretches a model that is there; give --model");
     if (o->steps && o->minutes > 0) argp_error(st, "--steps and --minutes exclude each other");
     if (o->packed && o->random) argp_error(st, "--packed and --random-windows exclude each other");
     if (o->min_lr >= 0 && o->lr > 0 && o->min_lr > o->lr) argp_error(st, "--min-lr is above --lr");
@@ -151,6 +155,7 @@ static error_t parse(int key, char *arg, struct argp_state *st) {
         o->set[o->n_set++] = arg;
         return 0;
     case KEY_MODEL: o->model = arg; return 0;
+    case KEY_SCALING: o->scaling = arg; return 0;
     case KEY_TOKENIZER: o->tokenizer = arg; return 0;
     case KEY_OUT: o->out = arg; return 0;
     case KEY_RESUME: o->resume = arg; return 0;

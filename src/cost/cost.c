@@ -16,6 +16,7 @@ static int part_of(const tl_step_info *s) {
     if (has(s->op, "offset_scale")) return COST_PROJECTION;
     if (has(s->op, "embedding")) return COST_EMBED;
     if (has(s->op, "norm") && !has(s->op, "global")) return COST_NORM;
+    if (has(s->op, "expert") || has(s->op, "route") || has(s->op, "balance")) return COST_MLP;
     if (has(s->op, "act") || has(s->op, "glu")) return COST_MLP;
     if (has(s->op, "linear")) return has(s->name, ".up") || has(s->name, ".down") ? COST_MLP : COST_PROJECTION;
     return COST_OTHER;
@@ -74,6 +75,7 @@ tl_status cost_of(tl_engine *e, const model_config *c, int64_t rows, int64_t con
     tl_model_costs *t = &r->total;
     t->params = mp.count;
     t->params_no_embedding = mp.count_no_embedding;
+    t->params_active = mp.count_active;
     t->weights = flat + (dtype == TL_BF16 ? (size_t)mp.decayed * 2 : 0);
     t->gradients = train ? flat : 0;
     t->optimizer = train ? 2 * flat : 0;

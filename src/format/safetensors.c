@@ -335,6 +335,11 @@ tl_status safetensors_to_f32(const safetensors_entry *t, float *out, tl_error *e
         }
         return TL_OK;
     }
+    if (t->dtype == TL_F8_E4M3 || t->dtype == TL_F8_E5M2) {
+        for (size_t i = 0; i < n; i++)
+            out[i] = t->dtype == TL_F8_E4M3 ? half_e4m3_to_f32(t->data[i]) : half_e5m2_to_f32(t->data[i]);
+        return TL_OK;
+    }
     if (t->dtype == TL_BF16 || t->dtype == TL_F16) {
         for (size_t i = 0; i < n; i++) {
             uint16_t h;
@@ -344,7 +349,7 @@ tl_status safetensors_to_f32(const safetensors_entry *t, float *out, tl_error *e
         return TL_OK;
     }
     tl_status s =
-        error_set(e, TL_UNSUPPORTED, "weights of type %s are not supported; F32, F64, F16 and BF16 are", t->dtype_name);
+        error_set(e, TL_UNSUPPORTED, "weights of type %s are known but not supported; F32, F64, F16, BF16, F8_E4M3 and F8_E5M2 are", t->dtype_name);
     error_at_tensor(e, t->name);
     return s;
 }

@@ -35,14 +35,14 @@ typedef struct safetensors {
 tl_status safetensors_open(const tl_allocator *a, const char *path, safetensors *s, tl_error *e);
 void safetensors_close(safetensors *s);
 const safetensors_entry *safetensors_find(const safetensors *s, const char *name);
-/* The entry's elements as f32 (from F32, F64, F16, BF16). UNSUPPORTED for other types. */
+/* The entry's elements as f32 (from F32, F64, F16, BF16, F8_E4M3, F8_E5M2). UNSUPPORTED for other types. */
 tl_status safetensors_to_f32(const safetensors_entry *t, float *out, tl_error *e);
 
 /* ---- writing --------------------------------------------------------------------------------------- */
 
 typedef struct safetensors_item {
     const char *name;
-    tl_dtype dtype; /* F32, F64, F16, BF16, I8..U64, BOOL */
+    tl_dtype dtype; /* F32, F64, F16, BF16, F8, I8..U64, BOOL */
     int ndim;
     int64_t dim[SAFETENSORS_DIMS];
 } safetensors_item;

@@ -343,7 +343,12 @@ void autodiff_run(tl_graph *g, tl_tensor *const *ys, tl_tensor *const *dys, int 
 
 void tl_graph_backward(tl_graph *g, tl_tensor *loss, tl_tensor *const *wrt, int n_wrt, tl_tensor **dwrt,
                        bool recompute) {
-    autodiff_run(g, &loss, NULL, 1, wrt, n_wrt, dwrt, recompute);
+    tl_tensor *ys[2] = {loss, g ? g->more_loss : NULL};
+    autodiff_run(g, ys, NULL, ys[1] ? 2 : 1, wrt, n_wrt, dwrt, recompute);
+}
+
+void tl_graph_add_loss(tl_graph *g, tl_tensor *t) {
+    if (g && g->err.code == TL_OK) g->more_loss = t;
 }
 
 void tl_graph_vjp(tl_graph *g, tl_tensor *y, tl_tensor *dy, tl_tensor *const *wrt, int n_wrt, tl_tensor **dwrt) {

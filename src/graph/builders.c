@@ -179,6 +179,37 @@ tl_tensor *tl_global_norm(tl_graph *g, tl_tensor *x) {
     return build(g, OP_DEF(global_norm), &a, &x, 1);
 }
 
+void tl_route(tl_graph *g, tl_tensor *p, const tl_route_options *o, bool balance, tl_route_outputs *out) {
+    struct route_attr a = {.k = o->k, .norm = o->norm};
+    tl_tensor *into[TL_OP_OUTS] = {NULL, NULL, o->mass, o->load}, *made[4] = {NULL};
+    tl_apply(g, OP_DEF(route), &a, (tl_tensor *[]){p, o->slot, o->counted}, 3, into, made, balance ? 4 : 2);
+    *out = (tl_route_outputs){made[0], made[1], made[2], made[3]};
+}
+
+tl_tensor *tl_balance(tl_graph *g, tl_tensor *mass, tl_tensor *load, tl_tensor *denom, float coef, int k,
+                      int64_t layers) {
+    struct balance_attr a = {.coef = coef, .k = k, .layers = layers};
+    return build(g, OP_DEF(balance), &a, (tl_tensor *[]){mass, load, denom}, 3);
+}
+
+void tl_expert_sort(tl_graph *g, tl_tensor *id, int64_t experts, tl_expert_order *out) {
+    struct expert_sort_attr a = {.experts = experts};
+    tl_tensor *made[3] = {NULL};
+    tl_apply(g, OP_DEF(expert_sort), &a, &id, 1, NULL, made, 3);
+    *out = (tl_expert_order){made[0], made[1], made[2]};
+}
+
+tl_tensor *tl_expert_linear(tl_graph *g, tl_tensor *x, tl_tensor *w, tl_tensor *begin) {
+    struct expert_linear_attr a = {0};
+    return build(g, OP_DEF(expert_linear), &a, (tl_tensor *[]){x, w, begin}, 3);
+}
+
+tl_tensor *tl_expert_sum(tl_graph *g, tl_tensor *acc, tl_tensor *x, tl_tensor *w, tl_tensor *place) {
+    struct expert_sum_attr a = {0};
+    tl_tensor *into[TL_OP_OUTS] = {build_own(g, acc)};
+    return tl_apply(g, OP_DEF(expert_sum), &a, (tl_tensor *[]){x, w, place}, 3, into, NULL, 0);
+}
+
 void tl_adamw(tl_graph *g, tl_tensor *p, tl_tensor *m, tl_tensor *v, tl_tensor *grad, tl_tensor *p16, tl_tensor *hyper,
               tl_tensor *norm, bool decay) {
     if (!OK(g)) return;

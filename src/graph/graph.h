@@ -53,6 +53,7 @@ struct tl_graph {
     size_t n_tensors, cap_tensors;
     int32_t blocks, block; /* how many there were; the open one or -1 */
     int32_t dropouts;
+    tl_tensor *more_loss; /* tl_graph_add_loss */
     bool backward; /* nodes appended now belong to a backward pass */
 };
 

@@ -238,7 +238,7 @@ tl_status session_next(struct tl_session *s, tl_piece *p, tl_error *err) {
     s->seen.id[s->seen.n++] = id;
     s->generated++;
     p->id = id;
-    if (id == eos_of(s) && !s->o.ignore_eos) return finish(s, TL_FINISH_EOS, p, err);
+    if ((id == eos_of(s) || config_is_end(&s->model->config, id)) && !s->o.ignore_eos) return finish(s, TL_FINISH_EOS, p, err);
     TRY(decode(s, id, err));
     bool stopped;
     size_t n = showable(s, &stopped);

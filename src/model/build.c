@@ -119,16 +119,28 @@ static tl_tensor *expand(const builder *b, tl_tensor *x, int64_t layer) {
 /* ---- block ------------------------------------------------------------------------------------------------------- */
 
 /* x + after(h w^T + bias), where after is dropout and, in a sandwich, a norm */
+/* what becomes of a branch before it is added */
+static tl_tensor *after(const builder *b, tl_tensor *y, int64_t layer, int32_t post) {
+    if (b->o->mode == BUILD_TRAIN && b->c->drop_resid > 0) y = tl_dropout(b->g, y, (float)b->c->drop_resid);
+    return b->c->place == PLACE_SANDWICH ? norm(b, y, layer, post) : y;
+}
+
 static tl_tensor *join(const builder *b, tl_tensor *x, tl_tensor *h, param_role w, param_role bias, int64_t layer,
                        int32_t post) {
     const model_config *c = b->c;
     tl_tensor *weight = matrix(b, w, layer), *beta = param(b, bias, layer, 0);
     bool drop = b->o->mode == BUILD_TRAIN && c->drop_resid > 0;
     if (c->place != PLACE_SANDWICH && !drop) return tl_linear_add(b->g, x, h, weight, beta);
-    tl_tensor *y = tl_linear(b->g, h, weight, beta, TL_NONE);
-    if (drop) y = tl_dropout(b->g, y, (float)c->drop_resid);
-    if (c->place == PLACE_SANDWICH) y = norm(b, y, layer, post);
-    return tl_add(b->g, x, y);
+    return tl_add(b->g, x, after(b, tl_linear(b->g, h, weight, beta, TL_NONE), layer, post));
+}
+
+/* x + after(mlp(in)), where the mlp may be a mixture of experts */
+static tl_tensor *join_mlp(const builder *b, tl_tensor *x, tl_tensor *in, int64_t l) {
+    const model_config *c = b->c;
+    if (!config_experts(c, l)) return join(b, x, expand(b, in, l), ROLE_DOWN, ROLE_DOWN_BIAS, l, 3);
+    bool plain = c->place != PLACE_SANDWICH && !(b->o->mode == BUILD_TRAIN && c->drop_resid > 0);
+    if (plain) return build_experts(b, x, in, l);
+    return tl_add(b->g, x, after(b, build_experts(b, NULL, in, l), l, 3));
 }
 
 static tl_tensor *block(const builder *b, tl_tensor *x, int64_t l) {
@@ -137,20 +149,18 @@ static tl_tensor *block(const builder *b, tl_tensor *x, int64_t l) {
     bool post = c->place == PLACE_POST;
     tl_tensor *in = post ? x : norm(b, x, l, 0);
     tl_tensor *a = mix(b, in, l);
-    if (c->parallel) {
-        tl_tensor *m = expand(b, in, l);
-        x = join(b, x, a, ROLE_ATTN_OUT, ROLE_ATTN_OUT_BIAS, l, 2);
-        return join(b, x, m, ROLE_DOWN, ROLE_DOWN_BIAS, l, 3);
-    }
     x = join(b, x, a, ROLE_ATTN_OUT, ROLE_ATTN_OUT_BIAS, l, 2);
+    if (c->parallel) return join_mlp(b, x, in, l);
     if (post) x = norm(b, x, l, 0);
-    tl_tensor *m = expand(b, post ? x : norm(b, x, l, 1), l);
-    x = join(b, x, m, ROLE_DOWN, ROLE_DOWN_BIAS, l, 3);
+    x = join_mlp(b, x, post ? x : norm(b, x, l, 1), l);
     return post ? norm(b, x, l, 1) : x;
 }
 
 /* ---- for build_gated.c ---------------------------------------------------------------------------------------- */
 
+tl_tensor *builder_piece(const builder *b, param_role role, int64_t layer, int k) {
+    return piece(b, role, layer, k);
+}
 tl_tensor *builder_param(const builder *b, param_role role, int64_t layer) {
     return param(b, role, layer, 0);
 }
@@ -293,6 +303,7 @@ static void head(builder *b, tl_tensor *x) {
     tl_loss_outputs out;
     r->loss = tl_loss_head(b->g, x, w, r->targets, r->denom, &lo, &out);
     tl_output(b->g, r->loss, "loss");
+    build_balance(b);
     if (b->o->mode == BUILD_EVAL) {
         r->losses = out.losses;
         tl_output(b->g, out.losses, "losses");

@@ -6,8 +6,8 @@
 #include "tilia/graph.h"
 
 typedef enum build_mode {
-    BUILD_TRAIN, /* loss over (rows, context), dropout on; the caller adds the backward pass */
-    BUILD_EVAL,  /* loss and losses per token */
+    BUILD_TRAIN,  /* loss over (rows, context), dropout on; the caller adds the backward pass */
+    BUILD_EVAL,   /* loss and losses per token */
     BUILD_DECODE, /* rows tokens of any sequences over a cache; logits of chosen rows */
     BUILD_LOGITS, /* (rows, context) ids to the logits of every position, without a cache */
     BUILD_BLOCKS  /* blocks first .. first + blocks alone: x (rows, context, D) to x */
@@ -35,7 +35,7 @@ typedef struct build_options {
     bool packed;     /* TRAIN, EVAL: doc and pos are inputs; else positions are 0..context-1 and documents are not told
                         apart */
     bool trainable;  /* parameters get gradients */
-    int64_t first, blocks; /* BLOCKS */
+    int64_t first, blocks;        /* BLOCKS */
     const build_matrices *mapped; /* DECODE: matrices as these pieces; NULL: as parameters */
 } build_options;
 
@@ -51,14 +51,17 @@ typedef struct build_result {
     tl_tensor *slot, *select;     /* DECODE: (rows), (outputs): row indices whose logits are wanted */
     tl_tensor **state;            /* DECODE: BUILD_STATES a layer, NULL where build_state gives none */
     tl_tensor *loss, *losses;     /* (1); (rows*context) */
+    tl_tensor *balance;           /* TRAIN, with experts: (1), the load-balancing loss, beside loss; NULL otherwise */
+    tl_tensor *mass, *load;       /* its sums, (E) */
     tl_tensor *hidden;            /* last hidden state, after the final norm */
     tl_tensor *logits;            /* DECODE: (outputs, V) f32; LOGITS: (rows, context, V) */
     tl_tensor *x, *y;             /* BLOCKS: what goes in and what comes out, (rows, context, D) */
 } build_result;
 
 /* What a layer keeps between tokens while decoding. k 0, 1: keys and values (slots, context, Hk, Dh), or those of a
- * gated unit, one head; flash instead has 0..3: M (slots, s, e) f32, kq and kl (slots, chunk, s), v (slots, chunk, e) of
- * the chunk at hand; 4: the channels of the last two tokens for the token shift. Its name and shape; NULL: there is none. */
+ * gated unit, one head; flash instead has 0..3: M (slots, s, e) f32, kq and kl (slots, chunk, s), v (slots, chunk, e)
+ * of the chunk at hand; 4: the channels of the last two tokens for the token shift. Its name and shape; NULL: there is
+ * none. */
 enum { BUILD_STATES = 5 };
 const char *build_state(const model_config *c, const build_options *o, int64_t layer, int k, tl_desc *d);
 /* Does what a sequence keeps stay the same size however long it gets, and its positions without end? */

@@ -28,6 +28,13 @@ tl_tensor *builder_flat(const builder *b, tl_tensor *x, int64_t width);
 
 /* Mixed chunks inside a block: q, k (N.., H, Dh) without RoPE, v; (N.., H, Dh). */
 tl_tensor *build_chunk_mixer(const builder *b, tl_tensor *q, tl_tensor *k, tl_tensor *v, int64_t layer);
+/* Piece k of a matrix that a file has in pieces; NULL: there is none. */
+tl_tensor *builder_piece(const builder *b, param_role role, int64_t layer, int k);
+
+/* What the experts of a layer say of x (N..,D), added to acc (or NULL). */
+tl_tensor *build_experts(const builder *b, tl_tensor *acc, tl_tensor *x, int64_t layer);
+/* The loss that keeps them equally busy, where there are any. */
+void build_balance(const builder *b);
 /* A layer of gau or flash. */
 tl_tensor *build_gated(const builder *b, tl_tensor *x, int64_t layer);
 

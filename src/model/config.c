@@ -55,6 +55,11 @@ static const part_row parts[] = {
     {"final_softcap", PART_REAL, AT(final_softcap), NULL, 0, 1e6},
     {"embed_scale", PART_REAL, AT(embed_scale), NULL, 1e-6, 1e6},
     {"window", PART_INT, AT(window), NULL, 0, MODEL_MAX_CONTEXT},
+    {"experts", PART_INT, AT(experts), NULL, 0, MODEL_MAX_EXPERTS},
+    {"experts_used", PART_INT, AT(experts_used), NULL, 0, ROUTE_MOST},
+    {"expert_mlp", PART_INT, AT(expert_mlp), NULL, 0, 16 * MODEL_MAX_WIDTH},
+    {"expert_norm", PART_BOOL, AT(expert_norm), NULL, 0, 0},
+    {"router_aux", PART_REAL, AT(router_aux), NULL, 0, 1e3},
     {"init", PART_CHOICE, AT(init), init_names, 0, 0},
     {"kv_heads", PART_INT, AT(kv_heads), NULL, 1, 65536},
     {"head_dim", PART_INT, AT(head_dim), NULL, 1, 65536},
@@ -485,6 +490,7 @@ tl_status config_check(const model_config *c, tl_error *e) {
     if (c->mask >= c->vocab)
         return error_set(e, TL_CONFIG, "mask_token_id %d is outside the vocabulary of %lld", c->mask,
                          (long long)c->vocab);
+    TRY(config_experts_check(c, e));
     if (!(c->norm_eps >= 0 && c->norm_eps < 1)) return error_set(e, TL_CONFIG, "norm epsilon is %g", c->norm_eps);
     if (!(c->drop_embed >= 0 && c->drop_embed < 1) || !(c->drop_resid >= 0 && c->drop_resid < 1))
         return error_set(e, TL_CONFIG, "dropout must be at least 0 and below 1");

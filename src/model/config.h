@@ -28,7 +28,15 @@ typedef enum model_scaling {
 /* How scores of gated attention are scaled, as the published codes do it; docs/attention.md. */
 enum { SCALE_NS, SCALE_PAPER, SCALE_LUCID_GAU, SCALE_LUCID_FLASH, SCALE_KINDS };
 
-enum { MODEL_MAX_LAYERS = 1024, MODEL_MAX_WIDTH = 1 << 20, MODEL_MAX_VOCAB = 1 << 24, MODEL_MAX_CONTEXT = 1 << 24, MODEL_MAX_FACTORS = 256 };
+enum {
+    MODEL_MAX_LAYERS = 1024,
+    MODEL_MAX_WIDTH = 1 << 20,
+    MODEL_MAX_VOCAB = 1 << 24,
+    MODEL_MAX_CONTEXT = 1 << 24,
+    MODEL_MAX_FACTORS = 256,
+    MODEL_MAX_EXPERTS = 4096,
+    MODEL_ENDS = 8
+};
 
 /* Everything that decides a model's graph. Filled by a recipe row first, then by the keys of config.json, then by the
  * keys of its "tilia" object, which can select every part by itself. */
@@ -48,7 +56,7 @@ typedef struct model_config {
     bool rope_interleaved;
     model_scaling scaling;
     double scaling_factor, scaling_low, scaling_high, scaling_beta_fast, scaling_beta_slow;
-    int64_t scaling_context; /* original_max_position_embeddings */
+    int64_t scaling_context;  /* original_max_position_embeddings */
     double scaling_attention; /* factor on cos and sin; 0: by the scaling's own rule */
     int32_t scaling_factors;  /* longrope: numbers in each list, half of the rotated dims */
     float scaling_short[MODEL_MAX_FACTORS], scaling_long[MODEL_MAX_FACTORS];
@@ -57,6 +65,12 @@ typedef struct model_config {
     double attn_scale; /* 0: 1/sqrt(head_dim) */
     double attn_softcap, final_softcap;
     double embed_scale; /* 1 */
+    int64_t experts;      /* mixture of experts: how many a layer has; 0: a plain mlp */
+    int64_t experts_used; /* of a token */
+    int64_t expert_mlp;   /* their width */
+    bool expert_norm;     /* the weights of a token's experts sum to one */
+    double router_aux;    /* of the load-balancing loss, in training */
+    uint8_t dense[MODEL_MAX_LAYERS / 8]; /* bit l: layer l has a plain mlp all the same (config_experts) */
     int64_t window;     /* 0: none; a token sees so many, itself included */
     uint8_t full[MODEL_MAX_LAYERS / 8]; /* bit l: layer l has no window (config_full) */
     model_mixer mixer;  /* of every layer, unless there is a pattern */
@@ -80,6 +94,8 @@ typedef struct model_config {
     model_init init;
     double init_std;
     int32_t bos, eos;    /* -1: none */
+    int32_t ends[MODEL_ENDS]; /* more tokens that end a text */
+    int32_t n_ends;
     bool begin_document; /* a text begins behind an end-of-document id: how Tilia trains where there is no BOS */
 } model_config;
 
@@ -92,6 +108,12 @@ tl_status config_read(const json_t *o, model_config *c, char *unknown, size_t un
 tl_status config_parse(const char *text, model_config *c, char *unknown, size_t unknown_size, tl_error *e);
 /* As config.json; parts that differ from the recipe go to the "tilia" object. NULL: out of memory. */
 json_t *config_write(const model_config *c);
+/* One more token that ends a text, unless it is known; what does not fit the vocabulary (if that is known) or the list is
+ * dropped. The key "eos_token_id", a number or a list: the first is eos, unless there is one. And as such a value. */
+void config_add_end(model_config *c, int64_t id);
+bool config_is_end(const model_config *c, int32_t id);
+tl_status config_read_ends(const json_t *o, model_config *c, tl_error *e);
+json_t *config_write_ends(const model_config *c);
 /* All checks of a finished configuration: divisibility, ranges, parts that do not go together. */
 tl_status config_check(const model_config *c, tl_error *e);
 
@@ -127,6 +149,10 @@ tl_status config_objective(model_config *c, int objective, bool may_grow, tl_err
 bool config_full(const model_config *c, int64_t l);
 void config_set_full(model_config *c, int64_t l, bool full);
 int64_t config_window(const model_config *c, int64_t l);
+/* Experts of layer l, 0: a plain mlp; layers that have some; marks a layer as plain. */
+int64_t config_experts(const model_config *c, int64_t l);
+int64_t config_expert_layers(const model_config *c);
+void config_set_dense(model_config *c, int64_t l);
 
 /* Presets: tiny, char, char-cpu, gpt2, gpt2-medium, stories... vocab 0 keeps the preset's. */
 tl_status config_preset(const char *name, model_config *c, tl_error *e);

@@ -80,6 +80,16 @@ static const char *const llama_keys[] = {"hidden_size",
                                          "cache_implementation",
                                          "resid_pdrop",
                                          "embd_pdrop",
+                                         "num_experts",
+                                         "num_local_experts",
+                                         "num_experts_per_tok",
+                                         "moe_intermediate_size",
+                                         "norm_topk_prob",
+                                         "decoder_sparse_step",
+                                         "mlp_only_layers",
+                                         "router_aux_loss_coef",
+                                         "router_jitter_noise",
+                                         "output_router_logits",
                                          NULL};
 
 static bool key_known(const char *const *keys, const char *k) {
@@ -103,7 +113,6 @@ static tl_status read_act(const json_t *o, const char *key, model_config *c, tl_
 static tl_status read_id(const json_t *o, const char *key, int32_t *out, tl_error *e) {
     const json_t *v = json_object_get(o, key);
     if (!v || json_is_null(v)) return TL_OK;
-    if (json_is_array(v)) v = json_array_get(v, 0); /* several end tokens: the first */
     if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) > INT32_MAX)
         return error_set(e, TL_CONFIG, "key \"%s\" is not a token id", key);
     *out = (int32_t)json_integer_value(v);
@@ -179,11 +188,11 @@ static tl_status read_gpt2(const json_t *o, model_config *c, tl_error *e) {
 static tl_status read_window(const json_t *o, model_config *c, const recipe_row *r, tl_error *e) {
     if (r->window == WINDOW_NEVER) return TL_OK;
     const json_t *v = json_object_get(o, "sliding_window");
-    bool use = r->window != WINDOW_LATE;
+    bool use = r->window != WINDOW_LATE && strcmp(c->type, "qwen3_moe") != 0;
     int64_t from = 28;
     TRY(json_get_bool(o, "use_sliding_window", &use, e));
     TRY(json_get_int(o, "max_window_layers", 0, INT32_MAX, &from, e));
-    c->window = strcmp(c->type, "phi3") == 0 ? 0 : 4096;
+    c->window = strcmp(c->type, "phi3") == 0 || strcmp(c->type, "mixtral") == 0 ? 0 : 4096;
     if (json_is_null(v) || !use) c->window = 0;
     if (use) TRY(json_get_int(o, "sliding_window", 1, MODEL_MAX_CONTEXT, &c->window, e));
     for (int64_t l = 0; l < c->layers; l++)
@@ -229,6 +238,7 @@ static tl_status read_llama(const json_t *o, model_config *c, const recipe_row *
     TRY(json_get_int(o, "num_key_value_heads", 1, 65536, &c->kv_heads, e));
     if (gemma) c->head_dim = 256;
     if (strcmp(c->type, "qwen3") == 0) c->head_dim = 128;
+    if (strcmp(c->type, "mixtral") == 0) c->rope_theta = 1e6;
     TRY(json_get_int(o, "head_dim", 1, 65536, &c->head_dim, e));
     TRY(json_get_int(o, "intermediate_size", 1, 16 * (int64_t)MODEL_MAX_WIDTH, &c->mlp, e));
     TRY(json_get_int(o, "max_position_embeddings", 1, MODEL_MAX_CONTEXT, &c->context, e));
@@ -255,6 +265,7 @@ static tl_status read_llama(const json_t *o, model_config *c, const recipe_row *
     if (r->embed_sqrt) c->embed_scale = sqrt((double)c->width);
     if (!c->head_dim && c->heads) c->head_dim = c->width / c->heads;
     TRY(read_window(o, c, r, e));
+    if (r->experts) TRY(config_experts_read(o, c, e));
     return gemma ? read_gemma(o, c, e) : TL_OK;
 }
 
@@ -291,7 +302,7 @@ tl_status config_read(const json_t *o, model_config *c, char *unknown, size_t un
     TRY(json_get_bool(o, "tie_word_embeddings", &c->tied, e));
     TRY(json_get_real(o, "initializer_range", &c->init_std, e));
     TRY(read_id(o, "bos_token_id", &c->bos, e));
-    TRY(read_id(o, "eos_token_id", &c->eos, e));
+    TRY(config_read_ends(o, c, e));
     const json_t *own = json_object_get(o, "tilia");
     if (own && !json_is_object(own)) return error_set(e, TL_CONFIG, "key \"tilia\" is not an object");
     if (own) TRY(config_parts_read(own, c, e));
@@ -375,7 +386,7 @@ static void write_scaling(const model_config *c, json_t *o) {
 
 static void write_window(const model_config *c, const recipe_row *r, json_t *o) {
     if (r->window == WINDOW_NEVER) return;
-    if (r->window == WINDOW_LATE) put_bool(o, "use_sliding_window", c->window > 0);
+    if (r->window == WINDOW_LATE || strcmp(c->type, "qwen3_moe") == 0) put_bool(o, "use_sliding_window", c->window > 0);
     json_object_set_new(o, "sliding_window", c->window ? json_integer(c->window) : json_null());
     if (r->window == WINDOW_ALL) return;
     int64_t from = 0;
@@ -416,6 +427,7 @@ static void write_llama(const model_config *c, const recipe_row *r, json_t *o) {
         put_cap(o, "attn_logit_softcapping", c->attn_softcap);
         put_cap(o, "final_logit_softcapping", c->final_softcap);
     }
+    if (r->experts) config_experts_write(c, o);
     write_window(c, r, o);
     write_scaling(c, o);
 }
@@ -442,6 +454,7 @@ static void implied(const model_config *c, const recipe_row *r, model_config *d)
     }
     d->kv_heads = c->kv_heads;
     d->head_dim = c->head_dim;
+    if (r->experts) config_experts_implied(c, d);
     if (!r->bias_qkv) d->bias_qkv = d->bias_out = c->bias_qkv;
     d->bias_mlp = c->bias_mlp;
     if (r->embed_sqrt) d->embed_scale = sqrt((double)c->width);
@@ -497,7 +510,7 @@ json_t *config_write(const model_config *c) {
     put_bool(o, "tie_word_embeddings", c->tied);
     put_real(o, "initializer_range", c->init_std);
     put_id(o, "bos_token_id", c->bos);
-    put_id(o, "eos_token_id", c->eos);
+    json_object_set_new(o, "eos_token_id", config_write_ends(c));
     put_id(o, "pad_token_id", -1);
     put_str(o, "torch_dtype", "float32");
     json_t *own = own_parts(c);

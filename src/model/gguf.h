@@ -34,7 +34,8 @@ int gguf_factors_of(const model_config *c, gguf_factors out[2]);
 tl_dtype gguf_dtype(uint32_t type);
 uint32_t gguf_type_of(tl_dtype t);
 
-/* Fills m->flat (or m->vectors, if matrices stay in the file) from a file. Every tensor of the architecture must be there with its shape, and nothing else. */
+/* Fills m->flat (or m->vectors, if matrices stay in the file) from a file. Every tensor of the architecture must be
+ * there with its shape, and nothing else. */
 tl_status model_read_gguf(tl_model *m, const gguf_parts *p, tl_error *err);
 
 /* Which number type a matrix is written in; vectors are always f32. */

@@ -48,6 +48,15 @@ static tl_status read_sizes(reader *r) {
     TRY(need_int(r, "embedding_length", MODEL_MAX_WIDTH, &c->width));
     TRY(need_int(r, "feed_forward_length", 16 * (int64_t)MODEL_MAX_WIDTH, &c->mlp));
     TRY(need_int(r, "attention.head_count", 65536, &c->heads));
+    TRY(gguf_get_int(r->g, key_of(r, "expert_count"), 0, MODEL_MAX_EXPERTS, &c->experts, r->e));
+    if (c->experts) {
+        TRY(need_int(r, "expert_used_count", ROUTE_MOST, &c->experts_used));
+        c->expert_mlp = c->mlp;
+        c->expert_norm = true; /* what readers do where no key says otherwise */
+        TRY(gguf_get_bool(r->g, key_of(r, "expert_weights_norm"), &c->expert_norm, r->e));
+        c->router_aux = 0.001;
+        TRY(get_int(r, "expert_feed_forward_length", 16 * (int64_t)MODEL_MAX_WIDTH, &c->expert_mlp));
+    }
     c->kv_heads = c->heads;
     TRY(get_int(r, "attention.head_count_kv", 65536, &c->kv_heads));
     c->head_dim = c->width / c->heads;
@@ -78,6 +87,12 @@ static tl_status read_special(reader *r) {
     TRY(gguf_get_bool(r->g, "tilia.begin_document", &r->c->begin_document, r->e));
     r->c->bos = bos < r->c->vocab ? (int32_t)bos : -1; /* files write 2^32-1 for none */
     r->c->eos = eos < r->c->vocab ? (int32_t)eos : -1;
+    static const char *const more[] = {"tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"};
+    for (size_t i = 0; i < sizeof more / sizeof *more; i++) { /* of a turn, of a message: texts end there too */
+        int64_t id = -1;
+        TRY(gguf_get_int(r->g, more[i], 0, UINT32_MAX, &id, r->e));
+        config_add_end(r->c, id);
+    }
     return TL_OK;
 }
 
@@ -236,7 +251,10 @@ tl_status config_read_gguf(const gguf_parts *p, model_config *c, tl_error *e) {
     TRY(read_sizes(&r));
     TRY(read_special(&r));
     TRY(read_window(&r, row));
-    if (c->window && strcmp(row->type, "llama") == 0) snprintf(c->type, sizeof c->type, "mistral");
+    if (c->experts && strcmp(row->type, "llama") == 0)
+        snprintf(c->type, sizeof c->type, "mixtral");
+    else if (c->window && strcmp(row->type, "llama") == 0)
+        snprintf(c->type, sizeof c->type, "mistral");
     if (c->positions == POS_ROPE) TRY(read_scaling(&r));
     if (strcmp(row->type, "gemma2") == 0) TRY(read_gemma(&r));
     read_presence(&r);
@@ -339,6 +357,9 @@ tl_status config_write_gguf(const model_config *c, gguf_writer *w, tl_error *e) 
         return error_set(e, TL_UNSUPPORTED, "GGUF has no keys for model_type \"%s\"; keep it as a directory", c->type);
     if (config_foreign(c, part, sizeof part) && !carried(row, part))
         return error_set(e, TL_UNSUPPORTED, "GGUF has no word for this model's \"%s\"; keep it as a directory", part);
+    if (c->experts && config_expert_layers(c) < c->layers)
+        return error_set(e, TL_UNSUPPORTED, "GGUF has no word for layers without experts; keep it as a directory");
+    bool mixtral = strcmp(c->type, "mixtral") == 0;
     snprintf(k.arch, sizeof k.arch, "%s", row->gguf);
     gguf_put_str(w, "general.architecture", k.arch, strlen(k.arch));
     gguf_put_str(w, "general.type", "model", 5);
@@ -351,6 +372,12 @@ tl_status config_write_gguf(const model_config *c, gguf_writer *w, tl_error *e) 
     put_real(&k, c->norm == NORM_LAYER ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon",
              c->norm_eps);
     put_int(&k, "vocab_size", c->vocab);
+    if (c->experts) {
+        put_int(&k, "expert_count", c->experts);
+        put_int(&k, "expert_used_count", c->experts_used);
+        if (!mixtral) put_int(&k, "expert_feed_forward_length", c->expert_mlp);
+        if (!c->expert_norm) gguf_put_bool(w, name_of(&k, "expert_weights_norm"), false);
+    }
     if (c->begin_document) gguf_put_bool(w, "tilia.begin_document", true);
     if (c->positions != POS_ROPE) return TL_OK;
     put_int(&k, "attention.key_length", c->head_dim);

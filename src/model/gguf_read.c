@@ -116,12 +116,12 @@ static tl_status bad(tl_error *e, tl_status code, const char *tensor, const char
 
 /* The piece's shape, as the file writes it: vectors (cols), matrices (cols, rows). */
 static tl_status check_piece(const param_piece *p, const gguf_tensor *t, tl_error *e) {
-    int64_t rows = p->rows ? p->rows : 1;
-    bool fits = t->ne[0] == p->cols && t->ne[1] == rows && t->ne[2] == 1 && t->ne[3] == 1;
+    int64_t experts = p->experts ? p->experts : 1, rows = p->rows ? p->rows / experts : 1;
+    bool fits = t->ne[0] == p->cols && t->ne[1] == rows && t->ne[2] == experts && t->ne[3] == 1;
     if (!fits) {
-        error_set(e, TL_SHAPE, "the file has (%lld, %lld, %lld, %lld), its keys want (%lld, %lld, 1, 1)",
+        error_set(e, TL_SHAPE, "the file has (%lld, %lld, %lld, %lld), its keys want (%lld, %lld, %lld, 1)",
                   (long long)t->ne[0], (long long)t->ne[1], (long long)t->ne[2], (long long)t->ne[3],
-                  (long long)p->cols, (long long)rows);
+                  (long long)p->cols, (long long)rows, (long long)experts);
         error_at_tensor(e, p->name);
         return TL_SHAPE;
     }

@@ -109,7 +109,8 @@ static void add_tensor(saver *s, size_t param, const param_piece *p, tl_dtype dt
     s->list[s->n++] = (out_piece){param, *p, dtype};
     size_t n = (size_t)params_piece_count(p);
     if (n > s->scratch_n) s->scratch_n = n;
-    gguf_put_tensor(&s->w, p->name, p->rows ? 2 : 1, (int64_t[4]){p->cols, p->rows}, gguf_type_of(dtype));
+    int64_t ne[4] = {p->cols, p->experts ? p->rows / p->experts : p->rows, p->experts};
+    gguf_put_tensor(&s->w, p->name, p->experts ? 3 : p->rows ? 2 : 1, ne, gguf_type_of(dtype));
 }
 
 static tl_status list_tensors(saver *s, tl_error *e) {
@@ -149,6 +150,12 @@ static tl_status save_all(saver *s, const char *path, tl_error *e) {
                  "%s: programs that ignore the window of this architecture (llama.cpp does) answer "
                  "otherwise behind %lld tokens",
                  path, (long long)m->config.window);
+    if (m->config.experts && !m->config.expert_norm)
+        log_line(
+            &m->log, TL_LOG_WARN,
+            "%s: the weights of a token's experts do not sum to one here; programs that make them (llama.cpp does) "
+            "answer otherwise",
+            path);
     gguf_put_u32(&s->w, "general.file_type", s->o->file_type);
     gguf_put_u32(&s->w, "general.quantization_version", 2);
     if (m->tokenizer) TRY(tokenizer_put_gguf(m->tokenizer, m->config.vocab, m->config.bos, m->config.eos, &s->w, e));

@@ -6,7 +6,7 @@
 #include <string.h>
 
 static bool residual(param_role r) {
-    return r == ROLE_ATTN_OUT || r == ROLE_DOWN;
+    return r == ROLE_ATTN_OUT || r == ROLE_DOWN || r == ROLE_EXPERT_DOWN;
 }
 
 /* Standard deviation of a matrix.
@@ -19,7 +19,9 @@ static double matrix_std(const model_param *m, const model_config *c) {
     bool table = m->role == ROLE_EMBED || m->role == ROLE_POS || (m->role == ROLE_HEAD && c->init == INIT_GPT2);
     if (c->init == INIT_GPT2) return residual(m->role) ? c->init_std / sqrt(2.0 * (double)c->layers) : c->init_std;
     if (table) return c->init_std;
-    if (c->init == INIT_XAVIER) return sqrt(2.0 / (double)(m->rows + m->cols));
+    bool experts = m->role == ROLE_EXPERT_UP || m->role == ROLE_EXPERT_DOWN;
+    int64_t rows = experts ? m->rows / c->experts : m->rows; /* of one of them */
+    if (c->init == INIT_XAVIER) return sqrt(2.0 / (double)(rows + m->cols));
     if (c->init == INIT_ZERO_OUT && residual(m->role)) return 0;
     return 1 / sqrt((double)m->cols);
 }

@@ -15,14 +15,17 @@ typedef bool (*find_fn)(const void *file, const param_piece *p, build_matrix *ou
 
 static bool find_gguf(const void *file, const param_piece *p, build_matrix *out) {
     const gguf_tensor *t = gguf_parts_find(file, p->name);
-    if (!t || t->ne[0] != p->cols || t->ne[1] != p->rows || t->ne[2] != 1 || t->ne[3] != 1) return false;
+    int64_t experts = p->experts ? p->experts : 1;
+    if (!t || t->ne[0] != p->cols || t->ne[1] != p->rows / experts || t->ne[2] != experts || t->ne[3] != 1)
+        return false;
     *out = (build_matrix){gguf_dtype(t->type), p->rows, p->cols, t->data};
     return out->dtype != TL_NONE;
 }
 
 static bool find_safetensors(const void *file, const param_piece *p, build_matrix *out) {
     const safetensors_entry *t = safetensors_find(file, p->name);
-    if (!t || t->ndim != 2 || t->dim[0] != p->rows || t->dim[1] != p->cols) return false;
+    bool stacked = t && p->experts && t->ndim == 3 && t->dim[0] * t->dim[1] == p->rows && t->dim[2] == p->cols;
+    if (!t || (!stacked && (t->ndim != 2 || t->dim[0] != p->rows || t->dim[1] != p->cols))) return false;
     if (t->dtype != TL_F32 && t->dtype != TL_F16 && t->dtype != TL_BF16) return false;
     *out = (build_matrix){t->dtype, p->rows, p->cols, t->data};
     return (uintptr_t)t->data % tl_dtype_bytes(t->dtype) == 0;
@@ -34,16 +37,20 @@ static tl_status list_pieces(const tl_model *m, param_format f, find_fn find, co
     out->piece = mem_new(m->alloc, out->n, sizeof *out->piece);
     if (!out->piece) return error_set(err, TL_NOMEM, "no memory for a list of matrices");
     for (size_t i = 0; i < m->params.n; i++) {
-        param_piece piece[PARAM_PIECES];
+        param_piece piece;
         if (!m->params.list[i].decay) continue;
-        int n = params_pieces(&m->config, &m->params.list[i], f, piece);
+        int n = f == FORMAT_GGUF ? params_piece_total(&m->config, &m->params.list[i], f) : 1;
         for (int k = 0; k < n; k++) {
-            bool fits = !piece[k].transposed && !piece[k].paired && piece[k].add == 0 &&
-                        find(file, &piece[k], &out->piece[i * PARAM_PIECES + (size_t)k]);
+            if (f == FORMAT_GGUF)
+                params_piece_get(&m->config, &m->params.list[i], f, k, &piece);
+            else
+                model_directory_piece(m, i, file, k, &n, &piece);
+            bool fits = n <= PARAM_PIECES && !piece.transposed && !piece.paired && piece.add == 0 &&
+                        find(file, &piece, &out->piece[i * PARAM_PIECES + (size_t)k]);
             if (fits) continue;
             mem_free(m->alloc, out->piece);
             *out = (build_matrices){0};
-            return error_set(err, TL_UNSUPPORTED, "%s cannot be used where it lies", piece[k].name);
+            return error_set(err, TL_UNSUPPORTED, "%s cannot be used where it lies", piece.name);
         }
     }
     return TL_OK;

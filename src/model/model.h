@@ -3,8 +3,9 @@
 #define MODEL_MODEL_H
 
 #include "base/log.h"
-#include "model/build.h"
 #include "graph/device.h"
+#include "model/build.h"
+#include "model/generation.h"
 #include "tilia.h"
 #include "tokenizer/tokenizer.h"
 
@@ -16,12 +17,13 @@ struct tl_model {
     log_sink log;
     model_config config;
     model_params params;
-    float *flat;             /* params.total f32 masters; owned; NULL if the matrices stay in their file */
-    build_matrices mapped;   /* then: where they are (mapped.piece NULL otherwise) */
-    float *vectors;          /* and the rest, params.total - params.decayed numbers; owned */
+    model_generation generation; /* what its files say about sampling */
+    float *flat;           /* params.total f32 masters; owned; NULL if the matrices stay in their file */
+    build_matrices mapped; /* then: where they are (mapped.piece NULL otherwise) */
+    float *vectors;        /* and the rest, params.total - params.decayed numbers; owned */
     struct model_source *source;
-    bool gguf; /* came from a GGUF file */
-    bool stay; /* matrices are to stay in their file if it allows that */
+    bool gguf;               /* came from a GGUF file */
+    bool stay;               /* matrices are to stay in their file if it allows that */
     uint16_t *flat16;        /* bf16 copy of the first params.decayed; made on demand */
     tl_tokenizer *tokenizer; /* NULL if none */
     bool owns_tokenizer;
@@ -42,6 +44,8 @@ tl_status model_open_mapped(tl_engine *e, const char *path, tl_model **out, tl_e
 /* f32 numbers of parameter i; NULL for a matrix that stays in its file. */
 float *model_numbers(const tl_model *m, size_t i);
 tl_status model_save(const tl_model *m, const char *dir, tl_error *err); /* whole or not at all */
+/* The same with matrices in f16, bf16, f8_e4m3 or f8_e5m2, each number the nearest, finite ones never past the largest. */
+tl_status model_save_as(const tl_model *m, const char *dir, tl_dtype dtype, tl_error *err);
 void model_close(tl_model *m);
 /* Writes config.json, model.safetensors and the tokenizer into an existing directory, each synced. */
 tl_status model_write_files(const tl_model *m, const char *dir, tl_error *err);
@@ -51,6 +55,9 @@ tl_status model_find_dir(const tl_allocator *a, const char *path, char *dir, siz
  * its shape, and nothing else. */
 tl_status model_read_weights(tl_model *m, const char *dir, tl_error *err);
 struct safetensors;
+/* Piece k of the *total in which an open directory has parameter i. */
+void model_directory_piece(const tl_model *m, size_t i, const struct safetensors *s, int k, int *total,
+                           param_piece *out);
 /* The same from open files: fills what model_numbers gives. */
 tl_status model_read_tensors(tl_model *m, const struct safetensors *s, tl_error *err);
 /* Makes or refreshes flat16. */

@@ -51,6 +51,15 @@ static const name_row gpt2_names[] = {{"embed", {"transformer.wte.%s", "token_em
         }                                                                                                              \
     }
 
+#define EXPERTS(block, gate, up, down)                                                                                 \
+    {"router", {block ".gate.%s", "ffn_gate_inp.%s"}},                                                                 \
+        {"expert_gate", {block ".experts.#." gate ".%s", "ffn_gate_exps.%s"}},                                         \
+        {"expert_up", {block ".experts.#." up ".%s", "ffn_up_exps.%s"}}, {                                             \
+        "expert_down", {                                                                                               \
+            block ".experts.#." down ".%s", "ffn_down_exps.%s"                                                         \
+        }                                                                                                              \
+    }
+
 static const name_row llama_names[] = {OUTSIDE,
                                        {"norm1", {"input_layernorm.%s", "attn_norm.%s"}},
                                        {"norm2", {"post_attention_layernorm.%s", "ffn_norm.%s"}},
@@ -58,7 +67,16 @@ static const name_row llama_names[] = {OUTSIDE,
                                        {"norm4", {"mlp_post_norm.%s", "post_ffw_norm.%s"}},
                                        ATTENTION,
                                        MLP,
+                                       EXPERTS("mlp", "gate_proj", "up_proj", "down_proj"),
                                        {0}};
+
+static const name_row mixtral_names[] = {OUTSIDE,
+                                         {"norm1", {"input_layernorm.%s", "attn_norm.%s"}},
+                                         {"norm2", {"post_attention_layernorm.%s", "ffn_norm.%s"}},
+                                         ATTENTION,
+                                         MLP,
+                                         EXPERTS("block_sparse_moe", "w1", "w3", "w2"),
+                                         {0}};
 
 static const name_row gemma2_names[] = {OUTSIDE,
                                         {"norm1", {"input_layernorm.%s", "attn_norm.%s"}},
@@ -96,11 +114,13 @@ static const name_row *const tables[] = {[NAMES_GPT2] = gpt2_names,
                                          [NAMES_LLAMA] = llama_names,
                                          [NAMES_GEMMA2] = gemma2_names,
                                          [NAMES_PHI3] = phi3_names,
+                                         [NAMES_MIXTRAL] = mixtral_names,
                                          [NAMES_GATED] = gated_names};
 static const char *const stems[][FORMATS] = {[NAMES_GPT2] = {"transformer.h.%d.", "blk.%d."},
                                              [NAMES_LLAMA] = {"model.layers.%d.", "blk.%d."},
                                              [NAMES_GEMMA2] = {"model.layers.%d.", "blk.%d."},
                                              [NAMES_PHI3] = {"model.layers.%d.", "blk.%d."},
+                                             [NAMES_MIXTRAL] = {"model.layers.%d.", "blk.%d."},
                                              [NAMES_GATED] = {"model.layers.%d.", "blk.%d."}};
 
 static enum recipe_names names_of(const model_config *c) {
@@ -145,28 +165,86 @@ static void piece(const model_config *c, const model_param *m, param_format f, c
     if (m->role == ROLE_NORM_GAIN) out->add = c->norm_offset;
 }
 
-int params_pieces(const model_config *c, const model_param *m, param_format f, param_piece out[PARAM_PIECES]) {
-    bool vector = m->rows == 0;
-    int64_t qkv[3] = {c->heads * c->head_dim, c->kv_heads * c->head_dim, c->kv_heads * c->head_dim};
-    static const char *const qkv_names[3] = {"q", "k", "v"};
-    if ((m->role == ROLE_QKV || m->role == ROLE_QKV_BIAS) && find(c, "q")) {
-        int64_t at = 0;
-        for (int i = 0; i < 3; at += qkv[i], i++)
-            piece(c, m, f, qkv_names[i], at, vector ? 0 : qkv[i], vector ? qkv[i] : m->cols, &out[i]);
-        return 3;
-    }
-    if ((m->role == ROLE_UP || m->role == ROLE_UP_BIAS) && c->gated && find(c, "gate")) { /* ours: gate, then up */
-        piece(c, m, f, "gate", 0, vector ? 0 : c->mlp, vector ? c->mlp : m->cols, &out[0]);
-        piece(c, m, f, "up", c->mlp, vector ? 0 : c->mlp, vector ? c->mlp : m->cols, &out[1]);
-        return 2;
-    }
-    char ours[64]; /* our own name without "blocks.N." and ".gain", ".bias" */
+/* Our own name without "blocks.N." and ".gain", ".bias". */
+static void short_name(const model_param *m, char ours[64]) {
     const char *s = m->name;
     if (m->layer >= 0) s = strchr(s + strlen("blocks."), '.') + 1;
-    snprintf(ours, sizeof ours, "%s", s);
+    snprintf(ours, 64, "%s", s);
     ours[strcspn(ours, ".")] = 0;
-    piece(c, m, f, ours, 0, m->rows, m->cols, &out[0]);
-    return 1;
+}
+
+static bool is_experts(const model_param *m) {
+    return m->role == ROLE_EXPERT_UP || m->role == ROLE_EXPERT_DOWN;
+}
+
+/* How a parameter falls apart. */
+enum split { WHOLE, SPLIT_QKV, SPLIT_GATE, SPLIT_EXPERTS };
+
+static enum split split_of(const model_config *c, const model_param *m) {
+    if (is_experts(m)) return SPLIT_EXPERTS;
+    if ((m->role == ROLE_QKV || m->role == ROLE_QKV_BIAS) && find(c, "q")) return SPLIT_QKV;
+    if ((m->role == ROLE_UP || m->role == ROLE_UP_BIAS) && c->gated && find(c, "gate")) return SPLIT_GATE;
+    return WHOLE;
+}
+
+int params_piece_total(const model_config *c, const model_param *m, param_format f) {
+    switch (split_of(c, m)) {
+    case SPLIT_QKV: return 3;
+    case SPLIT_GATE: return 2;
+    case SPLIT_EXPERTS: return (m->role == ROLE_EXPERT_UP ? 2 : 1) * (f == FORMAT_GGUF ? 1 : (int)c->experts);
+    default: return 1;
+    }
+}
+
+/* Experts are a tensor each in Hugging Face's files, all of a layer in one in GGUF's. */
+static void expert_piece(const model_config *c, const model_param *m, param_format f, int k, param_piece *out) {
+    bool up = m->role == ROLE_EXPERT_UP;
+    int64_t one = m->rows / c->experts, part = up ? one / 2 : one, which = up ? k % 2 : 0, e = up ? k / 2 : k;
+    const char *ours = !up ? "expert_down" : which ? "expert_up" : "expert_gate";
+    if (f == FORMAT_GGUF) {
+        piece(c, m, f, ours, k * part, c->experts * part, m->cols, out);
+        out->experts = c->experts;
+        out->stride = up ? one : 0;
+        return;
+    }
+    piece(c, m, f, ours, e * one + which * part, part, m->cols, out);
+    char form[sizeof out->name]; /* the number of the expert stands in the name */
+    memcpy(form, out->name, sizeof form);
+    const char *mark = strchr(form, '#');
+    if (mark) snprintf(out->name, sizeof out->name, "%.*s%lld%s", (int)(mark - form), form, (long long)e, mark + 1);
+}
+
+void params_piece_get(const model_config *c, const model_param *m, param_format f, int k, param_piece *out) {
+    bool vector = m->rows == 0;
+    int64_t qkv[3] = {c->heads * c->head_dim, c->kv_heads * c->head_dim, c->kv_heads * c->head_dim};
+    static const char *const qkv_names[3] = {"q", "k", "v"}, *const gate_names[2] = {"gate", "up"};
+    char ours[64];
+    int64_t at = 0;
+    switch (split_of(c, m)) {
+    case SPLIT_EXPERTS: expert_piece(c, m, f, k, out); return;
+    case SPLIT_QKV:
+        for (int i = 0; i < k; i++) at += qkv[i];
+        piece(c, m, f, qkv_names[k], at, vector ? 0 : qkv[k], vector ? qkv[k] : m->cols, out);
+        return;
+    case SPLIT_GATE: /* ours: gate, then up */
+        piece(c, m, f, gate_names[k], k * c->mlp, vector ? 0 : c->mlp, vector ? c->mlp : m->cols, out);
+        return;
+    default: short_name(m, ours); piece(c, m, f, ours, 0, m->rows, m->cols, out);
+    }
+}
+
+bool params_piece_fused(const model_config *c, const model_param *m, param_piece *out) {
+    if (!is_experts(m)) return false;
+    *out = (param_piece){.rows = m->rows, .cols = m->cols, .experts = c->experts};
+    snprintf(out->name, sizeof out->name, "model.layers.%d.mlp.experts.%s", m->layer,
+             m->role == ROLE_EXPERT_UP ? "gate_up_proj" : "down_proj");
+    return true;
+}
+
+int params_pieces(const model_config *c, const model_param *m, param_format f, param_piece out[PARAM_PIECES]) {
+    int n = params_piece_total(c, m, f);
+    for (int k = 0; k < n && k < PARAM_PIECES; k++) params_piece_get(c, m, f, k, &out[k]);
+    return n;
 }
 
 /* ---- numbers ------------------------------------------------------------------------------------------ */
@@ -195,12 +273,23 @@ static int64_t piece_start(const param_piece *p, const model_param *m) {
 }
 
 float *params_piece_direct(const param_piece *p, const model_param *m, float *ours) {
-    return p->transposed || p->paired || p->add != 0 ? NULL : ours + piece_start(p, m);
+    return p->transposed || p->paired || p->add != 0 || p->stride ? NULL : ours + piece_start(p, m);
+}
+
+/* The parts of experts in one tensor, between the file's order and ours. */
+static void copy_experts(const param_piece *p, float *ours, float *file, bool in) {
+    size_t n = (size_t)(p->rows / p->experts * p->cols);
+    for (int64_t e = 0; e < p->experts; e++, ours += p->stride * p->cols, file += n)
+        memcpy(in ? ours : file, in ? file : ours, n * sizeof *file);
 }
 
 void params_piece_in(const param_piece *p, const model_param *m, const float *file, float *ours) {
     float *dst = ours + piece_start(p, m);
     int64_t n = params_piece_count(p), row = p->rows ? p->cols : 1, rows = p->rows ? p->rows : p->cols;
+    if (p->stride) {
+        copy_experts(p, dst, (float *)(uintptr_t)file, true);
+        return;
+    }
     if (p->transposed) {
         transpose(file, p->cols, p->rows, dst);
     } else if (p->paired) {
@@ -215,6 +304,10 @@ void params_piece_in(const param_piece *p, const model_param *m, const float *fi
 void params_piece_out(const param_piece *p, const model_param *m, const float *ours, float *file) {
     const float *src = ours + piece_start(p, m);
     int64_t n = params_piece_count(p), row = p->rows ? p->cols : 1, rows = p->rows ? p->rows : p->cols;
+    if (p->stride) {
+        copy_experts(p, (float *)(uintptr_t)src, file, false);
+        return;
+    }
     if (p->transposed) {
         transpose(src, p->rows, p->cols, file);
     } else if (p->paired) {

@@ -59,6 +59,19 @@ static void put_mixer(table *t, const model_config *c, int64_t l) {
     if (c->rel_bias) put(t, "rel_bias", ROLE_REL_BIAS, l, 0, 2 * c->chunk - 1);
 }
 
+static void put_mlp(table *t, const model_config *c, int64_t l) {
+    if (config_experts(c, l)) {
+        put(t, "router", ROLE_ROUTER, l, c->experts, c->width);
+        put(t, "expert_up", ROLE_EXPERT_UP, l, c->experts * 2 * c->expert_mlp, c->width);
+        put(t, "expert_down", ROLE_EXPERT_DOWN, l, c->experts * c->width, c->expert_mlp);
+        return;
+    }
+    put(t, "up", ROLE_UP, l, c->gated ? 2 * c->mlp : c->mlp, c->width);
+    if (c->bias_mlp) put(t, "up.bias", ROLE_UP_BIAS, l, 0, c->gated ? 2 * c->mlp : c->mlp);
+    put(t, "down", ROLE_DOWN, l, c->width, c->mlp);
+    if (c->bias_mlp) put(t, "down.bias", ROLE_DOWN_BIAS, l, 0, c->width);
+}
+
 static void put_block(table *t, const model_config *c, int64_t l) {
     int64_t q = c->heads * c->head_dim, qkv = (c->heads + 2 * c->kv_heads) * c->head_dim;
     put_norm(t, c, "norm1", l);
@@ -70,10 +83,7 @@ static void put_block(table *t, const model_config *c, int64_t l) {
     put(t, "attn_out", ROLE_ATTN_OUT, l, c->width, q);
     if (c->bias_out) put(t, "attn_out.bias", ROLE_ATTN_OUT_BIAS, l, 0, c->width);
     if (!c->parallel) put_norm(t, c, "norm2", l);
-    put(t, "up", ROLE_UP, l, c->gated ? 2 * c->mlp : c->mlp, c->width);
-    if (c->bias_mlp) put(t, "up.bias", ROLE_UP_BIAS, l, 0, c->gated ? 2 * c->mlp : c->mlp);
-    put(t, "down", ROLE_DOWN, l, c->width, c->mlp);
-    if (c->bias_mlp) put(t, "down.bias", ROLE_DOWN_BIAS, l, 0, c->width);
+    put_mlp(t, c, l);
     if (c->place == PLACE_SANDWICH) put_norm(t, c, "norm3", l);
     if (c->place == PLACE_SANDWICH) put_norm(t, c, "norm4", l);
 }
@@ -116,6 +126,8 @@ tl_status params_init(model_params *p, const tl_allocator *a, const model_config
             m->offset = p->total;
             p->total += (elements(m) + 15) / 16 * 16;
             p->count += elements(m);
+            bool expert = m->role == ROLE_EXPERT_UP || m->role == ROLE_EXPERT_DOWN;
+            p->count_active += expert ? elements(m) / c->experts * c->experts_used : elements(m);
             if (m->role != ROLE_EMBED && m->role != ROLE_POS && m->role != ROLE_HEAD)
                 p->count_no_embedding += elements(m);
         }

@@ -28,7 +28,11 @@ typedef enum param_role {
     ROLE_ATTN_BIAS, /* (H (2P-1)) relative positions of ordinary attention */
     ROLE_SIN_SCALE, /* (1) of the sinusoids beside the embeddings */
     ROLE_HEAD,
-    ROLE_HEAD_BIAS
+    ROLE_HEAD_BIAS,
+    ROLE_ROUTER,
+    ROLE_EXPERT_UP,   /* (E 2F, D): gate, then up, expert above expert */
+    ROLE_EXPERT_DOWN, /* (E D, F) */
+    ROLES
 } param_role;
 
 typedef struct model_param {
@@ -47,6 +51,7 @@ typedef struct model_params {
     int64_t decayed; /* the first so many are matrices */
     int64_t count;   /* parameters without padding */
     int64_t count_no_embedding;
+    int64_t count_active; /* of count, those that one token meets: k of E experts */
 } model_params;
 
 /* The table that a configuration needs. [owns: caller, params_fini] */
@@ -61,16 +66,24 @@ void params_initialize(const model_params *p, const model_config *c, uint64_t se
 /* ---- names in files ---- */
 typedef enum param_format { FORMAT_HF, FORMAT_GGUF, FORMATS } param_format;
 
-/* A piece of a parameter as a file holds it: rows [row, row + rows) of ours. */
+/* A piece of a parameter as a file holds it: rows [row, row + rows) of ours; or, of experts in one tensor, a part of
+ * each: rows / experts rows from row on, and so again `stride` rows further. */
 typedef struct param_piece {
     char name[128];
     int64_t row, rows, cols; /* rows 0: a vector piece of cols numbers starting at element row */
     bool transposed;         /* stored (cols, rows) */
     int64_t paired;          /* > 0: rows of a head, which the file has in the order of RoPE's pairs, ours in halves */
     double add;              /* the file has ours plus this */
+    int64_t experts, stride; /* experts > 0: the file's tensor is (experts, rows / experts, cols) */
 } param_piece;
 enum { PARAM_PIECES = 3 };
-/* The pieces in which files of a format store parameter i; returns their number. A tied head has no parameter. */
+/* In how many pieces files of a format store a parameter, and piece k of them. A tied head has no parameter. Experts
+ * may be more than PARAM_PIECES. */
+int params_piece_total(const model_config *c, const model_param *m, param_format f);
+void params_piece_get(const model_config *c, const model_param *m, param_format f, int k, param_piece *out);
+/* All experts of a layer as one tensor, as transformers has them in memory: true if m are experts. */
+bool params_piece_fused(const model_config *c, const model_param *m, param_piece *out);
+/* The first PARAM_PIECES of them; returns their total number. */
 int params_pieces(const model_config *c, const model_param *m, param_format f, param_piece out[PARAM_PIECES]);
 int64_t params_piece_count(const param_piece *p);
 /* Where a piece lies that the file holds as we do; NULL if its numbers have to be moved or changed. */

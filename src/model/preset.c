@@ -20,6 +20,8 @@ static const preset_row presets[] = {
     {"char", "gpt2", "10.7M, nanoGPT's shakespeare_char", 65, 384, 6, 6, 6, 1536, 256, 0.2, ACT_GELU, false, true},
     {"char-cpu", "gpt2", "0.8M, nanoGPT's shakespeare_char for CPUs", 65, 128, 4, 4, 4, 512, 64, 0, ACT_GELU, false,
      true},
+    {"char-moe", "qwen3_moe", "2.4M, 0.8M of them active: 2 of 8 experts", 65, 128, 4, 4, 4, 176, 128, 0, ACT_SILU,
+     false, true},
     {"stories", "llama", "15M, the TinyStories shape", 32000, 288, 6, 6, 6, 768, 256, 0, ACT_SILU, false, true},
     {"gpt2", "gpt2", "124M", 50257, 768, 12, 12, 12, 3072, 1024, 0, ACT_GELU_TANH, true, true},
     {"gpt2-medium", "gpt2", "355M", 50257, 1024, 24, 16, 16, 4096, 1024, 0, ACT_GELU_TANH, true, true},
@@ -59,6 +61,13 @@ tl_status config_preset(const char *name, model_config *c, tl_error *e) {
     c->drop_embed = c->drop_resid = p->dropout;
     c->act = p->act;
     c->tied = p->tied;
+    if (recipe_find(p->type)->experts) { /* 2 of 8, of width mlp; the coefficient is the Switch Transformer's */
+        c->experts = 8;
+        c->experts_used = 2;
+        c->expert_mlp = p->mlp;
+        c->expert_norm = true;
+        c->router_aux = 0.01;
+    }
     if (!p->bias) c->bias_qkv = c->bias_out = c->bias_mlp = c->bias_norm = false;
     return config_check(c, e);
 }

@@ -4,8 +4,15 @@
 
 #include "model/config.h"
 
-enum recipe_keys { KEYS_GPT2, KEYS_LLAMA, KEYS_GATED };                  /* how config.json calls the sizes */
-enum recipe_names { NAMES_GPT2, NAMES_LLAMA, NAMES_GEMMA2, NAMES_PHI3, NAMES_GATED }; /* how files call the tensors: names.c */
+enum recipe_keys { KEYS_GPT2, KEYS_LLAMA, KEYS_GATED }; /* how config.json calls the sizes */
+enum recipe_names {
+    NAMES_GPT2,
+    NAMES_LLAMA,
+    NAMES_GEMMA2,
+    NAMES_PHI3,
+    NAMES_MIXTRAL,
+    NAMES_GATED
+}; /* how files call the tensors: names.c */
 enum recipe_window {
     WINDOW_NEVER,
     WINDOW_ALL,
@@ -27,6 +34,7 @@ typedef struct recipe_row {
     bool bias_qkv, bias_out, bias_mlp, bias_norm, tied, qk_norm, embed_sqrt;
     enum recipe_window window;
     model_mixer mixer;
+    bool experts; /* its mlp is a mixture of experts, and its keys say so */
 } recipe_row;
 
 const recipe_row *recipe_find(const char *type);             /* NULL: not known */
@@ -49,6 +57,11 @@ void config_gated_implied(const model_config *c, model_config *d);
 tl_status config_gated_check(const model_config *c, tl_error *e);
 const char *config_gated_preset_name(size_t i, const char **about);
 bool config_gated_preset(const char *name, model_config *c); /* false: there is none of that name */
+/* Mixtures of experts: config_experts.c. */
+tl_status config_experts_read(const json_t *o, model_config *c, tl_error *e);
+void config_experts_write(const model_config *c, json_t *o);
+void config_experts_implied(const model_config *c, model_config *d);
+tl_status config_experts_check(const model_config *c, tl_error *e);
 /* What is left to derive when all keys are read: head_dim, windows that no layer has, scales by width. */
 void config_complete(model_config *c);
 /* A part that differs from the recipe and that the family's own keys cannot say, or NULL: what a foreign program would

@@ -3,6 +3,7 @@
 
 #include "base/file.h"
 #include "base/half.h"
+#include "tensor/quantize.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -29,6 +30,7 @@ static tl_status model_new(tl_engine *e, tl_model **out, tl_error *err) {
     m->engine = e;
     m->alloc = a;
     m->log = ((const graph_host *)e)->log;
+    generation_init(&m->generation);
     *out = m;
     return TL_OK;
 }
@@ -93,56 +95,98 @@ typedef struct save_list {
     param_piece *piece; /* one for each item */
     size_t *param;
     size_t n;
+    tl_dtype dtype; /* of matrices */
+    float *scratch;
 } save_list;
 
 static void save_fill(void *user, size_t i, void *buf) {
     const save_list *l = user;
     const model_param *q = &l->m->params.list[l->param[i]];
-    params_piece_out(&l->piece[i], q, l->m->flat + q->offset, buf);
+    const float *x = l->m->flat + q->offset;
+    if (l->item[i].dtype == TL_F32) {
+        params_piece_out(&l->piece[i], q, x, buf);
+        return;
+    }
+    params_piece_out(&l->piece[i], q, x, l->scratch);
+    quantize_encode(l->item[i].dtype, l->scratch, params_piece_count(&l->piece[i]), buf);
 }
 
-static tl_status save_weights(const tl_model *m, const char *path, tl_error *err) {
-    size_t room = m->params.n * PARAM_PIECES;
-    save_list l = {.m = m};
+static tl_status save_weights(const tl_model *m, const char *path, tl_dtype dtype, tl_error *err) {
+    size_t room = 0, largest = 1;
+    save_list l = {.m = m, .dtype = dtype};
+    for (size_t i = 0; i < m->params.n; i++)
+        room += (size_t)params_piece_total(&m->config, &m->params.list[i], FORMAT_HF);
     l.item = mem_new(m->alloc, room, sizeof *l.item);
     l.piece = mem_new(m->alloc, room, sizeof *l.piece);
     l.param = mem_new(m->alloc, room, sizeof *l.param);
     tl_status s = l.item && l.piece && l.param ? TL_OK : error_set(err, TL_NOMEM, "no memory to save a model");
     for (size_t i = 0; i < m->params.n && s == TL_OK; i++) {
-        int n = params_pieces(&m->config, &m->params.list[i], FORMAT_HF, &l.piece[l.n]);
+        int n = params_piece_total(&m->config, &m->params.list[i], FORMAT_HF);
         for (int k = 0; k < n; k++, l.n++) {
             param_piece *p = &l.piece[l.n];
+            params_piece_get(&m->config, &m->params.list[i], FORMAT_HF, k, p);
             safetensors_item *t = &l.item[l.n];
-            *t = (safetensors_item){.name = p->name, .dtype = TL_F32, .ndim = p->rows ? 2 : 1};
+            *t = (safetensors_item){.name = p->name, .dtype = p->rows ? dtype : TL_F32, .ndim = p->rows ? 2 : 1};
+            if ((size_t)params_piece_count(p) > largest) largest = (size_t)params_piece_count(p);
             t->dim[0] = p->rows ? (p->transposed ? p->cols : p->rows) : p->cols;
             t->dim[1] = p->transposed ? p->rows : p->cols;
             l.param[l.n] = i;
         }
     }
     static const char *const metadata[] = {"format", "pt", NULL};
+    if (dtype == TL_F32) largest = 1;
+    l.scratch = mem_take(m->alloc, largest * sizeof *l.scratch);
+    if (!l.scratch && s == TL_OK) s = error_set(err, TL_NOMEM, "no memory to save a model");
     if (s == TL_OK) s = safetensors_write(m->alloc, path, l.item, l.n, save_fill, &l, metadata, NULL, err);
+    if (l.scratch) mem_give(m->alloc, l.scratch, largest * sizeof *l.scratch);
     mem_free(m->alloc, l.item);
     mem_free(m->alloc, l.piece);
     mem_free(m->alloc, l.param);
     return s;
 }
 
-tl_status model_write_files(const tl_model *m, const char *dir, tl_error *err) {
-    if (!m->flat) return error_set(err, TL_STATE, "the weights are not in memory as numbers");
+/* Takes o. */
+static tl_status write_json(const tl_model *m, const char *dir, const char *name, json_t *o, tl_error *err) {
     char path[PATH_ROOM];
-    json_t *o = config_write(&m->config);
-    if (!o) return error_set(err, TL_NOMEM, "no memory for config.json");
-    tl_status s = file_join(path, sizeof path, dir, "config.json", err);
+    if (!o) return error_set(err, TL_NOMEM, "no memory for %s", name);
+    tl_status s = file_join(path, sizeof path, dir, name, err);
     if (s == TL_OK) s = json_write_file(m->alloc, path, o, err);
     json_decref(o);
-    TRY(s);
+    return s;
+}
+
+/* config.json says in which type the matrices are. */
+static json_t *config_of(const tl_model *m, tl_dtype dtype) {
+    static const struct {
+        tl_dtype dtype;
+        const char *name;
+    } names[] = {{TL_F16, "float16"}, {TL_BF16, "bfloat16"}};
+    json_t *o = config_write(&m->config);
+    for (size_t i = 0; o && i < sizeof names / sizeof *names; i++)
+        if (names[i].dtype == dtype) json_object_set_new(o, "torch_dtype", json_string(names[i].name));
+    return o;
+}
+
+static tl_status write_files(const tl_model *m, const char *dir, tl_dtype dtype, tl_error *err) {
+    if (!m->flat) return error_set(err, TL_STATE, "the weights are not in memory as numbers");
+    char path[PATH_ROOM];
+    TRY(write_json(m, dir, "config.json", config_of(m, dtype), err));
+    TRY(write_json(m, dir, "generation_config.json", generation_write(&m->generation, &m->config), err));
     TRY(file_join(path, sizeof path, dir, "model.safetensors", err));
-    TRY(save_weights(m, path, err));
+    TRY(save_weights(m, path, dtype, err));
     TRY(file_join(path, sizeof path, dir, "tokenizer.json", err));
     return m->tokenizer ? tokenizer_save(m->tokenizer, path, err) : TL_OK;
 }
 
+tl_status model_write_files(const tl_model *m, const char *dir, tl_error *err) {
+    return write_files(m, dir, TL_F32, err);
+}
+
 tl_status model_save(const tl_model *m, const char *dir, tl_error *err) {
+    return model_save_as(m, dir, TL_F32, err);
+}
+
+tl_status model_save_as(const tl_model *m, const char *dir, tl_dtype dtype, tl_error *err) {
     char tmp[PATH_ROOM];
     if (file_exists(dir)) {
         tl_status s = error_set(err, TL_BUSY, "is there already; nothing was overwritten");
@@ -153,7 +197,7 @@ tl_status model_save(const tl_model *m, const char *dir, tl_error *err) {
         return error_set(err, TL_LIMIT, "the path is too long");
     (void)file_remove_tree(m->alloc, tmp, NULL); /* what an interrupted save left */
     TRY(file_mkdirs(tmp, err));
-    tl_status s = model_write_files(m, tmp, err);
+    tl_status s = write_files(m, tmp, dtype, err);
     if (s == TL_OK) s = file_sync_dir(tmp, err);
     if (s == TL_OK) s = file_rename(tmp, dir, err);
     if (s != TL_OK) file_remove_tree(m->alloc, tmp, NULL);
@@ -173,7 +217,11 @@ static const safetensors_entry *find_piece(const safetensors *s, const param_pie
 static tl_status read_piece(tl_model *m, size_t i, const param_piece *p, const safetensors_entry *t, float *scratch,
                             tl_error *err) {
     int64_t d0 = p->rows ? (p->transposed ? p->cols : p->rows) : p->cols, d1 = p->transposed ? p->rows : p->cols;
-    bool fits = p->rows ? t->ndim == 2 && t->dim[0] == d0 && t->dim[1] == d1 : t->ndim == 1 && t->dim[0] == d0;
+    bool stacked = p->experts && t->ndim == 3 && t->dim[0] == p->experts && t->dim[1] * p->experts == p->rows &&
+                   t->dim[2] == p->cols;
+    bool fits = stacked   ? true
+                : p->rows ? t->ndim == 2 && t->dim[0] == d0 && t->dim[1] == d1
+                          : t->ndim == 1 && t->dim[0] == d0;
     if (!fits) {
         tl_status s =
             p->rows ? error_set(err, TL_SHAPE, "the configuration wants (%lld, %lld)", (long long)d0, (long long)d1)
@@ -198,19 +246,33 @@ static bool ignorable(const char *name) {
            (n > 10 && strcmp(name + n - 10, ".attn.bias") == 0);
 }
 
+/* Pieces of parameter i in an open directory: fused is set where the experts of a layer are one tensor. */
+static int directory_pieces(const tl_model *m, size_t i, const safetensors *s, param_piece *fused, bool *is_fused) {
+    const model_param *q = &m->params.list[i];
+    *is_fused = params_piece_fused(&m->config, q, fused) && safetensors_find(s, fused->name);
+    return *is_fused ? 1 : params_piece_total(&m->config, q, FORMAT_HF);
+}
+
+void model_directory_piece(const tl_model *m, size_t i, const safetensors *s, int k, int *total, param_piece *out) {
+    bool fused;
+    *total = directory_pieces(m, i, s, out, &fused);
+    if (!fused) params_piece_get(&m->config, &m->params.list[i], FORMAT_HF, k, out);
+}
+
 static tl_status read_all(tl_model *m, const safetensors *s, float *scratch, uint8_t *used, tl_error *err) {
     for (size_t i = 0; i < m->params.n; i++) {
-        param_piece piece[PARAM_PIECES];
-        int n = params_pieces(&m->config, &m->params.list[i], FORMAT_HF, piece);
+        int n = 1;
         for (int k = 0; k < n; k++) {
-            const safetensors_entry *t = find_piece(s, &piece[k]);
+            param_piece piece;
+            model_directory_piece(m, i, s, k, &n, &piece);
+            const safetensors_entry *t = find_piece(s, &piece);
             if (!t) {
                 tl_status st = error_set(err, TL_NOTFOUND, "this tensor of the architecture is missing");
-                error_at_tensor(err, piece[k].name);
+                error_at_tensor(err, piece.name);
                 return st;
             }
             used[t - s->list] = 1;
-            TRY(read_piece(m, i, &piece[k], t, scratch, err));
+            TRY(read_piece(m, i, &piece, t, scratch, err));
         }
     }
     for (size_t i = 0; i < s->n; i++) {
@@ -337,6 +399,19 @@ static tl_status open_weights(tl_model *m, const char *path, tl_error *err) {
     return st;
 }
 
+/* generation_config.json, where there is one. */
+static tl_status open_generation(tl_model *m, const char *dir, tl_error *err) {
+    char path[PATH_ROOM];
+    json_t *o;
+    TRY(file_join(path, sizeof path, dir, "generation_config.json", err));
+    if (!file_exists(path)) return TL_OK;
+    TRY(json_read_file(m->alloc, path, 1u << 20, &o, err));
+    tl_status s = generation_read(o, &m->generation, &m->config, err);
+    json_decref(o);
+    if (s != TL_OK) error_at_file(err, path);
+    return s;
+}
+
 /* dir: where config.json and the tokenizer are; weights: that, or one .safetensors file of it. */
 static tl_status open_dir(tl_model *m, const char *dir, const char *weights, tl_error *err) {
     char path[PATH_ROOM], unknown[400];
@@ -350,6 +425,7 @@ static tl_status open_dir(tl_model *m, const char *dir, const char *weights, tl_
         return s;
     }
     if (unknown[0]) log_line(&m->log, TL_LOG_WARN, "%s: keys not known: %s", path, unknown);
+    TRY(open_generation(m, dir, err));
     TRY(params_init(&m->params, m->alloc, &m->config, err));
     TRY(open_weights(m, weights, err));
     return open_tokenizer(m, dir, err);

@@ -82,6 +82,16 @@ ROW(chunk_step) I(chunk_step, f.f, alpha) I(chunk_step, f.f, bias_scale) I(chunk
                 I(chunk_step, f.f, fixed) I(chunk_step, f.f, kind) I(chunk_step, f.f, count)
                 I(chunk_step, f.f, causal) I(chunk_step, f.f, kappa) I(chunk_step, f, chunk) I(chunk_step, f, norm)
                 I(chunk_step, f, parts)
+ROW(route) F(route, k) F(route, norm)
+ROW(route_bwd) I(route_bwd, f, k) I(route_bwd, f, norm)
+ROW(balance) F(balance, coef) F(balance, k) F(balance, layers)
+ROW(balance_bwd) I(balance_bwd, f, coef) I(balance_bwd, f, k) I(balance_bwd, f, layers)
+ROW(expert_sort) F(expert_sort, experts)
+ROW(expert_linear) F(expert_linear, pad)
+ROW(expert_linear_dx) F(expert_linear_dx, pad)
+ROW(expert_linear_dw) F(expert_linear_dw, pad)
+ROW(expert_sum) F(expert_sum, pad)
+ROW(expert_sum_bwd) F(expert_sum_bwd, pad)
 };
 /* clang-format on */
 

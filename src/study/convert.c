@@ -1,6 +1,7 @@
 #include "study/convert.h"
 
 #include "base/file.h"
+#include "tensor/tensor.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -22,6 +23,8 @@ typedef struct mix_row {
 static const mix_row mixes[] = {{"f32", "as it is", TL_F32, MIX_PLAIN, 0},
                                 {"f16", "half floats", TL_F16, MIX_PLAIN, 1},
                                 {"bf16", "half floats with the exponent of f32", TL_BF16, MIX_PLAIN, 32},
+                                {"f8_e4m3", "8 bits, 4 of them exponent; directories alone", TL_F8_E4M3, MIX_PLAIN, 0},
+                                {"f8_e5m2", "8 bits, 5 of them exponent; directories alone", TL_F8_E5M2, MIX_PLAIN, 0},
                                 {"q8_0", "8.5 bits, blocks of 32", TL_Q8_0, MIX_PLAIN, 7},
                                 {"q6_k", "6.6 bits, blocks of 256", TL_Q6_K, MIX_PLAIN, 18},
                                 {"q4_k_m", "4.8 bits on average: q4_k, where it matters q6_k", TL_Q4_K, MIX_MEDIUM, 15},
@@ -42,7 +45,7 @@ const char *convert_type_name(size_t i, const char **about) {
 static tl_status find_mix(const char *name, const mix_row **out, tl_error *err) {
     if (!name) name = "f32";
     if (strcmp(name, "q4_k") == 0) name = "q4_k_m";
-    char list[120] = "";
+    char list[160] = "";
     size_t n = 0;
     for (size_t i = 0; i < MIXES; i++) {
         if (strcasecmp(mixes[i].name, name) == 0) {
@@ -66,11 +69,12 @@ static bool is_values(const param_piece *p) {
 }
 
 static tl_dtype dtype_of(const mix_row *r, const model_config *c, const model_param *p, const param_piece *piece) {
-    if (p->role == ROLE_POS) return TL_F32;
+    if (p->role == ROLE_POS || p->role == ROLE_ROUTER) return TL_F32; /* a wrong choice costs more than a wrong digit */
     tl_dtype t = r->dtype;
     bool head = p->role == ROLE_HEAD || (c->tied && p->role == ROLE_EMBED);
     if (r->kind != MIX_PLAIN && head) t = TL_Q6_K;
-    if (r->kind == MIX_MEDIUM && (p->role == ROLE_DOWN || is_values(piece)) && more_bits(p->layer, c->layers))
+    if (r->kind == MIX_MEDIUM && (p->role == ROLE_DOWN || p->role == ROLE_EXPERT_DOWN || is_values(piece)) &&
+        more_bits(p->layer, c->layers))
         t = TL_Q6_K;
     /* rows that are no whole blocks of 256 take blocks of 32, or none */
     if (piece->cols % tl_dtype_block(t)) t = r->dtype == TL_Q4_0 ? TL_Q4_0 : TL_Q8_0;
@@ -160,15 +164,20 @@ tl_status convert_model(tl_model *m, const char *dst, const convert_options *o, 
     mix_user u = {.o = o};
     bool file = convert_is_gguf(dst);
     TRY(find_mix(o->type, &u.mix, err));
-    if (!file && u.mix->dtype != TL_F32)
-        return error_set(err, TL_ARG, "a directory is written in f32; %s needs a path that ends with .gguf", o->type);
+    bool f8 = u.mix->dtype == TL_F8_E4M3 || u.mix->dtype == TL_F8_E5M2;
+    if (!file && tensor_is_quantized(u.mix->dtype))
+        return error_set(err, TL_ARG,
+                         "a directory is written in f32, f16, bf16, f8_e4m3 or f8_e5m2; %s needs a path that ends with "
+                         ".gguf",
+                         o->type);
+    if (file && f8) return error_set(err, TL_ARG, "GGUF has no type %s; it needs a directory", o->type);
     if (file && file_exists(dst) && !o->overwrite) {
         tl_status s = error_set(err, TL_BUSY, "is there already; nothing was overwritten");
         error_at_file(err, dst);
         return s;
     }
     if (o->kv_heads) TRY(convert_kv_heads(m, o->kv_heads, err));
-    if (!file) return model_save(m, dst, err);
+    if (!file) return model_save_as(m, dst, u.mix->dtype, err);
     gguf_save_options so = {.dtype = choose, .saved = told, .user = &u, .file_type = u.mix->file_type};
     return model_write_gguf(m, dst, &so, err);
 }

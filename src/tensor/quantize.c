@@ -293,13 +293,15 @@ static const quantize_row *row_of(tl_dtype t) {
 }
 
 bool quantize_can(tl_dtype t) {
-    return t == TL_F32 || t == TL_F16 || t == TL_BF16 || row_of(t);
+    return t == TL_F32 || t == TL_F16 || t == TL_BF16 || t == TL_F8_E4M3 || t == TL_F8_E5M2 || row_of(t);
 }
 
 void quantize_encode(tl_dtype t, const float *x, int64_t n, void *out) {
     const quantize_row *r = row_of(t);
     uint8_t *b = out;
     if (t == TL_F32) memcpy(out, x, (size_t)n * sizeof *x);
+    for (int64_t i = 0; t == TL_F8_E4M3 && i < n; i++) ((uint8_t *)out)[i] = half_f32_to_e4m3(x[i], true);
+    for (int64_t i = 0; t == TL_F8_E5M2 && i < n; i++) ((uint8_t *)out)[i] = half_f32_to_e5m2(x[i], isfinite(x[i]));
     for (int64_t i = 0; (t == TL_F16 || t == TL_BF16) && i < n; i++) {
         uint16_t h = t == TL_F16 ? half_f32_to_f16(x[i]) : half_f32_to_bf16(x[i]);
         memcpy(b + 2 * i, &h, sizeof h);
@@ -312,6 +314,8 @@ void quantize_decode(tl_dtype t, const void *from, int64_t n, float *out) {
     const quantize_row *r = row_of(t);
     const uint8_t *b = from;
     if (t == TL_F32) memcpy(out, from, (size_t)n * sizeof *out);
+    for (int64_t i = 0; t == TL_F8_E4M3 && i < n; i++) out[i] = half_e4m3_to_f32(b[i]);
+    for (int64_t i = 0; t == TL_F8_E5M2 && i < n; i++) out[i] = half_e5m2_to_f32(b[i]);
     for (int64_t i = 0; (t == TL_F16 || t == TL_BF16) && i < n; i++) {
         uint16_t h;
         memcpy(&h, b + 2 * i, sizeof h);

@@ -32,13 +32,14 @@ static tl_status bind_batch(trainer *t, int64_t first) {
     return t->build.doc ? tl_plan_bind(t->fwd.plan, t->build.doc, t->batch.doc_start + at) : TL_OK;
 }
 
-static tl_status run_micro(trainer *t, int64_t first, double *loss) {
+static tl_status run_micro(trainer *t, int64_t first, double *loss, double *balance) {
     TRY(bind_batch(t, first));
     /* Random numbers count rows of activations, that is tokens. */
     tl_run_info info = {t->set.seed, (uint64_t)t->step, first * t->set.context};
     tl_plan_run_info(t->fwd.plan, &info);
     TRY(tl_plan_run(t->fwd.plan));
     *loss += (double)*(const float *)tl_plan_data(t->fwd.plan, t->build.loss);
+    if (t->build.balance) *balance += (double)*(const float *)tl_plan_data(t->fwd.plan, t->build.balance);
     return TL_OK;
 }
 
@@ -85,7 +86,8 @@ static tl_status step_batch(trainer *t, tl_metrics *m, tl_error *err) {
     TRY(check_ids(t, err));
     *t->denom = (float)t->batch.labels;
     tl_status s = TL_OK;
-    for (int64_t first = 0; first < t->padded && s == TL_OK; first += t->set.micro) s = run_micro(t, first, &m->loss);
+    for (int64_t first = 0; first < t->padded && s == TL_OK; first += t->set.micro)
+        s = run_micro(t, first, &m->loss, &m->balance);
     if (s == TL_OK) s = tl_plan_run(t->norm.plan);
     if (s != TL_OK) {
         clear_gradients(t);
@@ -132,9 +134,10 @@ tl_status trainer_probe(trainer *t, const loader *l, double *seconds, tl_error *
     apply_objective(t);
     TRY(check_ids(t, err));
     *t->denom = (float)t->batch.labels;
-    double begin = now(), loss = 0;
+    double begin = now(), loss = 0, balance = 0;
     tl_status s = TL_OK;
-    for (int64_t first = 0; first < t->padded && s == TL_OK; first += t->set.micro) s = run_micro(t, first, &loss);
+    for (int64_t first = 0; first < t->padded && s == TL_OK; first += t->set.micro)
+        s = run_micro(t, first, &loss, &balance);
     if (s == TL_OK) s = tl_plan_run(t->norm.plan);
     clear_gradients(t);
     *seconds = now() - begin;

@@ -1,7 +1,9 @@
 /* Every rule of the strict reader is a row: a header, data, and what the reader says about it. */
+#include "base/half.h"
 #include "format/safetensors.h"
 #include "support/testing.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 /* header padded as given, then `data` bytes of zeros */
@@ -203,6 +205,45 @@ static void shards_must_agree_with_their_index(void **state) {
     test_tempdir_remove(dir);
 }
 
+/* tools/vectors/f8.py: what PyTorch makes of the same numbers. */
+static void f8_is_pytorchs(void **state) {
+    (void)state;
+    safetensors s;
+    tl_error e;
+    assert_ok(safetensors_open(&mem_default, TILIA_SOURCE_DIR "/tests/vectors/f8.safetensors", &s, &e), &e);
+    const safetensors_entry *x = safetensors_find(&s, "x"), *a = safetensors_find(&s, "e4m3"),
+                            *b = safetensors_find(&s, "e5m2"),
+                            *all[2] = {safetensors_find(&s, "e4m3.all"), safetensors_find(&s, "e5m2.all")};
+    assert_true(x->count > 1500 && a->count == x->count && b->count == x->count);
+    for (int64_t i = 0; i < x->count; i++) {
+        float f, back;
+        memcpy(&f, x->data + 4 * i, 4);
+        uint8_t p = half_f32_to_e4m3(f, true), q = half_f32_to_e5m2(f, false);
+        bool nan = f != f; /* its sign is nobody's promise */
+        if (nan ? (p & 0x7f) != 0x7f : p != a->data[i])
+            fail_msg("%.9g is %02x in e4m3, must be %02x", f, p, a->data[i]);
+        back = half_e5m2_to_f32(q);
+        if (nan ? back == back : q != b->data[i]) fail_msg("%.9g is %02x in e5m2, must be %02x", f, q, b->data[i]);
+        if (nan) continue;
+        p = half_f32_to_e4m3(f, false), q = half_f32_to_e5m2(f, true); /* the other way at the ends of the ranges */
+        back = half_e4m3_to_f32(p);
+        assert_true(fabsf(f) > 464 ? back != back : back == half_e4m3_to_f32(a->data[i]));
+        back = half_e5m2_to_f32(q);
+        assert_true(back == (f > 57344 ? 57344 : f < -57344 ? -57344 : half_e5m2_to_f32(b->data[i])));
+    }
+    for (int k = 0; k < 2; k++) /* every byte, by itself and as a tensor */
+        for (int i = 0; i < 256; i++) {
+            uint8_t byte = (uint8_t)i;
+            safetensors_entry t = {.name = "t", .dtype = k ? TL_F8_E5M2 : TL_F8_E4M3, .count = 1, .data = &byte};
+            float got, want;
+            memcpy(&want, all[k]->data + 4 * i, 4);
+            assert_ok(safetensors_to_f32(&t, &got, &e), &e);
+            assert_true(got == want || (got != got && want != want));
+            assert_true(got != got || signbit(got) == signbit(want));
+        }
+    safetensors_close(&s);
+}
+
 static tl_status round_trip(const tl_allocator *a, void *user) {
     const char *path = user;
     safetensors s;
@@ -245,6 +286,7 @@ int main(void) {
         cmocka_unit_test(shards_must_agree_with_their_index),
         cmocka_unit_test(allocations_may_fail),
         cmocka_unit_test(a_pickle_is_never_opened),
+        cmocka_unit_test(f8_is_pytorchs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

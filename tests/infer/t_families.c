@@ -4,11 +4,14 @@
 #include "infer/session.h"
 #include "model/gguf.h"
 #include "support/testing.h"
+#include "tensor/quantize.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 enum { N = 40, V = 61 };
-static const char *const names[] = {"gpt2", "llama", "llama_bias", "mistral", "qwen2", "qwen3", "gemma2", "phi3"};
+static const char *const names[] = {"gpt2",   "llama", "llama_bias", "mistral", "qwen2",          "qwen3",
+                                    "gemma2", "phi3",  "qwen3_moe",  "mixtral", "qwen3_moe_mixed"};
 enum { NAMES = sizeof names / sizeof *names };
 
 static tl_engine *engine;
@@ -129,6 +132,13 @@ static void forms_keep_the_model(void **state) {
         tl_model *again = open_model(hf);
         assert_memory_equal(&m->config, &again->config, sizeof m->config);
         assert_memory_equal(m->flat, again->flat, (size_t)m->params.total * sizeof *m->flat);
+        if (config_expert_layers(&m->config) < (m->config.experts ? m->config.layers : 0)) {
+            assert_fails(TL_UNSUPPORTED, model_write_gguf(again, gg, NULL, &e), &e);
+            model_close(again);
+            model_close(m);
+            safetensors_close(&w.file);
+            continue;
+        }
         assert_ok(model_write_gguf(again, gg, NULL, &e), &e);
         model_close(again);
         again = open_model(gg);
@@ -152,7 +162,7 @@ static void forms_keep_the_model(void **state) {
         snprintf(hf, sizeof hf, "%s/%s.none", tmp, names[k]);
         assert_fails(TL_STATE, model_save(again, hf, &e), &e);
         model_close(again);
-        again = open_mapped(dir, strcmp(names[k], "gpt2") != 0);
+        again = open_mapped(dir, strcmp(names[k], "gpt2") != 0 && !m->config.experts); /* a tensor for each expert */
         for (int part = 1; part <= N; part += 13) run_in_parts(again, w.ids, N, part, 64, w.logits);
         model_close(again);
         model_close(m);
@@ -164,10 +174,87 @@ static void forms_keep_the_model(void **state) {
         print_message("          kept in %s\n", tmp);
 }
 
+/* Ids that end a text, from either file, and what is said about sampling, survive saving; any of them ends a text. */
+static void several_tokens_end_a_text(void **state) {
+    (void)state;
+    char tmp[200], dir[300], out[300], path[400];
+    tl_error e;
+    tl_session *s;
+    tl_piece p;
+    wanted w;
+    test_tempdir(tmp, sizeof tmp);
+    tl_model *m = open_model(vector_dir("llama", dir));
+    want_open("llama", &w);
+    int32_t end = w.greedy[23];
+    snprintf(out, sizeof out, "%s/saved", tmp);
+    assert_ok(model_save(m, out, &e), &e);
+    model_close(m);
+    snprintf(path, sizeof path, "%s/generation_config.json", out);
+    FILE *f = fopen(path, "w");
+    fprintf(f, "{\"eos_token_id\": [2, %d, 60], \"temperature\": 0.25, \"top_k\": 7, \"max_new_tokens\": 99}", end);
+    fclose(f);
+    m = open_model(out);
+    assert_int_equal(m->config.eos, 2);
+    assert_int_equal(m->config.n_ends, 2);
+    tl_session_options so;
+    memset(&so, 0, sizeof so);
+    generation_unset(&so);
+    so.top_k = 3; /* the user's choice stays */
+    generation_fill(&m->generation, &so);
+    assert_true(so.temperature == 0.25f && so.top_k == 3 && so.top_p == 0.95f && so.max_tokens == 99);
+    assert_ok(session_create(m, &(tl_session_options){.context = 64}, &s, &e), &e);
+    assert_ok(session_ids(s, w.greedy, 20, &e), &e);
+    int n = 0;
+    for (p.done = false; !p.done && n < 20; n++) assert_ok(session_next(s, &p, &e), &e);
+    assert_int_equal(p.finish, TL_FINISH_EOS);
+    assert_true(n <= 4);
+    for (int i = 0; i < n; i++) assert_int_equal(config_is_end(&m->config, w.greedy[20 + i]), i + 1 == n);
+    session_destroy(s);
+    snprintf(path, sizeof path, "%s/again", tmp);
+    assert_ok(model_save(m, path, &e), &e);
+    tl_model *again = open_model(path);
+    assert_memory_equal(&again->generation, &m->generation, sizeof m->generation);
+    assert_memory_equal(&again->config, &m->config, sizeof m->config);
+    model_close(again);
+    model_close(m);
+    safetensors_close(&w.file);
+    test_tempdir_remove(tmp);
+}
+
+/* Directories with fewer bits a number: every matrix is the nearest of its type, and the file opens as any other. */
+static void directories_in_fewer_bits(void **state) {
+    (void)state;
+    static const tl_dtype types[] = {TL_BF16, TL_F16, TL_F8_E4M3, TL_F8_E5M2};
+    char tmp[200], dir[300], out[300];
+    tl_error e;
+    test_tempdir(tmp, sizeof tmp);
+    tl_model *m = open_model(vector_dir("qwen3_moe", dir));
+    for (int t = 0; t < 4; t++) {
+        snprintf(out, sizeof out, "%s/%d", tmp, t);
+        assert_ok(model_save_as(m, out, types[t], &e), &e);
+        tl_model *again = open_model(out);
+        for (size_t i = 0; i < m->params.n; i++) {
+            const model_param *q = &m->params.list[i];
+            const float *a = m->flat + q->offset, *b = again->flat + q->offset;
+            for (int64_t k = 0; k < (q->rows ? q->rows * q->cols : q->cols); k++) {
+                float want = a[k];
+                uint8_t bytes[4];
+                if (q->rows) quantize_encode(types[t], &a[k], 1, bytes), quantize_decode(types[t], bytes, 1, &want);
+                assert_true(b[k] == want && fabsf(want - a[k]) <= 0.126f * fabsf(a[k]) + 0.001f);
+            }
+        }
+        model_close(again);
+    }
+    model_close(m);
+    test_tempdir_remove(tmp);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(logits_are_those_of_transformers),
         cmocka_unit_test(forms_keep_the_model),
+        cmocka_unit_test(several_tokens_end_a_text),
+        cmocka_unit_test(directories_in_fewer_bits),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -275,6 +275,7 @@ static inline void examples_free(op_examples *l) {
 /* The lists: this folder's two halves of ops.def. */
 #include "op/examples_b.h"
 #include "op/examples_gau.h"
+#include "op/examples_moe.h"
 #if defined(__has_include)
 #if __has_include("op/examples_a.h")
 #include "op/examples_a.h"
@@ -285,6 +286,7 @@ static inline void examples_free(op_examples *l) {
 static inline void examples_all(op_examples *l) {
     examples_b(l);
     examples_gau(l);
+    examples_moe(l);
 #ifdef EXAMPLES_A
     examples_a(l);
 #endif

@@ -1,5 +1,5 @@
-/* A training step and ten updates of a tiny GPT-2 and a tiny Llama against PyTorch in float64
- * (tools/vectors/train_vectors.py). */
+/* A training step and ten updates of a tiny GPT-2, a tiny Llama and two tiny mixtures of experts against PyTorch in
+ * float64 (tools/vectors/train_vectors.py). */
 #include "fixture.h"
 
 #include "format/safetensors.h"
@@ -77,10 +77,10 @@ typedef struct rule {
 static void compare_all(const oracle *o, const float *flat, const rule *r) {
     const model_params *p = &o->model->params;
     for (size_t k = 0; k < p->n; k++) {
-        param_piece piece[PARAM_PIECES];
-        int pieces = params_pieces(&o->model->config, &p->list[k], FORMAT_HF, piece);
+        int pieces = params_piece_total(&o->model->config, &p->list[k], FORMAT_HF);
         for (int j = 0; j < pieces; j++) {
-            const param_piece *q = &piece[j];
+            param_piece piece, *q = &piece;
+            params_piece_get(&o->model->config, &p->list[k], FORMAT_HF, j, q);
             int64_t n, rows = q->rows ? q->rows : 1, at = q->rows ? q->row * q->cols : q->row;
             double largest, worst = 0, allowed = r->bf16 ? 2 * scalar(o, "bf16.grad.", q->name) : r->tolerance;
             const double *want = numbers(o, r->prefix, q->name, &n, &largest);
@@ -151,18 +151,22 @@ static void ten_steps(const char *name) {
     tl_error e = {0};
     tl_metrics m;
     int64_t n;
-    double largest, losses[STEPS], norms[STEPS];
+    double largest, losses[STEPS], norms[STEPS], balance[STEPS];
     oracle_open(&o, name);
     memcpy(losses, numbers(&o, "", "losses", &n, &largest), sizeof losses);
     assert_int_equal(n, STEPS);
     memcpy(norms, numbers(&o, "", "norms", &n, &largest), sizeof norms);
-    trainer_settings s = fixture_settings(B, 1, T, TL_F32); /* three micro-batches: the same sums */
+    bool experts = o.model->config.experts > 0;
+    if (experts) memcpy(balance, numbers(&o, "", "balance", &n, &largest), sizeof balance);
+    /* three micro-batches: the same sums, but not of products of sums */
+    trainer_settings s = fixture_settings(B, experts ? B : 1, T, TL_F32);
     s.schedule = (schedule){TL_SCHEDULE_CONSTANT, 1e-2, 0, 0, STEPS};
     assert_ok(trainer_create(o.model, &s, &t, &e), &e);
     for (int i = 0; i < STEPS; i++) {
         assert_ok(trainer_step_ids(t, o.ids, &m, &e), &e);
         assert_near(m.loss, losses[i], 1e-5 * losses[i]);
         assert_near(m.norm, norms[i], 1e-4 * norms[i]);
+        if (experts) assert_near(m.balance, balance[i], 1e-5 * balance[i]);
     }
     assert_true(losses[STEPS - 1] < 0.8 * losses[0]);
     rule r = {"final.", true, false, 1e-4};
@@ -196,10 +200,29 @@ static void llama_ten_steps(void **state) {
     ten_steps("llama");
 }
 
+static void qwen3_moe_step_f32(void **state) {
+    (void)state;
+    one_step("qwen3_moe", TL_F32);
+}
+static void mixtral_step_f32(void **state) {
+    (void)state;
+    one_step("mixtral", TL_F32);
+}
+static void qwen3_moe_ten_steps(void **state) {
+    (void)state;
+    ten_steps("qwen3_moe");
+}
+static void mixtral_ten_steps(void **state) {
+    (void)state;
+    ten_steps("mixtral");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(gpt2_step_f32),   cmocka_unit_test(llama_step_f32), cmocka_unit_test(gpt2_step_bf16),
-        cmocka_unit_test(llama_step_bf16), cmocka_unit_test(gpt2_ten_steps), cmocka_unit_test(llama_ten_steps),
+        cmocka_unit_test(gpt2_step_f32),      cmocka_unit_test(llama_step_f32),   cmocka_unit_test(gpt2_step_bf16),
+        cmocka_unit_test(llama_step_bf16),    cmocka_unit_test(gpt2_ten_steps),   cmocka_unit_test(llama_ten_steps),
+        cmocka_unit_test(qwen3_moe_step_f32), cmocka_unit_test(mixtral_step_f32), cmocka_unit_test(qwen3_moe_ten_steps),
+        cmocka_unit_test(mixtral_ten_steps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

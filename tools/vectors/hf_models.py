@@ -5,14 +5,17 @@ Weights are random enough that every part matters (gains far from one, biases, c
 bf16, in which they are stored; transformers computes in f32. want.safetensors holds ids, the logits of every position
 and, where the model is asked to go on, the ids that follow greedily.
 
-    python tools/vectors/hf_models.py [check DIR NAME]
+    python tools/vectors/hf_models.py [NAME...]
+    python tools/vectors/hf_models.py check DIR NAME
+    python tools/vectors/hf_models.py table build/tilia
 
-With "check DIR NAME" it loads DIR, a directory that Tilia wrote, and compares its logits with NAME's."""
-import json, os, shutil, sys
+With "check DIR NAME" it loads DIR, a directory that Tilia wrote, and compares its logits with NAME's; "table" does so
+for every architecture: as Tilia saves it, in bf16, and after the way through a GGUF file."""
+import json, os, shutil, subprocess, sys, tempfile
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import (AutoModelForCausalLM, Gemma2Config, GPT2Config, LlamaConfig, MistralConfig, Phi3Config,
-                          Qwen2Config, Qwen3Config)
+from transformers import (AutoModelForCausalLM, Gemma2Config, GPT2Config, LlamaConfig, MistralConfig, MixtralConfig,
+                          Phi3Config, Qwen2Config, Qwen3Config, Qwen3MoeConfig)
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "tests", "vectors", "hf")
 SIZES = dict(vocab_size=61, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
@@ -37,6 +40,12 @@ MODELS = {
                        original_max_position_embeddings=16,
                        rope_parameters=dict(rope_type="longrope", rope_theta=10000.0, short_factor=SHORT,
                                             long_factor=LONG, partial_rotary_factor=0.5)),
+    "qwen3_moe": Qwen3MoeConfig(**SIZES, head_dim=16, moe_intermediate_size=16, num_experts=6, num_experts_per_tok=3,
+                                norm_topk_prob=True),
+    "qwen3_moe_mixed": Qwen3MoeConfig(**SIZES, moe_intermediate_size=24, num_experts=5, num_experts_per_tok=2,
+                                      norm_topk_prob=False, mlp_only_layers=[1], use_sliding_window=True,
+                                      sliding_window=8),
+    "mixtral": MixtralConfig(**SIZES, num_local_experts=4, sliding_window=8),
 }
 
 
@@ -45,7 +54,7 @@ def randomize(model, seed):
     gemma = model.config.model_type == "gemma2"
     for name, p in model.named_parameters():
         r = torch.randn(p.shape, generator=g)
-        if p.dim() == 2:
+        if p.dim() >= 2:
             r *= 0.3 if "embed" in name or "wte" in name else 0.25
         elif name.endswith("bias"):
             r *= 0.2
@@ -86,17 +95,46 @@ def make(name, config, seed):
     assert size < 150000
 
 
-def check(where, name):
+def difference(where, name):
     model = AutoModelForCausalLM.from_pretrained(where, attn_implementation="eager", dtype=torch.float32).eval()
     want = load_file(os.path.join(ROOT, name, "want.safetensors"))
-    off = (forward(model, want["ids"].tolist()) - want["logits"]).abs().max()
+    return float((forward(model, want["ids"].tolist()) - want["logits"]).abs().max())
+
+
+def check(where, name):
+    off = difference(where, name)
     print(f"{name}: transformers on {where} is off by {off:.3g}")
     assert off < 1e-4
+
+
+def table(tilia):
+    """Largest difference of transformers' logits, on what Tilia wrote, from those of the model it read."""
+    worst = 0
+    print(f"{'':16} {'directory':>10} {'bf16':>10} {'via GGUF':>10}")
+    for name in MODELS:
+        with tempfile.TemporaryDirectory() as tmp:
+            def convert(src, dst, *more):
+                run = subprocess.run([tilia, "convert", src, dst, "--quiet", *more], capture_output=True, text=True)
+                return run.returncode == 0
+            src = os.path.join(ROOT, name)
+            cells = []
+            for ways in ([("dir",)], [("dir16", "--type", "bf16")], [("m.gguf",), ("back",)]):
+                at = src
+                for to, *more in ways:
+                    at = os.path.join(tmp, to) if at and convert(at, os.path.join(tmp, to), *more) else None
+                cells.append(difference(at, name) if at else None)
+            print(f"{name:16} " + " ".join("   refused" if c is None else f"{c:10.2g}" for c in cells))
+            worst = max([worst] + [c for c in cells if c is not None])
+    print(f"worst {worst:.2g}")
+    assert worst < 1e-4
 
 
 if __name__ == "__main__":
     if len(sys.argv) == 4 and sys.argv[1] == "check":
         check(sys.argv[2], sys.argv[3])
+    elif len(sys.argv) == 3 and sys.argv[1] == "table":
+        table(sys.argv[2])
     else:
         for seed, (name, config) in enumerate(MODELS.items()):
-            make(name, config, seed + 1)
+            if len(sys.argv) < 2 or name in sys.argv[1:]:
+                make(name, config, seed + 1)

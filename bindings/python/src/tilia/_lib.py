@@ -113,6 +113,7 @@ class tl_metrics(C.Structure):
         ("seconds", C.c_double),
         ("tokens", C.c_int64),
         ("flops", C.c_double),
+        ("balance", C.c_double),
     ]
 
 
@@ -154,6 +155,7 @@ class tl_model_costs(C.Structure):
         ("optimizer", C.c_size_t),
         ("activations", C.c_size_t),
         ("cache_per_token", C.c_size_t),
+        ("params_active", C.c_int64),
     ]
 
 

@@ -1,0 +1,1 @@
+#include "cpu/experts/experts_body.h"
