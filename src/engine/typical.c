@@ -59,6 +59,16 @@ static const typical_row typical_rows[] = {
     {OP_mixed_chunk, "xBTW xBTW xBTW xBTW xBTD"},
     {OP_mixed_chunk_bwd, "xBTD - xBTW xBTW xBTW xBTW xBTD"},
     {OP_chunk_step, "x8W x8W x8W x8W x8D i8 i8 > - s8WD x8WW x8WW x8WD"},
+    {OP_route, "sR8"}, /* 2 of 8 experts */
+    {OP_route_bwd, "sR8 iR2 sR2 s8"},
+    {OP_balance, "s8 s8 s1"},
+    {OP_balance_bwd, "s1 s8 s1"},
+    {OP_expert_sort, "iR2"},
+    {OP_expert_linear, "xQD xED i9"},
+    {OP_expert_linear_dx, "xQF xED i9"},
+    {OP_expert_linear_dw, "xQF xQD i9"},
+    {OP_expert_sum, "xQD sR2 iR2"},
+    {OP_expert_sum_bwd, "xRD xQD sR2 iR2"},
 };
 
 enum { B = 2, T = 256, D = 512, F = 2048, V = 8192, H = 8, K = 4, W = 64, C = 512, N = 1 << 20 };
@@ -76,6 +86,8 @@ static int64_t typical_dim(char c) {
     case 'M': return W / 2;
     case 'C': return C;
     case 'R': return B * T;
+    case 'Q': return 2 * B * T;
+    case 'E': return 8 * F;
     case 'N': return N;
     case 'P': return HYPER_COUNT;
     default: return c - '0';
@@ -119,6 +131,9 @@ static void typical_attr(int op, tl_dtype dtype, void *to) {
         struct shift_attr shift;
         struct gau_attention_attr gau;
         struct mixed_chunk_attr chunk;
+        struct route_attr route;
+        struct balance_attr balance;
+        struct expert_sort_attr sort;
         unsigned char bytes[TL_ATTR_MAX];
     } a;
     memset(&a, 0, sizeof a);
@@ -137,6 +152,11 @@ static void typical_attr(int op, tl_dtype dtype, void *to) {
         a.gau.f.count = GATE_COUNT_VISIBLE;
         if (op == OP_mixed_chunk || op == OP_mixed_chunk_bwd || op == OP_chunk_step) a.chunk.chunk = W;
         break;
+    case OP_route:
+    case OP_route_bwd: a.route = (struct route_attr){.k = 2, .norm = 1}; break;
+    case OP_balance:
+    case OP_balance_bwd: a.balance = (struct balance_attr){.coef = 0.01f, .k = 2, .layers = 1}; break;
+    case OP_expert_sort: a.sort.experts = 8; break;
     case OP_layernorm:
     case OP_layernorm_bwd:
     case OP_rmsnorm:

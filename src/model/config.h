@@ -35,7 +35,7 @@ enum {
     MODEL_MAX_CONTEXT = 1 << 24,
     MODEL_MAX_FACTORS = 256,
     MODEL_MAX_EXPERTS = 4096,
-    MODEL_ENDS = 8
+    MODEL_ENDS = 8 /* tokens that end a text, eos included */
 };
 
 /* Everything that decides a model's graph. Filled by a recipe row first, then by the keys of config.json, then by the
@@ -94,7 +94,7 @@ typedef struct model_config {
     model_init init;
     double init_std;
     int32_t bos, eos;    /* -1: none */
-    int32_t ends[MODEL_ENDS]; /* more tokens that end a text */
+    int32_t ends[MODEL_ENDS]; /* more tokens that end a text, up to MODEL_ENDS - 1 */
     int32_t n_ends;
     bool begin_document; /* a text begins behind an end-of-document id: how Tilia trains where there is no BOS */
 } model_config;

@@ -7,7 +7,7 @@ void config_add_end(model_config *c, int64_t id) {
         c->eos = (int32_t)id;
         return;
     }
-    if (!config_is_end(c, (int32_t)id) && c->n_ends < MODEL_ENDS) c->ends[c->n_ends++] = (int32_t)id;
+    if (!config_is_end(c, (int32_t)id) && c->n_ends < MODEL_ENDS - 1) c->ends[c->n_ends++] = (int32_t)id;
 }
 
 bool config_is_end(const model_config *c, int32_t id) {

@@ -135,6 +135,19 @@ static tl_status read_factors(const json_t *s, const char *key, float *out, int3
     return TL_OK;
 }
 
+/* Two keys that stand for a factor, and one that would leave the ramp's ends where they fall. */
+static tl_status read_yarn(const json_t *s, model_config *c, tl_error *e) {
+    double mscale = 0, all = 0, f = c->scaling_factor;
+    bool truncate = true;
+    TRY(json_get_real(s, "mscale", &mscale, e));
+    TRY(json_get_real(s, "mscale_all_dim", &all, e));
+    TRY(json_get_bool(s, "truncate", &truncate, e));
+    if (!truncate) return error_set(e, TL_UNSUPPORTED, "rope scaling yarn with \"truncate\": false is not supported");
+    if (c->scaling_attention == 0 && mscale != 0 && all != 0 && f > 1)
+        c->scaling_attention = (0.1 * mscale * log(f) + 1) / (0.1 * all * log(f) + 1);
+    return TL_OK;
+}
+
 static tl_status read_scaling(const json_t *s, const char *key, model_config *c, tl_error *e) {
     if (!s || json_is_null(s)) return TL_OK;
     if (!json_is_object(s)) return error_set(e, TL_CONFIG, "key \"%s\" is not an object", key);
@@ -156,6 +169,7 @@ static tl_status read_scaling(const json_t *s, const char *key, model_config *c,
     }
     TRY(json_get_real(s, "factor", &c->scaling_factor, e));
     TRY(json_get_real(s, "attention_factor", &c->scaling_attention, e));
+    if (c->scaling == SCALING_YARN) TRY(read_yarn(s, c, e));
     TRY(json_get_real(s, "low_freq_factor", &c->scaling_low, e));
     TRY(json_get_real(s, "high_freq_factor", &c->scaling_high, e));
     TRY(json_get_real(s, "beta_fast", &c->scaling_beta_fast, e));

@@ -4,6 +4,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- reading ------------------------------------------------------------------------------------------ */
@@ -243,9 +244,30 @@ static tl_status find_row(reader *r, const recipe_row **row) {
                      (int)(arch.n < 40 ? arch.n : 40), arch.s, list);
 }
 
+/* Architectures of our own, for which GGUF has no keys: config.json as a whole is one. */
+static const char own_arch[] = "tilia", own_key[] = "tilia.config";
+
+static bool is_own(reader *r) {
+    gguf_str arch = {0};
+    return gguf_get_str(r->g, "general.architecture", &arch, NULL) == TL_OK && arch.n == strlen(own_arch) &&
+           memcmp(arch.s, own_arch, arch.n) == 0;
+}
+
+static tl_status read_own(reader *r) {
+    gguf_str text = {0};
+    json_t *o;
+    TRY(gguf_get_str(r->g, own_key, &text, r->e));
+    if (!text.n) return error_set(r->e, TL_CONFIG, "the key %s is missing", own_key);
+    TRY(json_parse(text.s, text.n, NULL, &o, r->e));
+    tl_status s = config_read(o, r->c, NULL, 0, r->e);
+    json_decref(o);
+    return s;
+}
+
 tl_status config_read_gguf(const gguf_parts *p, model_config *c, tl_error *e) {
     reader r = {.g = &p->part[0], .p = p, .c = c, .e = e};
     const recipe_row *row;
+    if (is_own(&r)) return read_own(&r);
     TRY(find_row(&r, &row));
     TRY(config_recipe(row->type, c, e));
     TRY(read_sizes(&r));
@@ -349,12 +371,23 @@ int gguf_factors_of(const model_config *c, gguf_factors out[2]) {
     return 2;
 }
 
+static tl_status write_own(const model_config *c, gguf_writer *w, tl_error *e) {
+    json_t *o = config_write(c);
+    char *text = o ? json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
+    json_decref(o);
+    if (!text) return error_set(e, TL_NOMEM, "no memory for a configuration");
+    gguf_put_str(w, "general.architecture", own_arch, strlen(own_arch));
+    gguf_put_str(w, "general.type", "model", 5);
+    gguf_put_str(w, own_key, text, strlen(text));
+    free(text);
+    return TL_OK;
+}
+
 tl_status config_write_gguf(const model_config *c, gguf_writer *w, tl_error *e) {
     char part[40];
     const recipe_row *row = recipe_find(c->type);
     keys k = {.w = w};
-    if (!row->gguf[0])
-        return error_set(e, TL_UNSUPPORTED, "GGUF has no keys for model_type \"%s\"; keep it as a directory", c->type);
+    if (!row->gguf[0]) return write_own(c, w, e);
     if (config_foreign(c, part, sizeof part) && !carried(row, part))
         return error_set(e, TL_UNSUPPORTED, "GGUF has no word for this model's \"%s\"; keep it as a directory", part);
     if (c->experts && config_expert_layers(c) < c->layers)

@@ -31,7 +31,40 @@ static bool find_safetensors(const void *file, const param_piece *p, build_matri
     return (uintptr_t)t->data % tl_dtype_bytes(t->dtype) == 0;
 }
 
-static tl_status list_pieces(const tl_model *m, param_format f, find_fn find, const void *file, build_matrices *out,
+/* Experts that a directory has one by one, gathered in its own number type: NULL data if they cannot be. */
+static tl_status pack_experts(tl_model *m, size_t i, const safetensors *s, build_matrix *out, tl_error *err) {
+    const model_param *q = &m->params.list[i];
+    param_piece p;
+    build_matrix part;
+    int n = 1;
+    *out = (build_matrix){TL_NONE, q->rows, q->cols, NULL};
+    for (int k = 0; k < n; k++) {
+        model_directory_piece(m, i, s, k, &n, &p);
+        if (n < 2 || !find_safetensors(s, &p, &part) || (k && part.dtype != out->dtype)) return TL_OK;
+        out->dtype = part.dtype;
+    }
+    size_t size = tl_dtype_bytes(out->dtype), bytes = (size_t)(q->rows * q->cols) * size;
+    if (!m->packed) m->packed = mem_new(m->alloc, m->params.n, sizeof *m->packed);
+    void *data = m->packed ? mem_take(m->alloc, bytes) : NULL;
+    if (!data) return error_set(err, TL_NOMEM, "no memory to put %zu bytes of experts together", bytes);
+    m->packed[i] = (model_packed){data, bytes};
+    for (int k = 0; k < n; k++) {
+        model_directory_piece(m, i, s, k, &n, &p);
+        find_safetensors(s, &p, &part);
+        memcpy((char *)data + size * (size_t)(p.row * p.cols), part.data, size * (size_t)(p.rows * p.cols));
+    }
+    out->data = data;
+    return TL_OK;
+}
+
+static void unpack_experts(tl_model *m) {
+    for (size_t i = 0; m->packed && i < m->params.n; i++)
+        if (m->packed[i].data) mem_give(m->alloc, m->packed[i].data, m->packed[i].bytes);
+    mem_free(m->alloc, m->packed);
+    m->packed = NULL;
+}
+
+static tl_status list_pieces(tl_model *m, param_format f, find_fn find, const void *file, build_matrices *out,
                              tl_error *err) {
     out->n = m->params.n * PARAM_PIECES;
     out->piece = mem_new(m->alloc, out->n, sizeof *out->piece);
@@ -40,6 +73,17 @@ static tl_status list_pieces(const tl_model *m, param_format f, find_fn find, co
         param_piece piece;
         if (!m->params.list[i].decay) continue;
         int n = f == FORMAT_GGUF ? params_piece_total(&m->config, &m->params.list[i], f) : 1;
+        bool experts = m->params.list[i].role == ROLE_EXPERT_UP || m->params.list[i].role == ROLE_EXPERT_DOWN;
+        build_matrix *first = &out->piece[i * PARAM_PIECES];
+        if (experts && f == FORMAT_HF) {
+            tl_status s = pack_experts(m, i, file, first, err);
+            if (s != TL_OK) {
+                mem_free(m->alloc, out->piece);
+                *out = (build_matrices){0};
+                return s;
+            }
+            if (first->data) continue;
+        }
         for (int k = 0; k < n; k++) {
             if (f == FORMAT_GGUF)
                 params_piece_get(&m->config, &m->params.list[i], f, k, &piece);
@@ -50,6 +94,7 @@ static tl_status list_pieces(const tl_model *m, param_format f, find_fn find, co
             if (fits) continue;
             mem_free(m->alloc, out->piece);
             *out = (build_matrices){0};
+            unpack_experts(m);
             return error_set(err, TL_UNSUPPORTED, "%s cannot be used where it lies", piece.name);
         }
     }
@@ -102,6 +147,7 @@ tl_status mapped_safetensors(tl_model *m, safetensors *s, tl_error *err) {
 }
 
 void mapped_close(tl_model *m) {
+    unpack_experts(m);
     if (m->vectors) mem_give(m->alloc, m->vectors, vector_bytes(m));
     if (m->source) {
         gguf_parts_close(&m->source->gguf);

@@ -11,6 +11,12 @@
 
 struct model_source; /* an open file whose matrices are used where they lie */
 
+/* Experts that a file has one by one, put together once in its number type. */
+typedef struct model_packed {
+    void *data;
+    size_t bytes;
+} model_packed;
+
 struct tl_model {
     tl_engine *engine;
     const tl_allocator *alloc;
@@ -22,6 +28,7 @@ struct tl_model {
     build_matrices mapped; /* then: where they are (mapped.piece NULL otherwise) */
     float *vectors;        /* and the rest, params.total - params.decayed numbers; owned */
     struct model_source *source;
+    model_packed *packed;    /* (params.n), data NULL where there is none; NULL without */
     bool gguf;               /* came from a GGUF file */
     bool stay;               /* matrices are to stay in their file if it allows that */
     uint16_t *flat16;        /* bf16 copy of the first params.decayed; made on demand */

@@ -1,4 +1,5 @@
 /* config.json: what is accepted can be written, read again to the same, and made a table of parameters. */
+#include "model/generation.h"
 #include "model/model.h"
 
 #include <stdlib.h>
@@ -16,6 +17,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
             w = config_write(c);
             if (config_read(w, d, unknown, sizeof unknown, &e) != TL_OK || memcmp(c, d, sizeof *c) != 0) abort();
             json_decref(w);
+            model_generation g, h;
+            if (generation_read(o, &g, c, &e) == TL_OK) {
+                w = generation_write(&g, c);
+                if (generation_read(w, &h, c, &e) != TL_OK || memcmp(&g, &h, sizeof g) != 0) abort();
+                json_decref(w);
+            }
             if (c->layers <= 32 && params_init(&p, &mem_default, c, &e) == TL_OK) {
                 param_piece piece;
                 for (size_t i = 0; i < p.n; i++)

@@ -1,8 +1,10 @@
 /* Configurations in and out, presets, parameter counts and names. */
+#include "format/safetensors.h"
 #include "model/model.h"
 #include "support/testing.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 static int64_t count_of(const model_config *c) {
@@ -270,6 +272,59 @@ static void positions_are_stretched_by_hand(void **state) {
     assert_fails(TL_CONFIG, config_scale(&c, "linear:2", &e), &e); /* learned positions */
 }
 
+/* tools/vectors/rope.py: every scaling of transformers, from a file's keys and by hand. */
+static void scalings_are_those_of_transformers(void **state) {
+    (void)state;
+#define SCALED(more)                                                                                                   \
+    "{\"model_type\":\"llama\",\"hidden_size\":64,\"intermediate_size\":96,\"num_hidden_layers\":1,"                   \
+    "\"num_attention_heads\":4,\"vocab_size\":100,\"max_position_embeddings\":512,\"rope_scaling\":{" more "}}"
+#define OLD   "\"original_max_position_embeddings\":128"
+#define LISTS "\"short_factor\":[1,1.1,1.2,1.3,1.4,1.5,1.6,1.7],\"long_factor\":[1,1.75,2.5,3.25,4,4.75,5.5,6.25]"
+    static const struct {
+        const char *name, *text; /* a scaling by hand of the preset tiny, or a config.json */
+        int64_t seen;
+    } rows[] = {
+        {"linear", "linear:4", 512},
+        {"ntk", "ntk:4", 512},
+        {"dynamic", "dynamic:4", 512},
+        {"dynamic_short", "dynamic:4", 100},
+        {"yarn", "yarn:4", 512},
+        {"linear", SCALED("\"type\":\"linear\",\"factor\":4"), 512},
+        {"yarn", SCALED("\"rope_type\":\"yarn\",\"factor\":4," OLD), 512},
+        {"yarn_factor", SCALED("\"rope_type\":\"yarn\",\"factor\":4,\"attention_factor\":1.25," OLD), 512},
+        {"yarn_mscale",
+         SCALED("\"rope_type\":\"yarn\",\"factor\":4,\"mscale\":0.707,\"mscale_all_dim\":0.5,\"beta_fast\":16,"
+                "\"beta_slow\":2," OLD),
+         512},
+        {"llama3", SCALED("\"rope_type\":\"llama3\",\"factor\":4,\"low_freq_factor\":1,\"high_freq_factor\":4," OLD),
+         512},
+        {"longrope", SCALED("\"rope_type\":\"longrope\"," LISTS "," OLD), 512},
+        {"longrope_short", SCALED("\"rope_type\":\"longrope\"," LISTS "," OLD), 128},
+    };
+    safetensors v;
+    tl_error e;
+    assert_ok(safetensors_open(&mem_default, TILIA_SOURCE_DIR "/tests/vectors/rope.safetensors", &v, &e), &e);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        model_config c;
+        double f[8], m, want;
+        char name[64];
+        bool hand = rows[i].text[0] != '{';
+        assert_ok(config_parse(hand ? "preset:tiny" : rows[i].text, &c, NULL, 0, &e), &e);
+        if (hand) assert_ok(config_scale(&c, rows[i].text, &e), &e);
+        assert_int_equal(c.context, 512);
+        build_rope_freq(&c, rows[i].seen, f, &m);
+        const safetensors_entry *t = safetensors_find(&v, rows[i].name);
+        for (int k = 0; k < 8; k++) {
+            memcpy(&want, t->data + 8 * k, 8); /* f32 there */
+            if (!(fabs(f[k] - want) < 3e-7 * want)) fail_msg("%s, %d: %.9g, must be %.9g", rows[i].name, k, f[k], want);
+        }
+        snprintf(name, sizeof name, "%s.factor", rows[i].name);
+        memcpy(&want, safetensors_find(&v, name)->data, 8);
+        assert_near(m, want, 1e-9);
+    }
+    safetensors_close(&v);
+}
+
 static tl_status make_table(const tl_allocator *a, void *user) {
     model_params p;
     tl_error e;
@@ -294,6 +349,7 @@ int main(void) {
         cmocka_unit_test(initial_weights_follow_their_rule),
         cmocka_unit_test(rope_frequencies_are_the_published_ones),
         cmocka_unit_test(positions_are_stretched_by_hand),
+        cmocka_unit_test(scalings_are_those_of_transformers),
         cmocka_unit_test(allocations_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

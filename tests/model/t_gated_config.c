@@ -137,12 +137,16 @@ static void files_hold_them(void **state) {
         snprintf(dir, sizeof dir, "/tmp/tilia-gated-%ld-%d", (long)getpid(), k);
         assert_ok(model_save(a, dir, &e), &e);
         assert_ok(model_open(engine, dir, &b, &e), &e);
-        snprintf(dir + strlen(dir), 8, ".gguf");
-        assert_fails(TL_UNSUPPORTED, model_write_gguf(a, dir, NULL, &e), &e);
-        assert_non_null(strstr(e.text, "GGUF has no keys"));
-        dir[strlen(dir) - 5] = 0;
         assert_int_equal(a->params.total, b->params.total);
         assert_memory_equal(a->flat, b->flat, (size_t)a->params.total * sizeof *a->flat);
+        model_close(b);
+        snprintf(dir + strlen(dir), 8, ".gguf"); /* under an architecture of our own */
+        assert_ok(model_write_gguf(a, dir, NULL, &e), &e);
+        assert_ok(model_open(engine, dir, &b, &e), &e);
+        assert_memory_equal(&a->config, &b->config, sizeof a->config);
+        assert_memory_equal(a->flat, b->flat, (size_t)a->params.total * sizeof *a->flat);
+        assert_int_equal(remove(dir), 0);
+        dir[strlen(dir) - 5] = 0;
         model_close(a);
         model_close(b);
         assert_ok(file_remove_tree(&mem_default, dir, &e), &e);

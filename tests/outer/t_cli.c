@@ -101,6 +101,8 @@ static void mistakes_have_their_exit_code(void **state) {
         {"plan --preset gpt2 --set layers", 1, "KEY=VALUE"},
         {"plan --preset gpt2 --set 'mixers=[\"conv\"]'", 1, "mixers"},
         {"train book.txt --preset tiny --objective both --steps 2 --out r", 2, "causal or mlm"},
+        {"plan --preset char-moe --set num_experts_per_tok=9", 1, "9 of 8 experts"},
+        {"train book.txt --rope-scaling linear:4 --steps 2 --out r", 2, "give --model"},
         {"inspect nowhere", 1, "nowhere"},
         {"train", 2, "which text"},
         {"train nowhere.txt", 1, "nowhere.txt"},
