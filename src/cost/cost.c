@@ -18,7 +18,8 @@ static int part_of(const tl_step_info *s) {
     if (has(s->op, "norm") && !has(s->op, "global")) return COST_NORM;
     if (has(s->op, "expert") || has(s->op, "route") || has(s->op, "balance")) return COST_MLP;
     if (has(s->op, "act") || has(s->op, "glu")) return COST_MLP;
-    if (has(s->op, "linear")) return has(s->name, ".up") || has(s->name, ".down") ? COST_MLP : COST_PROJECTION;
+    if (has(s->op, "linear"))
+        return has(s->name, ".up") || has(s->name, ".down") || has(s->name, ".router") ? COST_MLP : COST_PROJECTION;
     return COST_OTHER;
 }
 

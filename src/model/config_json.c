@@ -434,7 +434,7 @@ static void write_llama(const model_config *c, const recipe_row *r, json_t *o) {
     put_bool(o, "mlp_bias", c->bias_mlp);
     if (gemma) {
         double q = c->attn_scale > 0 ? 1 / (c->attn_scale * c->attn_scale) : (double)c->head_dim;
-        if (fabs(q - round(q)) < 1e-9 * q)
+        if (fabs(q - round(q)) < 1e-6 * q) /* GGUF keeps the scale in f32 */
             put_int(o, "query_pre_attn_scalar", (int64_t)round(q));
         else
             put_real(o, "query_pre_attn_scalar", q);
