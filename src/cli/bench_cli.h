@@ -16,7 +16,6 @@ typedef struct bench_options {
     clockid_t clock;
     struct tl_engine *engine;
     double flops, bytes; /* the machine's limits a second, measured in this run */
-    void *read_memory;   /* what the latter reads */
 } bench_options;
 
 double bench_now(const bench_options *o);
@@ -24,8 +23,9 @@ double bench_now(const bench_options *o);
 double bench_median(double *x, int n);
 /* Multiply-adds in registers, and reads of memory that no cache holds, on all threads at once. */
 void bench_limits(bench_options *o);
-/* The reads again, between other measurements: what the memory gives changes with what else the machine does. */
-double bench_reads(const bench_options *o);
+/* Reads a second of that many bytes, all threads together: what the memory gives depends on how much is read, caches of
+ * the processor being what they are, and on what else the machine does. */
+double bench_reads(const bench_options *o, size_t bytes);
 
 /* A model of --preset (or else `otherwise`) with random weights. */
 tl_status bench_random_model(const bench_options *o, const char *otherwise, struct tl_model **m, tl_error *e);

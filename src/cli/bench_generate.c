@@ -61,12 +61,12 @@ static tl_status run_token(const bench_options *o, decoder *d, int64_t rows, int
 }
 
 static tl_status measure(const bench_options *o, decoder *d, int64_t rows, int64_t prompt, int64_t steps,
-                         generate_times *t, tl_error *e) {
+                         size_t weights, generate_times *t, tl_error *e) {
     double reads[64], ignored;
     const int rounds = o->rounds ? (int)o->rounds : 3;
     if (prompt) TRY(run_prompt(o, d, prompt, &ignored, e)); /* makes the plan and touches every page */
     for (int r = 0; r < rounds; r++) {
-        reads[r] = bench_reads(o);
+        reads[r] = bench_reads(o, weights);
         if (prompt) TRY(run_prompt(o, d, prompt, &t->prompt[t->prompts++], e));
         for (int64_t pos = 0; pos < steps + WARM && t->tokens < MOST; pos++) {
             double *took = pos < WARM ? &ignored : &t->token[t->tokens++];
@@ -87,13 +87,13 @@ static tl_status generate_one(const bench_options *o, tl_model *m, tl_dtype dtyp
                          (long long)m->config.context);
     generate_times *t = calloc(1, sizeof *t);
     if (!t) return error_set(e, TL_NOMEM, "no memory for times");
+    const double bytes = streamed(m, dtype);
     decoder d;
     tl_status s = decoder_init(&d, m, rows, most, dtype, TL_F32, e);
     if (s == TL_OK) {
-        s = measure(o, &d, rows, prompt, steps, t, e);
+        s = measure(o, &d, rows, prompt, steps, (size_t)bytes, t, e);
         decoder_fini(&d);
     }
-    const double bytes = streamed(m, dtype);
     if (s == TL_OK && o->common.json) {
         printf("{\"dtype\": \"%s\", \"rows\": %lld, \"weight_bytes\": %.0f, \"limit_bytes\": %.4g, "
                "\"limit_flops\": %.4g, \"prompt\": %lld, ",

@@ -120,25 +120,30 @@ void bench_print_seconds(const char *name, const double *x, int n) {
 
 /* ---- limits ------------------------------------------------------------------------------------------------- */
 
-enum { ROUNDS = 2000000 };
-static const size_t READ_BYTES = (size_t)64 << 20; /* by each thread */
+enum { ROUNDS = 2000000, READ_STEP = 4096 };
+static const size_t READ_BYTES = (size_t)128 << 20; /* by all threads together, where nobody asks for more or less */
 
 static void peak_run(const kernel_task *t, int phase, int64_t lo, int64_t hi, int worker) {
     (void)phase, (void)worker;
     for (; lo < hi; lo++) ((peak_leaf *)t->exec->leaf)(ROUNDS);
 }
 
+typedef struct read_job {
+    tl_op_call none; /* what a task carries; here its address leads to the rest */
+    const char *memory;
+    size_t each;
+} read_job;
+
 static void read_run(const kernel_task *t, int phase, int64_t lo, int64_t hi, int worker) {
+    const read_job *j = (const read_job *)(const void *)t->call;
     (void)phase, (void)worker;
-    for (; lo < hi; lo++)
-        ((peak_read_leaf *)t->exec->leaf)((const char *)t->scratch + READ_BYTES * (size_t)lo, READ_BYTES);
+    for (; lo < hi; lo++) ((peak_read_leaf *)t->exec->leaf)(j->memory + j->each * (size_t)lo, j->each);
 }
 
-static double limit(const bench_options *o, kernel_run_fn run, void (*leaf)(void), void *memory) {
+static double limit(const bench_options *o, kernel_run_fn run, void (*leaf)(void), const tl_op_call *c) {
     device *dev = o->engine->host.dev;
     kernel_exec x = {.run = run, .leaf = leaf, .phases = 1, .tiles = {dev->threads}};
-    tl_op_call none = {0};
-    kernel_task t = {.call = &none, .exec = &x, .scratch = memory, .workers = dev->threads};
+    kernel_task t = {.call = c, .exec = &x, .workers = dev->threads};
     double least = 1e9;
     for (int i = 0; i < 5; i++) {
         const double from = bench_now(o);
@@ -149,11 +154,18 @@ static double limit(const bench_options *o, kernel_run_fn run, void (*leaf)(void
     return o->clock == CLOCK_PROCESS_CPUTIME_ID ? least / dev->threads : least;
 }
 
-/* Bytes a second: the best of a few sweeps over memory that is there already. */
-static double read_limit(const bench_options *o, void *memory) {
-    const bool wide = o->engine->isa & ISA_AVX512;
-    peak_read_leaf *r = wide ? peak_read__avx512 : peak_read__avx2;
-    return (double)o->engine->host.dev->threads * (double)READ_BYTES / limit(o, read_run, (void (*)(void))r, memory);
+double bench_reads(const bench_options *o, size_t bytes) {
+    const uint32_t isa = o->engine->isa;
+    if (!(isa & (ISA_AVX2 | ISA_AVX512))) return 0;
+    peak_read_leaf *r = isa & ISA_AVX512 ? peak_read__avx512 : peak_read__avx2;
+    const size_t threads = (size_t)o->engine->host.dev->threads;
+    read_job j = {.each = (bytes / threads + READ_STEP - 1) / READ_STEP * READ_STEP};
+    void *memory = aligned_alloc(READ_STEP, j.each * threads);
+    if (!memory) return 0;
+    j.memory = memset(memory, 1, j.each * threads);
+    const double seconds = limit(o, read_run, (void (*)(void))r, &j.none);
+    free(memory);
+    return (double)(j.each * threads) / seconds;
 }
 
 void bench_limits(bench_options *o) {
@@ -162,19 +174,12 @@ void bench_limits(bench_options *o) {
     if (!(isa & (ISA_AVX2 | ISA_AVX512))) return;
     const bool wide = isa & ISA_AVX512;
     peak_leaf *f = wide ? peak_f32__avx512 : peak_f32__avx2;
-    o->flops = (double)threads * ROUNDS * 12 * 2 * (wide ? 16 : 8) / limit(o, peak_run, (void (*)(void))f, NULL);
-    o->read_memory = aligned_alloc(64, READ_BYTES * (size_t)threads);
-    if (o->read_memory) {
-        memset(o->read_memory, 1, READ_BYTES * (size_t)threads);
-        o->bytes = read_limit(o, o->read_memory);
-    }
+    const tl_op_call none = {0};
+    o->flops = (double)threads * ROUNDS * 12 * 2 * (wide ? 16 : 8) / limit(o, peak_run, (void (*)(void))f, &none);
+    o->bytes = bench_reads(o, READ_BYTES);
     if (!o->common.quiet)
         fprintf(stderr, "%d threads: %.0f GFLOP/s of f32 multiply-adds, %.1f GB/s of reads\n", threads, 1e-9 * o->flops,
                 1e-9 * o->bytes);
-}
-
-double bench_reads(const bench_options *o) {
-    return o->read_memory ? read_limit(o, o->read_memory) : 0;
 }
 
 int cmd_bench(int argc, char **argv) {
@@ -186,7 +191,6 @@ int cmd_bench(int argc, char **argv) {
         if (cli_engine(&o.common, &o.engine, &e) != TL_OK) return cli_fail(&e);
         if (parts[i].run != bench_tokenizer) bench_limits(&o);
         tl_status s = parts[i].run(&o, &e);
-        free(o.read_memory);
         tl_engine_destroy(o.engine);
         return s == TL_OK ? EXIT_DONE : cli_fail(&e);
     }
