@@ -41,6 +41,9 @@ bench: all
 	@if $(PYTHON) -c 'import tokenizers, tiktoken' 2>/dev/null && test -f $(DATA)/gpt2/vocab.json; then \
 	    $(PYTHON) bench/tokenizer_peers.py $(BUILD)/bench/tokenizer $(BUILD)/tilia $(DATA) --mb $(PEER_MB) --train-mb $(PEER_MB); \
 	else echo "tokenizers against their peers: PYTHON=one with tokenizers and tiktoken, DATA=folder with gpt2/ and texts"; fi
+	@if $(PYTHON) -c 'import torch' 2>/dev/null; then \
+	    $(PYTHON) bench/attention_peers.py $(BUILD)/tilia --quick && $(PYTHON) bench/train_peers.py $(BUILD)/tilia --quick; \
+	else echo "attention and training against PyTorch: PYTHON=one with torch"; fi
 	@echo "Other peers, in a virtual environment of their own: bench/*_peers.py (each tells how in its first lines)"
 
 install: all

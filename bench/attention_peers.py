@@ -2,10 +2,11 @@
 """Causal attention of Tilia against PyTorch's scaled_dot_product_attention, interleaved in one run.
 
   VENV/bin/python bench/attention_peers.py build/tilia [--lengths 1024,4096] [--rounds 3] [--threads 2] [--clock wall|cpu]
+                                           [--dtypes f32,bf16] [--quick]
 
 12 heads of 64, batch 1, and one head at the longest length; forward, and forward with backward; f32 and bf16; medians
 of milliseconds and their ratio. Pairs of tokens are counted causal-exact, 4 D flops forward and 10 D backward each."""
-import argparse, json, os, statistics, subprocess, time
+import argparse, datetime, json, os, platform, statistics, subprocess, time
 
 D = 64
 
@@ -45,15 +46,20 @@ def main():
     ap.add_argument("--rounds", type=int, default=3)
     ap.add_argument("--threads", type=int, default=2)
     ap.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    ap.add_argument("--dtypes", default="f32,bf16")
+    ap.add_argument("--quick", action="store_true", help="one round")
     a = ap.parse_args()
+    if a.quick:
+        a.rounds = 1
     import torch
     torch.set_num_threads(a.threads)
     now = time.perf_counter if a.clock == "wall" else lambda: time.process_time() / a.threads
     lengths = [int(x) for x in a.lengths.split(",")]
     shapes = [(n, 12) for n in lengths] + [(max(lengths), 1)]
-    print(f"PyTorch {torch.__version__}, {a.threads} threads, {a.clock} clock, load average {os.getloadavg()[0]:.1f}; milliseconds: median (least-most)")
+    cpu = [x.split(":")[1].strip() for x in open("/proc/cpuinfo") if x.startswith("model name")] or [platform.machine()]
+    print(f"{cpu[0]}, {datetime.date.today()}; PyTorch {torch.__version__}, {a.threads} threads, {a.clock} clock, load average {os.getloadavg()[0]:.1f}; milliseconds: median (least-most)")
     print(f"{'dtype':5} {'tokens':>7} {'heads':>5} {'work':10} {'tilia':>26} {'torch':>26} {'ratio':>6}")
-    for name in ("f32", "bf16"):
+    for name in a.dtypes.split(","):
         times = {}
         for _ in range(a.rounds):
             mine = tilia_seconds(a, max(lengths), name)
