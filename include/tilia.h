@@ -74,7 +74,8 @@ typedef struct tl_model_info {
     const char *type; /* model_type of config.json */
 } tl_model_info;
 
-/* A run directory (its latest checkpoint), a checkpoint, a Hugging Face directory, a .safetensors or a GGUF file.
+/* A run directory (its latest checkpoint), a checkpoint, a Hugging Face directory, a .safetensors or a GGUF file. A run of
+ * adapters, or a directory of PEFT's, opens as the base it names with them beside it; saving such a model saves them.
  * [owns: caller] [fails: IO, NOTFOUND, FORMAT, CONFIG, CHECKSUM, SHAPE, UNSUPPORTED, NOMEM] */
 TL_API tl_status tl_model_open(tl_engine *e, const char *path, tl_model **out, tl_error *err);
 /* A new model with seeded initial weights. config: the text of a config.json, or "preset:NAME", or "depth:N"; its
@@ -120,6 +121,8 @@ typedef struct tl_session_options {
     bool ignore_eos;
     bool no_cache;        /* recompute everything for each token: for comparison */
     tl_dtype cache_dtype; /* TL_NONE: f32 */
+    int64_t cache_window; /* > 0: text without end: so many of the last tokens are kept, and */
+    int64_t cache_first;  /* so many of the first (StreamingLLM's sinks); positions count within the cache */
 } tl_session_options;
 
 typedef enum tl_finish { TL_FINISH_NONE, TL_FINISH_EOS, TL_FINISH_STOP, TL_FINISH_LENGTH, TL_FINISH_CONTEXT } tl_finish;

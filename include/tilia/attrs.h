@@ -35,9 +35,11 @@ struct attention_attr {
     float scale;           /* 0: 1/sqrt(Dh) */
     float softcap;         /* 0: none; T = cap tanh(scale q.k / cap) */
     int32_t causal;        /* j <= i + q_offset */
-    int32_t pad;
+    float drop;            /* 0: none; probability that a weight counts nothing, the others 1/(1-drop) times */
     int64_t window;        /* 0: none; else only i + q_offset - j < window (and j - i - q_offset < window if not causal) */
     int64_t q_offset;      /* position of query 0 among the keys */
+    int32_t op;            /* of drop: the operator's number in the Philox key; counter (row0 + row, head, key) */
+    int32_t pad;
 };
 struct attention_bwd_attr { struct attention_attr f; };
 struct attention_kv_attr { float scale; float softcap; int64_t window; };

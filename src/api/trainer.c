@@ -140,7 +140,7 @@ tl_status tl_model_cost(tl_engine *e, const char *config, int64_t rows, int64_t 
     cost_report r;
     TRY(config_parse(config, &c, NULL, 0, err));
     if (rows < 1 || context < 0) return error_set(err, TL_ARG, "rows and context must be positive");
-    TRY(cost_of(e, &c, rows, context ? context : c.context, dtype, train, recompute, &r, err));
+    TRY(cost_of(e, &c, NULL, NULL, rows, context ? context : c.context, dtype, train, recompute, &r, err));
     *out = r.total;
     return TL_OK;
 }

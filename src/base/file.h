@@ -52,6 +52,8 @@ tl_status file_rename(const char *from, const char *to, tl_error *e); /* rename 
 tl_status file_remove_tree(const tl_allocator *a, const char *path, tl_error *e);
 /* dir/name into out; LIMIT if it does not fit. */
 tl_status file_join(char *out, size_t size, const char *dir, const char *name, tl_error *e);
+/* path without links and dots, from the root on; as it is where that cannot be told or does not fit. */
+void file_absolute(const char *path, char *out, size_t size);
 bool file_exists(const char *path);
 bool file_is_dir(const char *path);
 int64_t file_size(const char *path); /* -1 if it cannot be told */

@@ -181,3 +181,10 @@ tl_status file_join(char *out, size_t size, const char *dir, const char *name, t
     error_at_file(e, dir);
     return s;
 }
+
+void file_absolute(const char *path, char *out, size_t size) {
+    char *real = realpath(path, NULL);
+    const char *text = real && strlen(real) < size ? real : path;
+    snprintf(out, size, "%s", text);
+    free(real);
+}

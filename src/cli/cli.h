@@ -45,6 +45,26 @@ void cli_json_text(FILE *f, const char *text, size_t n);
 int64_t cli_int(struct argp_state *s, const char *option, const char *arg, int64_t min, int64_t max);
 double cli_real(struct argp_state *s, const char *option, const char *arg, double min, double max);
 
+/* How text is written, and with which model: a child of argp, with its own input. */
+typedef struct cli_generation {
+    const char *scaling, *adapter;
+    int64_t sinks; /* -1: not said */
+    tl_session_options s;
+} cli_generation;
+extern const struct argp cli_generation_argp;
+/* Nothing chosen yet, or tokens, of an answer at most. */
+void cli_generation_init(cli_generation *g, int64_t tokens);
+/* The model of that path with what the options add to it; what the user did not choose is filled in from its files. */
+tl_status cli_generation_open(cli_generation *g, tl_engine *engine, const char *path, tl_model **m, tl_error *e);
+
+/* f32 or bf16; argp_error names the option otherwise. */
+tl_dtype cli_dtype(struct argp_state *s, const char *option, const char *arg);
+void cli_lora_targets(struct argp_state *s, const char *arg, unsigned *out);
+/* ARGP_KEY_ARG and ARGP_KEY_END of commands that take a model first: false if an argument is one behind it. */
+bool cli_model_arg(struct argp_state *s, const char **model, int key, char *arg);
+/* The same of commands that take a source and a destination. */
+void cli_pair_arg(struct argp_state *s, const char **src, const char **dst, int key, char *arg, const char *usage);
+
 /* Set by SIGINT and SIGTERM after cli_catch_signals; a second signal ends the process at once. 0: none yet. */
 void cli_catch_signals(void);
 int cli_signal(void);

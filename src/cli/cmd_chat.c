@@ -10,67 +10,42 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { KEY_TOP_K = 1, KEY_TOP_P, KEY_MIN_P, KEY_PENALTY, KEY_CONTEXT, KEY_CACHE, KEY_SYSTEM, KEY_FAMILY, KEY_SCALING };
+enum { KEY_SYSTEM = 1, KEY_FAMILY };
 
 typedef struct options {
     cli_common common;
-    const char *model, *system, *family, *scaling;
-    tl_session_options s;
+    cli_generation gen;
+    const char *model, *system, *family;
 } options;
 
 static const struct argp_option table[] = {
-    {"tokens", 'n', "N", 0, "tokens of an answer at most (default 512)", 0},
-    {"temperature", 't', "X", 0, "0 is greedy (default 0.8)", 0},
-    {"top-k", KEY_TOP_K, "K", 0, "only the K likeliest tokens (default 0: all)", 0},
-    {"top-p", KEY_TOP_P, "P", 0, "only the likeliest tokens that together reach P (default 0.95)", 0},
-    {"min-p", KEY_MIN_P, "P", 0, "only tokens at least P times as likely as the likeliest", 0},
-    {"repeat-penalty", KEY_PENALTY, "X", 0, "above 1: recent tokens become less likely", 0},
     {"system", KEY_SYSTEM, "TEXT", 0, "what the model is told before the conversation", 0},
     {"template", KEY_FAMILY, "NAME", 0,
      "chatml, llama2, llama3, mistral, gemma, phi3, zephyr or plain (default: what the model's own template is)", 0},
-    {"context", KEY_CONTEXT, "N", 0, "positions to keep (default: the model's, at most 4096)", 0},
-    {"rope-scaling", KEY_SCALING, "KIND:N", 0,
-     "stretch positions N times: linear:N, ntk:N, dynamic:N or yarn:N (the context grows with them)", 0},
-    {"cache-type", KEY_CACHE, "f32|bf16|f16", 0, "type of the cached keys and values (default f32)", 0},
     {0}};
 
 static error_t parse(int key, char *arg, struct argp_state *st) {
     options *o = st->input;
     switch (key) {
-    case ARGP_KEY_INIT: st->child_inputs[0] = &o->common; return 0;
-    case 'n': o->s.max_tokens = cli_int(st, "-n", arg, 1, 1 << 30); return 0;
-    case 't': o->s.temperature = (float)cli_real(st, "--temperature", arg, 0, 1e6); return 0;
-    case KEY_TOP_K: o->s.top_k = (int32_t)cli_int(st, "--top-k", arg, 0, 1 << 30); return 0;
-    case KEY_TOP_P: o->s.top_p = (float)cli_real(st, "--top-p", arg, 0, 1); return 0;
-    case KEY_MIN_P: o->s.min_p = (float)cli_real(st, "--min-p", arg, 0, 1); return 0;
-    case KEY_PENALTY: o->s.repeat_penalty = (float)cli_real(st, "--repeat-penalty", arg, 0, 1e3); return 0;
-    case KEY_CONTEXT: o->s.context = cli_int(st, "--context", arg, 16, 1 << 30); return 0;
+    case ARGP_KEY_INIT: st->child_inputs[0] = &o->gen, st->child_inputs[1] = &o->common; return 0;
     case KEY_SYSTEM: o->system = arg; return 0;
     case KEY_FAMILY: o->family = arg; return 0;
-    case KEY_SCALING: o->scaling = arg; return 0;
-    case KEY_CACHE:
-        o->s.cache_dtype = tl_dtype_parse(arg);
-        if (o->s.cache_dtype != TL_F32 && o->s.cache_dtype != TL_BF16 && o->s.cache_dtype != TL_F16)
-            argp_error(st, "--cache-type is \"%s\"; it can be f32, bf16 or f16", arg);
-        return 0;
     case ARGP_KEY_ARG:
-        if (o->model) argp_error(st, "more than one model");
-        o->model = arg;
-        return 0;
     case ARGP_KEY_END:
-        if (!o->model) argp_error(st, "which model? Give a run directory, a Hugging Face directory or a GGUF file");
+        if (!cli_model_arg(st, &o->model, key, arg)) argp_error(st, "more than one model");
         return 0;
     default: return ARGP_ERR_UNKNOWN;
     }
 }
 
-static const struct argp_child children[] = {{&cli_common_argp, 0, NULL, 0}, {0}};
+static const struct argp_child children[] = {{&cli_generation_argp, 0, NULL, 0}, {&cli_common_argp, 0, NULL, 0}, {0}};
 static const struct argp argp = {table,
                                  parse,
                                  "MODEL",
                                  "A conversation, a line at a time. /reset begins anew, /system TEXT sets what the "
-                                 "model is told first, /quit (or the "
-                                 "end of the input) ends it. Ctrl-C stops an answer.",
+                                 "model is told first, /undo takes the last exchange back, /again has the answer given "
+                                 "anew, /help lists all; /quit (or the end of the input) ends it. Ctrl-C stops an "
+                                 "answer, and while you write the program.",
                                  children,
                                  NULL,
                                  NULL};
@@ -121,23 +96,8 @@ static void chat_reset(chat *c) {
     while (c->n) chat_forget(c, c->n - 1);
 }
 
-/* Without a template: lines with who speaks. */
-static tl_status plain_ids(const chat *c, token_list *l, tl_error *e) {
-    str text;
-    str_init(&text, c->m->alloc);
-    for (size_t i = 0; i < c->n; i++) {
-        bool user = strcmp(c->said[i].role, "user") == 0, system = strcmp(c->said[i].role, "system") == 0;
-        str_addf(&text, "%s%s\n", system ? "" : user ? "User: " : "Assistant: ", c->said[i].text);
-    }
-    str_adds(&text, "Assistant:");
-    tl_status s = text.failed ? error_set(e, TL_NOMEM, "no memory for the conversation")
-                              : tokenizer_encode(c->m->tokenizer, text.data, text.len, TOKENIZER_ADD, l, e);
-    str_fini(&text);
-    return s;
-}
-
 static tl_status chat_ids(const chat *c, token_list *l, tl_error *e) {
-    return c->family ? tokenizer_chat(c->m->tokenizer, c->family, c->said, c->n, true, l, NULL, e) : plain_ids(c, l, e);
+    return tokenizer_chat(c->m->tokenizer, c->family ? c->family : "plain", c->said, c->n, true, l, NULL, e);
 }
 
 /* Brings the session to the conversation so far: back to where both agree, then what is new. The oldest turns are
@@ -199,6 +159,20 @@ static tl_status chat_begin(chat *c, tl_error *e) {
     return c->o->system ? chat_say(c, "system", c->o->system, strlen(c->o->system), e) : TL_OK;
 }
 
+/* The last answer is forgotten, and with it, if both, what it answered. False: there is none. */
+static bool chat_undo(chat *c, bool both) {
+    if (!c->n || strcmp(c->said[c->n - 1].role, "assistant") != 0) return false;
+    chat_forget(c, c->n - 1);
+    if (both && c->n && strcmp(c->said[c->n - 1].role, "user") == 0) chat_forget(c, c->n - 1);
+    return true;
+}
+
+/* Tokens that are in the cache, and its room. */
+static void chat_stats(const chat *c) {
+    fprintf(stderr, "%zu messages, %lld of %lld positions in the cache\n", c->n, (long long)c->s->computed,
+            (long long)c->s->dec.capacity);
+}
+
 /* A line that begins with a slash. *quit: the conversation is over. */
 static tl_status chat_command(chat *c, const char *line, bool *quit, tl_error *e) {
     if (strcmp(line, "/quit") == 0 || strcmp(line, "/exit") == 0) {
@@ -208,8 +182,18 @@ static tl_status chat_command(chat *c, const char *line, bool *quit, tl_error *e
     } else if (strncmp(line, "/system ", 8) == 0) {
         chat_reset(c);
         return chat_say(c, "system", line + 8, strlen(line + 8), e);
+    } else if (strcmp(line, "/undo") == 0) {
+        if (!chat_undo(c, true)) fprintf(stderr, "tilia: there is nothing to take back\n");
+    } else if (strcmp(line, "/again") == 0) {
+        if (chat_undo(c, false)) return chat_answer(c, e);
+        fprintf(stderr, "tilia: there is no answer to give again\n");
+    } else if (strcmp(line, "/stats") == 0) {
+        chat_stats(c);
     } else {
-        fprintf(stderr, "tilia: /reset begins anew, /system TEXT sets what the model is told first, /quit ends\n");
+        if (strcmp(line, "/help") != 0) fprintf(stderr, "tilia: no command %s\n", line);
+        fprintf(stderr, "/reset begins anew      /system TEXT begins anew and tells the model TEXT first\n"
+                        "/undo takes back the last exchange      /again has the last answer given anew\n"
+                        "/stats says how full the cache is       /quit ends\n");
     }
     return TL_OK;
 }
@@ -254,13 +238,12 @@ static tl_status choose_family(chat *c, tl_error *e) {
 static tl_status talk(tl_engine *engine, options *o, tl_error *e) {
     static const char *const stops[] = {"\nUser:"};
     chat c = {.o = o, .tty = isatty(0) && !o->common.quiet};
-    TRY(model_open_mapped(engine, o->model, &c.m, e));
-    tl_status s = o->scaling ? config_scale(&c.m->config, o->scaling, e) : TL_OK;
-    generation_fill(&c.m->generation, &o->s);
-    if (!o->s.context) o->s.context = c.m->config.context < 4096 ? c.m->config.context : 4096;
+    TRY(cli_generation_open(&o->gen, engine, o->model, &c.m, e));
+    tl_status s = TL_OK;
+    if (!o->gen.s.context) o->gen.s.context = c.m->config.context < 4096 ? c.m->config.context : 4096;
     if (s == TL_OK) s = choose_family(&c, e);
-    if (s == TL_OK && !c.family) o->s.stop = stops, o->s.n_stop = 1;
-    if (s == TL_OK) s = session_create(c.m, &o->s, &c.s, e);
+    if (s == TL_OK && !c.family) o->gen.s.stop = stops, o->gen.s.n_stop = 1;
+    if (s == TL_OK) s = session_create(c.m, &o->gen.s, &c.s, e);
     if (s == TL_OK) s = chat_loop(&c, e);
     chat_reset(&c);
     mem_free(c.m->alloc, c.said);
@@ -273,10 +256,9 @@ int cmd_chat(int argc, char **argv) {
     options o = {0};
     tl_engine *engine;
     tl_error e = {0};
-    generation_unset(&o.s);
-    o.s.max_tokens = 512;
+    cli_generation_init(&o.gen, 512);
     if (cli_parse(&argp, argc, argv, &o)) return EXIT_USAGE;
-    o.s.seed = o.common.has_seed ? o.common.seed : (uint64_t)time(NULL);
+    o.gen.s.seed = o.common.has_seed ? o.common.seed : (uint64_t)time(NULL);
     if (cli_engine(&o.common, &engine, &e) != TL_OK) return cli_fail(&e);
     catch_interrupts();
     int code = talk(engine, &o, &e) == TL_OK ? EXIT_DONE : cli_fail(&e);

@@ -5,11 +5,11 @@
 
 #include <string.h>
 
-enum { KEY_TYPE = 1, KEY_KV_HEADS, KEY_FORCE };
+enum { KEY_TYPE = 1, KEY_ADAPTER, KEY_KV_HEADS, KEY_FORCE };
 
 typedef struct options {
     cli_common common;
-    const char *src, *dst;
+    const char *src, *dst, *adapter;
     convert_options c;
 } options;
 
@@ -19,8 +19,11 @@ static const struct argp_option table[] = {
      "quantize)",
      0},
     {"kv-heads", KEY_KV_HEADS, "N", 0, "merge key-value heads to N by averaging, to be trained on", 0},
+    {"adapter", KEY_ADAPTER, "DIR", 0, "merge a LoRA adapter into SRC (one of a run that made it is merged anyway)", 0},
     {"force", KEY_FORCE, 0, 0, "replace a GGUF file that is there", 0},
     {0}};
+
+static const char usage[] = "tilia convert SRC DST";
 
 static error_t parse(int key, char *arg, struct argp_state *st) {
     options *o = st->input;
@@ -28,18 +31,10 @@ static error_t parse(int key, char *arg, struct argp_state *st) {
     case ARGP_KEY_INIT: st->child_inputs[0] = &o->common; return 0;
     case KEY_TYPE: o->c.type = arg; return 0;
     case KEY_KV_HEADS: o->c.kv_heads = cli_int(st, "--kv-heads", arg, 1, 65536); return 0;
+    case KEY_ADAPTER: o->adapter = arg; return 0;
     case KEY_FORCE: o->c.overwrite = true; return 0;
-    case ARGP_KEY_ARG:
-        if (!o->src)
-            o->src = arg;
-        else if (!o->dst)
-            o->dst = arg;
-        else
-            argp_error(st, "more than a source and a destination");
-        return 0;
-    case ARGP_KEY_END:
-        if (!o->dst) argp_error(st, "which model, and where to? tilia convert SRC DST");
-        return 0;
+    case ARGP_KEY_ARG: cli_pair_arg(st, &o->src, &o->dst, key, arg, usage); return 0;
+    case ARGP_KEY_END: cli_pair_arg(st, &o->src, &o->dst, key, arg, usage); return 0;
     default: return ARGP_ERR_UNKNOWN;
     }
 }
@@ -64,6 +59,7 @@ int cmd_convert(int argc, char **argv) {
     if (cli_parse(&argp, argc, argv, &o)) return EXIT_USAGE;
     if (cli_engine(&o.common, &engine, &e) != TL_OK) return cli_fail(&e);
     tl_status s = model_open(engine, o.src, &m, &e);
+    if (s == TL_OK && o.adapter) s = lora_open(m, o.adapter, true, &e);
     if (s == TL_OK) s = convert_model(m, o.dst, &o.c, &e);
     int code = s == TL_OK ? EXIT_DONE : cli_fail(&e);
     if (s == TL_OK && o.common.json) {

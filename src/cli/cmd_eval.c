@@ -1,16 +1,34 @@
 /* tilia eval MODEL --text FILE: how well a model predicts a text. */
-#include "cli/cli.h"
+#include "cli/eval_cli.h"
 
 #include "data/tokenize.h"
 #include "eval/eval.h"
 
 #include <math.h>
+#include <stdlib.h>
+#include <string.h>
 
-enum { KEY_TEXT = 1, KEY_CONTEXT, KEY_DTYPE, KEY_SEPARATOR, KEY_FIELD, MAX_FILES = 256 };
+enum {
+    KEY_TEXT = 1,
+    KEY_ADAPTER,
+    KEY_STRIDE,
+    KEY_TASK,
+    KEY_LENGTH,
+    KEY_DEPTH,
+    KEY_TRIALS,
+    KEY_SCALING,
+    KEY_CONTEXT,
+    KEY_DTYPE,
+    KEY_SEPARATOR,
+    KEY_FIELD,
+    MAX_FILES = 256
+};
 
 typedef struct options {
     cli_common common;
-    const char *model, *file[MAX_FILES], *separator, *field;
+    eval_task task;
+    const char *scaling;
+    const char *model, *adapter, *file[MAX_FILES], *separator, *field;
     size_t files;
     eval_options eval;
 } options;
@@ -21,7 +39,16 @@ static const struct argp_option table[] = {
     {"text-field", KEY_FIELD, "NAME", 0, "field of JSON lines (default text)", 0},
     {"separator", KEY_SEPARATOR, "TEXT", 0,
      "what stands between the documents of a text file (default: one document a file)", 0},
+    {"adapter", KEY_ADAPTER, "DIR", 0, "a LoRA adapter in PEFT's form, or a run that made one", 0},
     {"context", KEY_CONTEXT, "T", 0, "tokens a sequence (default: the model's)", 0},
+    {"stride", KEY_STRIDE, "N", 0,
+     "windows begin N tokens apart and count what no window before had (default: the context, each begins anew)", 0},
+    {"task", KEY_TASK, "NAME", 0, "passkey: a number hidden in a long text (--task help lists them)", 0},
+    {"length", KEY_LENGTH, "LIST", 0,
+     "of the texts of a task, in tokens (default: a quarter, a half, all of the context)", 0},
+    {"depth", KEY_DEPTH, "LIST", 0, "where the number stands, in percent (default: 0,25,50,75,100)", 0},
+    {"trials", KEY_TRIALS, "N", 0, "of each length and depth (default: 4)", 0},
+    {"rope-scaling", KEY_SCALING, "KIND:N", 0, "stretch positions: linear:N, ntk:N, dynamic:N or yarn:N", 0},
     {"dtype", KEY_DTYPE, "f32|bf16", 0, "type of the computation (default f32)", 0},
     {0}};
 
@@ -33,21 +60,38 @@ static error_t parse(int key, char *arg, struct argp_state *st) {
         if (o->files == MAX_FILES) argp_error(st, "at most %d files; a folder may hold more", MAX_FILES);
         o->file[o->files++] = arg;
         return 0;
+    case KEY_ADAPTER: o->adapter = arg; return 0;
     case KEY_FIELD: o->field = arg; return 0;
     case KEY_SEPARATOR: o->separator = arg; return 0;
-    case KEY_CONTEXT: o->eval.context = cli_int(st, "--context", arg, 1, 1 << 24); return 0;
-    case KEY_DTYPE:
-        o->eval.dtype = tl_dtype_parse(arg);
-        if (o->eval.dtype != TL_F32 && o->eval.dtype != TL_BF16)
-            argp_error(st, "--dtype is \"%s\"; it can be f32 or bf16", arg);
+    case KEY_STRIDE: o->eval.stride = cli_int(st, "--stride", arg, 1, 1 << 24); return 0;
+    case KEY_TASK:
+        if (strcmp(arg, "help") == 0) {
+            eval_task_list();
+            exit(cli_finish(EXIT_DONE));
+        }
+        if (!eval_task_known(arg)) argp_error(st, "no task \"%s\"; --task help lists them", arg);
+        o->task.name = arg;
         return 0;
+    case KEY_LENGTH:
+        o->task.lengths = eval_task_numbers(st, "--length", arg, 1, 1 << 24, o->task.length, EVAL_NUMBERS);
+        return 0;
+    case KEY_DEPTH:
+        o->task.depths = eval_task_numbers(st, "--depth", arg, 0, 100, o->task.depth, EVAL_NUMBERS);
+        return 0;
+    case KEY_TRIALS: o->task.trials = cli_int(st, "--trials", arg, 1, 1 << 20); return 0;
+    case KEY_SCALING: o->scaling = arg; return 0;
+    case KEY_CONTEXT: o->eval.context = cli_int(st, "--context", arg, 1, 1 << 24); return 0;
+    case KEY_DTYPE: o->eval.dtype = cli_dtype(st, "--dtype", arg); return 0;
     case ARGP_KEY_ARG:
         if (o->model) argp_error(st, "more than one model; texts are given with --text");
         o->model = arg;
         return 0;
     case ARGP_KEY_END:
         if (!o->model) argp_error(st, "which model?");
-        if (!o->files) argp_error(st, "which text? Give --text FILE");
+        if (!o->files && !o->task.name) argp_error(st, "which text? Give --text FILE, or --task NAME");
+        if (o->files && o->task.name) argp_error(st, "--text and --task exclude each other");
+        if (o->eval.stride && o->eval.context && o->eval.stride > o->eval.context)
+            argp_error(st, "--stride is above --context");
         return 0;
     default: return ARGP_ERR_UNKNOWN;
     }
@@ -57,7 +101,7 @@ static const struct argp_child children[] = {{&cli_common_argp, 0, NULL, 0}, {0}
 static const struct argp argp = {
     table,
     parse,
-    "MODEL --text FILE",
+    "MODEL --text FILE\nMODEL --task NAME",
     "Loss in nats per token, perplexity and bits per byte of a text. Every token is counted once; "
     "each sequence of the context's length begins anew.",
     children,
@@ -108,7 +152,7 @@ static void print_result(const options *o, const eval_result *r) {
 }
 
 int cmd_eval(int argc, char **argv) {
-    options o = {0};
+    options o = {.task.trials = 4};
     if (cli_parse(&argp, argc, argv, &o)) return EXIT_USAGE;
     tl_engine *engine;
     tl_model *m = NULL;
@@ -116,10 +160,14 @@ int cmd_eval(int argc, char **argv) {
     eval_result r;
     if (cli_engine(&o.common, &engine, &e) != TL_OK) return cli_fail(&e);
     cli_catch_signals();
-    tl_status s = model_open(engine, o.model, &m, &e);
-    if (s == TL_OK) s = evaluate(&o, m, &r, &e);
+    /* Blocks are computed with as they are, in f32; bf16 wants copies. */
+    tl_status s = (o.eval.dtype == TL_BF16 ? model_open : model_open_mapped)(engine, o.model, &m, &e);
+    if (s == TL_OK && o.adapter) s = lora_open(m, o.adapter, true, &e);
+    if (s == TL_OK && o.scaling) s = config_scale(&m->config, o.scaling, &e);
+    o.task.common = &o.common;
+    if (s == TL_OK) s = o.task.name ? eval_task_run(&o.task, m, &e) : evaluate(&o, m, &r, &e);
     int code = s == TL_OK ? EXIT_DONE : cli_fail(&e);
-    if (s == TL_OK) print_result(&o, &r);
+    if (s == TL_OK && !o.task.name) print_result(&o, &r);
     model_close(m);
     tl_engine_destroy(engine);
     return cli_signal() ? cli_signal_code() : code;

@@ -1,92 +1,62 @@
 /* tilia generate MODEL [PROMPT]: stdout gets the text alone. */
 #include "cli/cli.h"
 
-#include "infer/session.h"
+#include "base/file.h"
+#include "infer/batch.h"
 
 #include <string.h>
 #include <time.h>
 
-enum {
-    MAX_STOPS = 16,
-    KEY_TOP_K = 1,
-    KEY_TOP_P,
-    KEY_MIN_P,
-    KEY_PENALTY,
-    KEY_STOP,
-    KEY_NO_CACHE,
-    KEY_CONTEXT,
-    KEY_IGNORE_EOS,
-    KEY_CACHE,
-    KEY_SPECIAL,
-    KEY_SCALING
-};
+enum { MAX_STOPS = 16, KEY_STOP = 1, KEY_NO_CACHE, KEY_IGNORE_EOS, KEY_SPECIAL, KEY_PROMPTS, KEY_PARALLEL };
 
 typedef struct options {
     cli_common common;
-    const char *model, *prompt, *scaling;
-    tl_session_options s;
+    cli_generation gen;
+    const char *model, *prompt, *prompts;
+    int64_t parallel;
     const char *stop[MAX_STOPS];
     bool special;
 } options;
 
 static const struct argp_option table[] = {
-    {"tokens", 'n', "N", 0, "tokens to write at most (default 256)", 0},
-    {"temperature", 't', "X", 0, "0 is greedy (default 0.8)", 0},
-    {"top-k", KEY_TOP_K, "K", 0, "only the K likeliest tokens (default 0: all)", 0},
-    {"top-p", KEY_TOP_P, "P", 0, "only the likeliest tokens that together reach P (default 0.95)", 0},
-    {"min-p", KEY_MIN_P, "P", 0, "only tokens at least P times as likely as the likeliest", 0},
-    {"repeat-penalty", KEY_PENALTY, "X", 0, "above 1: recent tokens become less likely", 0},
     {"stop", KEY_STOP, "TEXT", 0, "end before this text (up to 16 times)", 0},
-    {"context", KEY_CONTEXT, "N", 0, "positions to keep (default: the model's, or 4096 if more are not needed)", 0},
     {"ignore-eos", KEY_IGNORE_EOS, 0, 0, "write on behind the end of a document", 0},
     {"special", KEY_SPECIAL, 0, 0, "special tokens written in the prompt count as such", 0},
-    {"rope-scaling", KEY_SCALING, "KIND:N", 0,
-     "stretch positions N times: linear:N, ntk:N, dynamic:N or yarn:N (the context grows with them)", 0},
-    {"cache-type", KEY_CACHE, "f32|bf16|f16", 0, "type of the cached keys and values (default f32)", 0},
+    {"prompts", KEY_PROMPTS, "FILE", 0, "many prompts, one a line, written together; results in their order", 0},
+    {"parallel", KEY_PARALLEL, "N", 0, "of --prompts, how many at a time (default 8)", 0},
     {"no-cache", KEY_NO_CACHE, 0, 0, "compute the whole text again for every token, for comparison", 0},
     {0}};
 
 static error_t parse(int key, char *arg, struct argp_state *st) {
     options *o = st->input;
     switch (key) {
-    case ARGP_KEY_INIT: st->child_inputs[0] = &o->common; return 0;
-    case 'n': o->s.max_tokens = cli_int(st, "-n", arg, 1, 1 << 30); return 0;
-    case 't': o->s.temperature = (float)cli_real(st, "--temperature", arg, 0, 1e6); return 0;
-    case KEY_TOP_K: o->s.top_k = (int32_t)cli_int(st, "--top-k", arg, 0, 1 << 30); return 0;
-    case KEY_TOP_P: o->s.top_p = (float)cli_real(st, "--top-p", arg, 0, 1); return 0;
-    case KEY_MIN_P: o->s.min_p = (float)cli_real(st, "--min-p", arg, 0, 1); return 0;
-    case KEY_PENALTY: o->s.repeat_penalty = (float)cli_real(st, "--repeat-penalty", arg, 0, 1e3); return 0;
-    case KEY_CONTEXT: o->s.context = cli_int(st, "--context", arg, 1, 1 << 30); return 0;
-    case KEY_IGNORE_EOS: o->s.ignore_eos = true; return 0;
+    case ARGP_KEY_INIT: st->child_inputs[0] = &o->gen, st->child_inputs[1] = &o->common; return 0;
+    case KEY_IGNORE_EOS: o->gen.s.ignore_eos = true; return 0;
+    case KEY_PROMPTS: o->prompts = arg; return 0;
+    case KEY_PARALLEL: o->parallel = cli_int(st, "--parallel", arg, 1, 512); return 0;
     case KEY_SPECIAL: o->special = true; return 0;
-    case KEY_NO_CACHE: o->s.no_cache = true; return 0;
+    case KEY_NO_CACHE: o->gen.s.no_cache = true; return 0;
     case KEY_STOP:
-        if (o->s.n_stop == MAX_STOPS) argp_error(st, "at most %d stop texts", MAX_STOPS);
+        if (o->gen.s.n_stop == MAX_STOPS) argp_error(st, "at most %d stop texts", MAX_STOPS);
         if (!*arg) argp_error(st, "--stop takes a text that is not empty");
-        o->stop[o->s.n_stop++] = arg;
-        return 0;
-    case KEY_SCALING: o->scaling = arg; return 0;
-    case KEY_CACHE:
-        o->s.cache_dtype = tl_dtype_parse(arg);
-        if (o->s.cache_dtype != TL_F32 && o->s.cache_dtype != TL_BF16 && o->s.cache_dtype != TL_F16)
-            argp_error(st, "--cache-type is \"%s\"; it can be f32, bf16 or f16", arg);
+        o->stop[o->gen.s.n_stop++] = arg;
         return 0;
     case ARGP_KEY_ARG:
-        if (!o->model)
-            o->model = arg;
-        else if (!o->prompt)
-            o->prompt = arg;
-        else
-            argp_error(st, "more than a model and a prompt; put the prompt in quotes");
-        return 0;
     case ARGP_KEY_END:
-        if (!o->model) argp_error(st, "which model? Give a run directory, a Hugging Face directory or a GGUF file");
+        if (cli_model_arg(st, &o->model, key, arg)) {
+            if (key == ARGP_KEY_END && o->prompts && o->prompt)
+                argp_error(st, "a prompt and --prompts exclude each other");
+            if (key == ARGP_KEY_END && o->parallel && !o->prompts) argp_error(st, "--parallel needs --prompts FILE");
+            return 0;
+        }
+        if (o->prompt) argp_error(st, "more than a model and a prompt; put the prompt in quotes");
+        o->prompt = arg;
         return 0;
     default: return ARGP_ERR_UNKNOWN;
     }
 }
 
-static const struct argp_child children[] = {{&cli_common_argp, 0, NULL, 0}, {0}};
+static const struct argp_child children[] = {{&cli_generation_argp, 0, NULL, 0}, {&cli_common_argp, 0, NULL, 0}, {0}};
 static const struct argp argp = {
     table,
     parse,
@@ -132,7 +102,7 @@ static int report(const options *o, const tl_model *m, const str *text, const tl
         printf(", \"finish\": \"%s\", \"prompt_tokens\": %zu, \"tokens\": %lld, \"seconds\": %.6f, \"seed\": %llu, "
                "\"step\": %lld}\n",
                cli_signal() ? "interrupted" : finish_name(last->finish), prompt, (long long)tokens, seconds,
-               (unsigned long long)o->s.seed, (long long)m->step);
+               (unsigned long long)o->gen.s.seed, (long long)m->step);
         return EXIT_DONE;
     }
     printf("\n");
@@ -145,7 +115,7 @@ static int report(const options *o, const tl_model *m, const str *text, const tl
 /* Positions worth keeping when nobody says: what prompt and answer can need, not all that a model was made for, whose
  * cache may be larger than memory. A token stands for at least a byte. */
 static int64_t context_for(const options *o, const model_config *c) {
-    int64_t need = o->s.max_tokens + (int64_t)(o->prompt ? strlen(o->prompt) : 0) + 16;
+    int64_t need = o->gen.s.max_tokens + (int64_t)(o->prompt ? strlen(o->prompt) : 0) + 16;
     if (need < 4096) need = 4096;
     return need < c->context ? need : c->context;
 }
@@ -154,11 +124,10 @@ static int generate(options *o, tl_engine *engine) {
     tl_error e = {0};
     tl_model *m;
     tl_session *s = NULL;
-    if (model_open_mapped(engine, o->model, &m, &e) != TL_OK) return cli_fail(&e);
-    tl_status st = o->scaling ? config_scale(&m->config, o->scaling, &e) : TL_OK;
-    generation_fill(&m->generation, &o->s);
-    if (!o->s.context) o->s.context = context_for(o, &m->config);
-    if (st == TL_OK) st = session_create(m, &o->s, &s, &e);
+    if (cli_generation_open(&o->gen, engine, o->model, &m, &e) != TL_OK) return cli_fail(&e);
+    tl_status st = TL_OK;
+    if (!o->gen.s.context) o->gen.s.context = context_for(o, &m->config);
+    if (st == TL_OK) st = session_create(m, &o->gen.s, &s, &e);
     if (st == TL_OK && o->prompt && *o->prompt) st = session_text(s, o->prompt, strlen(o->prompt), o->special, &e);
     int code = EXIT_DONE;
     if (st == TL_OK) {
@@ -179,17 +148,112 @@ static int generate(options *o, tl_engine *engine) {
     return cli_signal() ? cli_signal_code() : code;
 }
 
+/* ---- many prompts ----------------------------------------------------------------------------------------------- */
+
+typedef struct many {
+    const options *o;
+    char *text, **line;
+    size_t n, done;
+    struct {
+        char *text;
+        size_t size;
+        int64_t prompt, tokens;
+        tl_finish finish;
+    } * result;
+    const tl_allocator *alloc;
+    bool failed;
+} many;
+
+static tl_status read_lines(many *w, const char *path, tl_error *e) {
+    size_t size, n = 0;
+    TRY(file_read(w->alloc, strcmp(path, "-") ? path : "/dev/stdin", 1u << 30, &w->text, &size, e));
+    for (size_t i = 0; i < size; i++) n += w->text[i] == '\n';
+    w->line = mem_new(w->alloc, n + 1, sizeof *w->line);
+    w->result = mem_new(w->alloc, n + 1, sizeof *w->result);
+    if (!w->line || !w->result) return error_set(e, TL_NOMEM, "no memory for %zu prompts", n);
+    for (char *at = w->text; at && *at;) {
+        char *end = strchr(at, '\n');
+        if (end) *end = 0;
+        w->line[w->n++] = at;
+        at = end ? end + 1 : NULL;
+    }
+    if (w->n) return TL_OK;
+    tl_status s = error_set(e, TL_FORMAT, "has no prompts");
+    error_at_file(e, path);
+    return s;
+}
+
+static bool keep(void *user, const batch_text *t) {
+    many *w = user;
+    w->result[t->index].text = mem_strndup(w->alloc, t->text, t->size);
+    w->failed |= !w->result[t->index].text;
+    w->result[t->index].size = t->size;
+    w->result[t->index].prompt = t->prompt;
+    w->result[t->index].tokens = t->tokens;
+    w->result[t->index].finish = t->finish;
+    w->done++;
+    return !w->failed && cli_signal() == 0;
+}
+
+static void print_many(const many *w, double seconds) {
+    int64_t tokens = 0;
+    if (w->o->common.json) printf("{\"texts\": [");
+    for (size_t i = 0; i < w->n; i++) {
+        tokens += w->result[i].tokens;
+        if (!w->o->common.json) {
+            printf("%s", w->line[i]);
+            fwrite(w->result[i].text, 1, w->result[i].size, stdout);
+            printf("\n");
+            continue;
+        }
+        printf("%s{\"prompt\": ", i ? ", " : "");
+        cli_json_text(stdout, w->line[i], strlen(w->line[i]));
+        printf(", \"text\": ");
+        cli_json_text(stdout, w->result[i].text, w->result[i].size);
+        printf(", \"finish\": \"%s\", \"prompt_tokens\": %lld, \"tokens\": %lld}", finish_name(w->result[i].finish),
+               (long long)w->result[i].prompt, (long long)w->result[i].tokens);
+    }
+    if (w->o->common.json)
+        printf("], \"tokens\": %lld, \"seconds\": %.6f}\n", (long long)tokens, seconds);
+    else if (!w->o->common.quiet)
+        fprintf(stderr, "[%lld tokens of %zu texts in %.2f s, %.0f tokens/s]\n", (long long)tokens, w->n, seconds,
+                seconds > 0 ? (double)tokens / seconds : 0);
+}
+
+static int generate_many(options *o, tl_engine *engine) {
+    tl_error e = {0};
+    tl_model *m = NULL;
+    many w = {.o = o, .alloc = tl_engine_allocator(engine)};
+    tl_status s = read_lines(&w, o->prompts, &e);
+    if (s == TL_OK) s = cli_generation_open(&o->gen, engine, o->model, &m, &e);
+    if (s == TL_OK && !o->gen.s.context) o->gen.s.context = context_for(o, &m->config);
+    double start = now();
+    size_t slots = o->parallel ? (size_t)o->parallel : 8;
+    if (slots > w.n) slots = w.n;
+    if (s == TL_OK)
+        s = batch_run(m, &o->gen.s, (int64_t)slots, (const char *const *)w.line, w.n, o->special, keep, &w, &e);
+    if (s == TL_CANCELLED && w.failed) s = error_set(&e, TL_NOMEM, "no memory for the texts");
+    if (s == TL_OK) print_many(&w, now() - start);
+    int code = s == TL_OK ? EXIT_DONE : cli_signal() ? cli_signal_code() : cli_fail(&e);
+    for (size_t i = 0; i < w.n; i++) mem_free(w.alloc, w.result[i].text);
+    mem_free(w.alloc, w.result);
+    mem_free(w.alloc, w.line);
+    mem_free(w.alloc, w.text);
+    model_close(m);
+    return code;
+}
+
 int cmd_generate(int argc, char **argv) {
     options o = {0};
-    generation_unset(&o.s); /* what the user does not choose the model's files may */
-    o.s.stop = o.stop; /* the array lives as long as o */
+    cli_generation_init(&o.gen, 0);
+    o.gen.s.stop = o.stop; /* the array lives as long as o */
     if (cli_parse(&argp, argc, argv, &o)) return EXIT_USAGE;
-    o.s.seed = o.common.has_seed ? o.common.seed : (uint64_t)time(NULL);
+    o.gen.s.seed = o.common.has_seed ? o.common.seed : (uint64_t)time(NULL);
     tl_engine *engine;
     tl_error e = {0};
     if (cli_engine(&o.common, &engine, &e) != TL_OK) return cli_fail(&e);
     cli_catch_signals();
-    int code = generate(&o, engine);
+    int code = o.prompts ? generate_many(&o, engine) : generate(&o, engine);
     tl_engine_destroy(engine);
     return code;
 }

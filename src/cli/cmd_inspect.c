@@ -53,7 +53,11 @@ static const char *const roles[ROLES] = {[ROLE_EMBED] = "token embedding",
                                          [ROLE_HEAD_BIAS] = "its bias",
                                          [ROLE_ROUTER] = "router",
                                          [ROLE_EXPERT_UP] = "experts in",
-                                         [ROLE_EXPERT_DOWN] = "experts out"};
+                                         [ROLE_EXPERT_DOWN] = "experts out",
+                                         [ROLE_ATTN_BIAS] = "relative bias",
+                                         [ROLE_SIN_SCALE] = "sinusoids' scale",
+                                         [ROLE_LORA_A] = "adapter, inwards",
+                                         [ROLE_LORA_B] = "adapter, outwards"};
 
 /* stored: the type in the file, where the matrix stays there. */
 static void print_piece(const options *o, const model_config *c, const model_param *m, const param_piece *p,
@@ -108,6 +112,12 @@ int cmd_inspect(int argc, char **argv) {
             tl_dtype stored = m->mapped.piece ? m->mapped.piece[i * PARAM_PIECES + (size_t)k].dtype : TL_NONE;
             print_piece(&o, &m->config, q, &p, stored ? stored : TL_F32, i == 0 && k == 0);
         }
+    }
+    for (size_t i = 0; m->lora && i < m->lora->params.n; i++) {
+        const model_param *q = &m->lora->params.list[i];
+        param_piece p = {.rows = q->rows, .cols = q->cols};
+        memcpy(p.name, q->name, sizeof q->name);
+        print_piece(&o, &m->config, q, &p, TL_F32, false);
     }
     char a[32], b[32], d[32];
     if (o.common.json)

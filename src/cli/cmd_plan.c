@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { KEY_PRESET = 1, KEY_DEPTH, KEY_CONFIG, KEY_SET, KEY_CONTEXT, KEY_DTYPE, KEY_TRAIN, KEY_RECOMPUTE };
+enum { KEY_PRESET = 1, KEY_DEPTH, KEY_CONFIG, KEY_SET, KEY_CONTEXT, KEY_DTYPE, KEY_TRAIN, KEY_RECOMPUTE, KEY_LORA, KEY_TARGETS };
 
 enum { SETS = 64 };
 
@@ -19,6 +19,7 @@ typedef struct options {
     int64_t batch, context;
     tl_dtype dtype;
     bool train, recompute;
+    lora_options lora; /* rank 0: none */
 } options;
 
 static const struct argp_option table[] = {
@@ -31,6 +32,8 @@ static const struct argp_option table[] = {
     {"dtype", KEY_DTYPE, "f32|bf16", 0, "type of the computation (default f32)", 0},
     {"train", KEY_TRAIN, 0, 0, "a training step: forward, backward, optimizer", 0},
     {"recompute", KEY_RECOMPUTE, 0, 0, "with --train: blocks run again in the backward pass", 0},
+    {"lora", KEY_LORA, "RANK", 0, "a training step of low-rank additions alone; a MODEL stays in its file", 0},
+    {"lora-targets", KEY_TARGETS, "LIST", 0, "of q,k,v,o,gate,up,down (default: all)", 0},
     {0}};
 
 static void list_presets(struct argp_state *st) {
@@ -56,12 +59,14 @@ static error_t parse(int key, char *arg, struct argp_state *st) {
         return 0;
     case 'b': o->batch = cli_int(st, "--batch", arg, 1, 1 << 20); return 0;
     case KEY_CONTEXT: o->context = cli_int(st, "--context", arg, 1, 1 << 24); return 0;
-    case KEY_DTYPE:
-        o->dtype = tl_dtype_parse(arg);
-        if (o->dtype != TL_F32 && o->dtype != TL_BF16) argp_error(st, "--dtype is \"%s\"; it can be f32 or bf16", arg);
-        return 0;
+    case KEY_DTYPE: o->dtype = cli_dtype(st, "--dtype", arg); return 0;
     case KEY_TRAIN: o->train = true; return 0;
     case KEY_RECOMPUTE: o->recompute = true; return 0;
+    case KEY_LORA:
+        o->lora.rank = cli_int(st, "--lora", arg, 1, 65536);
+        o->train = true;
+        return 0;
+    case KEY_TARGETS: cli_lora_targets(st, arg, &o->lora.targets); return 0;
     case ARGP_KEY_ARG:
         if (o->model) argp_error(st, "more than one model");
         o->model = arg;
@@ -69,6 +74,7 @@ static error_t parse(int key, char *arg, struct argp_state *st) {
     case ARGP_KEY_END:
         if (!!o->model + !!o->preset + !!o->depth + !!o->config != 1)
             argp_error(st, "give one of MODEL, --preset, --depth and --config");
+        if (o->lora.targets && !o->lora.rank) argp_error(st, "--lora-targets needs --lora RANK");
         return 0;
     default: return ARGP_ERR_UNKNOWN;
     }
@@ -115,11 +121,11 @@ static void print_json(const options *o, const model_config *c, const cost_repor
     printf("{\"model_type\": \"%s\", \"params\": %lld, \"params_no_embedding\": %lld, \"params_active\": %lld, "
            "\"rows\": %lld, \"context\": %lld, "
            "\"dtype\": \"%s\", \"train\": %s, \"recompute\": %s, \"flops_forward\": %.0f, \"flops_backward\": %.0f, "
-           "\"weights_bytes\": %zu, \"gradients_bytes\": %zu, \"optimizer_bytes\": %zu, \"activations_bytes\": %zu, "
+           "\"trained_params\": %lld, \"mapped_bytes\": %zu, \"weights_bytes\": %zu, \"gradients_bytes\": %zu, \"optimizer_bytes\": %zu, \"activations_bytes\": %zu, "
            "\"cache_bytes_per_token\": %zu, \"parts\": [",
            c->type, (long long)t->params, (long long)t->params_no_embedding, (long long)t->params_active,
            (long long)o->batch, (long long)o->context, tl_dtype_name(o->dtype), o->train ? "true" : "false",
-           o->recompute ? "true" : "false", t->forward_flops, t->backward_flops, t->weights, t->gradients, t->optimizer,
+           o->recompute ? "true" : "false", t->forward_flops, t->backward_flops, (long long)r->trained, r->mapped, t->weights, t->gradients, t->optimizer,
            t->activations, t->cache_per_token);
     for (int i = 0; i < COST_PARTS; i++)
         printf("%s{\"name\": \"%s\", \"forward\": %.0f, \"backward\": %.0f, \"bytes\": %.0f}", i ? ", " : "",
@@ -134,6 +140,9 @@ static void print_tables(const options *o, const model_config *c, const cost_rep
     printf("%s: %lld layers, width %lld, %lld heads of %lld (%lld kv), mlp %lld, vocabulary %lld\n", c->type,
            (long long)c->layers, (long long)c->width, (long long)c->heads, (long long)c->head_dim,
            (long long)c->kv_heads, (long long)c->mlp, (long long)c->vocab);
+    if (r->trained != t->params)
+        printf("%s parameters are trained, rank %lld\n", cli_count((double)r->trained, a, sizeof a),
+               (long long)o->lora.rank);
     printf("%s parameters, %s without embeddings\n", cli_count((double)t->params, a, sizeof a),
            cli_count((double)t->params_no_embedding, b, sizeof b));
     if (c->experts)
@@ -157,6 +166,9 @@ static void print_tables(const options *o, const model_config *c, const cost_rep
     printf("  attention's products forward would be %s if the full square were counted\n\n",
            cli_count(r->attention_full, a, sizeof a));
     printf("memory\n  %-12s %12s\n", "weights", cli_bytes((double)t->weights, a, sizeof a));
+    if (r->mapped)
+        printf("  %-12s %12s  (mapped from the file, not part of the total)\n", "in the file",
+               cli_bytes((double)r->mapped, a, sizeof a));
     if (o->train) {
         printf("  %-12s %12s\n", "gradients", cli_bytes((double)t->gradients, a, sizeof a));
         printf("  %-12s %12s\n", "optimizer", cli_bytes((double)t->optimizer, a, sizeof a));
@@ -170,18 +182,40 @@ static void print_tables(const options *o, const model_config *c, const cost_rep
            cli_bytes((double)t->cache_per_token * (double)o->context, d, sizeof d), (long long)o->context);
 }
 
+/* Of a file the plan is made as it would run: matrices where they are. */
+static tl_status plan(options *o, tl_engine *engine, model_config *c, cost_report *r, tl_error *e) {
+    tl_model *m = NULL;
+    model_params p = {0};
+    model_lora l = {0};
+    if (o->model && (o->lora.rank || !file_is_dir(o->model))) {
+        TRY(model_open_mapped(engine, o->model, &m, e));
+        *c = m->config;
+    } else {
+        TRY(read_config(o, c, e));
+    }
+    if (!o->context) o->context = c->context;
+    bool mapped = m && !m->flat && (o->lora.rank || !o->train);
+    tl_status s = o->lora.rank ? params_init(&p, &mem_default, c, e) : TL_OK;
+    if (s == TL_OK && o->lora.rank) s = lora_init(&l, &mem_default, c, &p, &o->lora, e);
+    if (s == TL_OK)
+        s = cost_of(engine, c, o->lora.rank ? &l : NULL, mapped ? &m->mapped : NULL, o->batch, o->context, o->dtype,
+                    o->train, o->recompute, r, e);
+    lora_fini(&l, &mem_default);
+    params_fini(&p, &mem_default);
+    model_close(m);
+    return s;
+}
+
 int cmd_plan(int argc, char **argv) {
     options o = {.batch = 1, .dtype = TL_F32};
     if (cli_parse(&argp, argc, argv, &o)) return EXIT_USAGE;
-    model_config c;
+    static model_config c; /* large: lists of position factors */
     cost_report r;
     tl_engine *engine;
     tl_error e = {0};
-    if (read_config(&o, &c, &e) != TL_OK) return cli_fail(&e);
-    if (!o.context) o.context = c.context;
     if (cli_engine(&o.common, &engine, &e) != TL_OK) return cli_fail(&e);
     int code = EXIT_DONE;
-    if (cost_of(engine, &c, o.batch, o.context, o.dtype, o.train, o.recompute, &r, &e) != TL_OK)
+    if (plan(&o, engine, &c, &r, &e) != TL_OK)
         code = cli_fail(&e);
     else if (o.common.json)
         print_json(&o, &c, &r);

@@ -30,6 +30,8 @@ static const struct argp_option table[] = {
     {"force", KEY_FORCE, 0, 0, "replace a file that is there", 0},
     {0}};
 
+static const char usage[] = "tilia quantize SRC DST.gguf --type q8_0";
+
 static error_t parse(int key, char *arg, struct argp_state *st) {
     options *o = st->input;
     switch (key) {
@@ -37,16 +39,9 @@ static error_t parse(int key, char *arg, struct argp_state *st) {
     case KEY_TYPE: o->c.type = arg; return 0;
     case KEY_TEXT: o->text = arg; return 0;
     case KEY_FORCE: o->c.overwrite = true; return 0;
-    case ARGP_KEY_ARG:
-        if (!o->src)
-            o->src = arg;
-        else if (!o->dst)
-            o->dst = arg;
-        else
-            argp_error(st, "more than a source and a destination");
-        return 0;
+    case ARGP_KEY_ARG: cli_pair_arg(st, &o->src, &o->dst, key, arg, usage); return 0;
     case ARGP_KEY_END:
-        if (!o->dst) argp_error(st, "which model, and where to? tilia quantize SRC DST.gguf --type q8_0");
+        cli_pair_arg(st, &o->src, &o->dst, key, arg, usage);
         if (!o->c.type) argp_error(st, "which --type? For example q8_0, q4_k_m");
         if (!convert_is_gguf(o->dst)) argp_error(st, "quantized models are GGUF files: DST must end with .gguf");
         return 0;

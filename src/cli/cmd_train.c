@@ -129,17 +129,18 @@ static tl_status settle(const train_options *o, const tl_model *m, trainer_setti
     s->micro = o->micro ? o->micro : s->rows;
     s->dtype = o->dtype ? o->dtype : TL_F32;
     /* Kaplan et al. 2020, equation D.1, twice: at 0.1M to 1M parameters on a megabyte of text 3e-3 ended lower than
-     * 1.6e-3 and 5e-3. A tenth of that for weights that are trained already. */
+     * 1.6e-3 and 5e-3. A tenth of that for weights that are trained already; adapters
+     * want about ten times what the whole model wants. */
     double n = (double)m->params.count_no_embedding, lr = 2 * fmax(0.003239 - 0.0001395 * log(n > 1 ? n : 1), 5e-5);
     s->schedule.kind = o->schedule;
-    s->schedule.lr = o->lr > 0 ? o->lr : o->model ? lr / 10 : lr;
+    s->schedule.lr = o->lr > 0 ? o->lr : o->model && !o->lora.rank ? lr / 10 : lr;
     s->schedule.min_lr = o->min_lr >= 0 ? o->min_lr : s->schedule.lr / 10;
     s->schedule.steps = o->steps;
-    s->schedule.warmup = o->warmup >= 0 ? o->warmup : o->steps / 10 < 100 ? o->steps / 10 : 100;
+    s->schedule.warmup = o->warmup >= 0 ? o->warmup : train_warmup(o->steps);
     s->beta1 = o->beta1 >= 0 ? o->beta1 : 0.9;
     s->beta2 = o->beta2 >= 0 ? o->beta2 : batch < 32768 ? 0.99 : 0.95;
     s->eps = 1e-8;
-    s->decay = o->decay >= 0 ? o->decay : 0.1;
+    s->decay = o->decay >= 0 ? o->decay : o->lora.rank ? 0 : 0.1; /* adapters decay towards the base by themselves */
     s->clip = o->clip >= 0 ? o->clip : 1;
     s->recompute = o->recompute;
     s->seed = o->common.seed;
@@ -176,6 +177,25 @@ static tl_status open_metrics(train_run *r, int64_t keep_step, tl_error *e) {
 /* ---- begin
  * -------------------------------------------------------------------------------------------------------------- */
 
+/* What is learned of examples, and what a row has no room for. */
+static void introduce_examples(const train_run *r) {
+    int64_t cut, left_out, longest;
+    char a[32], b[32];
+    if (!r->data.train.mark) return;
+    loader_cuts(r->loader, &cut, &left_out, &longest);
+    fprintf(stderr, "examples: %s of %s tokens in answers, %.0f %% of the rows filled\n",
+            cli_count((double)loader_targets(r->loader), a, sizeof a), cli_count((double)r->data.train.n, b, sizeof b),
+            100.0 * (double)(r->data.train.n - r->data.train.documents) /
+                ((double)loader_rows(r->loader) * (double)r->trainer->set.context));
+    if (cut || left_out)
+        fprintf(
+            stderr,
+            "tilia: warning: of %lld examples %lld are longer than the context of %lld and are cut (the longest has "
+            "%lld tokens), %lld are left out: no answer begins within it\n",
+            (long long)r->data.train.documents, (long long)cut, (long long)r->trainer->set.context, (long long)longest,
+            (long long)left_out);
+}
+
 static void introduce(const train_run *r) {
     char a[32], b[32], c[32], d[32];
     const tl_model *m = r->model;
@@ -185,15 +205,23 @@ static void introduce(const train_run *r) {
             m->config.type, (long long)m->config.layers, (long long)m->config.width, (long long)s->context,
             cli_count((double)m->params.count, a, sizeof a),
             cli_count((double)m->params.count_no_embedding, b, sizeof b));
+    if (m->lora)
+        fprintf(stderr, "adapters: %s parameters are trained, rank %lld, alpha %g; the base %s\n",
+                cli_count((double)m->lora->params.count, a, sizeof a), (long long)m->lora->o.rank, m->lora->o.alpha,
+                m->flat ? "is in memory as f32" : "stays in its file");
     fprintf(stderr, "text: %s tokens in %lld documents, %s of them held out for validation\n",
             cli_count((double)(r->data.train.n + (r->data.has_held ? 0 : r->data.val.n)), a, sizeof a),
             (long long)(r->data.documents ? r->data.documents : r->data.train.documents),
             cli_count((double)r->data.val.n, b, sizeof b));
+    introduce_examples(r);
     fprintf(stderr, "memory: %s planned (weights %s, gradients and moments %s, activations %s)\n",
             cli_bytes((double)r->trainer->bytes.total, a, sizeof a),
             cli_bytes((double)(r->trainer->bytes.weights + r->trainer->bytes.weights16), b, sizeof b),
             cli_bytes((double)(r->trainer->bytes.gradients + r->trainer->bytes.moments), c, sizeof c),
             cli_bytes((double)r->trainer->bytes.activations, d, sizeof d));
+    if (r->trainer->bytes.mapped)
+        fprintf(stderr, "beside it: %s of weights mapped from their file\n",
+                cli_bytes((double)r->trainer->bytes.mapped, a, sizeof a));
     fprintf(stderr, "step: %lld rows of %lld tokens in %s, %s FLOP; machine %s, %d threads, %s FLOP/s measured\n",
             (long long)s->rows, (long long)s->context, tl_dtype_name(s->dtype),
             cli_count(r->trainer->flops, a, sizeof a), tl_engine_isa(r->engine), tl_engine_threads(r->engine),
@@ -214,10 +242,13 @@ static tl_status begin_new(train_run *r, tl_error *e) {
     if (!o->model)
         TRY(train_model(o, r->engine, r->tokenizer, r->data.train.n, 60 * o->minutes, r->peak, &r->model, e));
     TRY(settle(o, r->model, &s, e));
-    s.packed = !o->random && r->data.train.eod >= 0 && (o->packed || r->data.train.documents > 1);
+    bool examples = r->data.train.mark != NULL;
+    if (examples && r->model->config.objective != OBJECTIVE_CAUSAL)
+        return error_set(e, TL_ARG, "answers are learned token by token: examples need --objective causal");
+    s.packed = examples || (!o->random && r->data.train.eod >= 0 && (o->packed || r->data.train.documents > 1));
     TRY(trainer_create(r->model, &s, &r->trainer, e));
     settle_run(r, o->steps);
-    r->order = o->random ? LOADER_RANDOM : o->packed ? LOADER_PACKED : LOADER_WINDOWS;
+    r->order = o->random ? LOADER_RANDOM : o->packed || examples ? LOADER_PACKED : LOADER_WINDOWS;
     TRY(open_loader(r, e));
     TRY(open_eval(r, e));
     if (cli_signal()) return error_set(e, TL_CANCELLED, "interrupted before the first step");
@@ -259,7 +290,7 @@ static tl_status resume_from(train_run *r, const char *dir, const json_t *manife
     const json_t *extra = checkpoint_extra(manifest);
     if (!extra) return error_set(e, TL_FORMAT, "the checkpoint is not one of tilia train");
     TRY(checkpoint_settings(manifest, &s, e));
-    TRY(model_open(r->engine, dir, &r->model, e));
+    TRY((lora_only(dir) ? model_open_mapped : model_open)(r->engine, dir, &r->model, e));
     TRY(train_peak(r->engine, s.dtype, &r->peak, e));
     TRY(train_data_open(&r->data, r->path, json_object_get(extra, "data"), e));
     if (r->o->steps) { /* a longer or shorter schedule: from here on another one */
@@ -344,6 +375,7 @@ static void report(const train_run *r, double seconds) {
                r->loss);
         if (valid) printf(", \"val_loss\": %.17g", r->val_loss);
         if (valid && r->bits_per_byte > 0) printf(", \"val_bits_per_byte\": %.17g", r->bits_per_byte);
+        if (r->model->lora) printf(", \"trained_params\": %lld", (long long)r->trainer->params->count);
         printf(", \"params\": %lld, \"planned_bytes\": %zu, \"seconds\": %.3f}\n", (long long)r->model->params.count,
                t->bytes.total, seconds);
         return;

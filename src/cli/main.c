@@ -1,5 +1,6 @@
 #include "cli/cli.h"
 
+#include <signal.h>
 #include <string.h>
 
 static const struct {
@@ -25,6 +26,7 @@ int main(int argc, char **argv) {
         return EXIT_USAGE;
     }
     const char *name = argv[1];
+    signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error like a full disk, not an end */
     if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0) {
         help(stdout);
         return cli_finish(EXIT_DONE);

@@ -21,13 +21,14 @@ typedef struct train_options {
     size_t n_set;
     int objective; /* OBJECTIVE_CAUSAL .., -1: the model's own */
     const char *config, *preset, *model, *tokenizer, *val, *out, *resume, *text_field, *separator, *sample,
-        *scaling;
+        *scaling, *family;
     int64_t depth, steps, batch, micro, context, warmup, save_every, eval_every, sample_every, log_every, keep;
     double minutes, lr, min_lr, beta1, beta2, decay, clip, dropout;
     tl_schedule schedule;
     tl_dtype dtype;
     train_on_nan on_nan;
     bool packed, recompute, plot, random;
+    lora_options lora;   /* rank 0: the whole model is trained */
     const char *foreign; /* an option of a new run, given: not to go with --resume */
 } train_options;
 
@@ -43,6 +44,7 @@ typedef struct train_data {
     tokens train, val;
     double fraction; /* of all, held out; 0 with a file */
     int64_t documents, bytes;
+    int64_t learned; /* of examples: ids of answers, of the files just read */
 } train_data;
 
 /* The tokenizer that the options ask for (not with --model). */
@@ -97,6 +99,8 @@ json_t *train_extra(const train_run *r);
 int train_loop(train_run *r);
 /* Saves, prunes; a failure is told and remembered, not an error: training goes on. */
 void train_save(train_run *r);
+/* Steps of linear growth that a schedule of so many steps gets. */
+int64_t train_warmup(int64_t steps);
 /* Number of steps for what is left of the time. */
 void train_estimate(train_run *r, double seconds_per_step);
 /* Validation loss now. */

@@ -1,5 +1,6 @@
 #include "base/hash.h"
 #include "cli/train_cli.h"
+#include "data/chats.h"
 #include "data/tokenize.h"
 
 #include <stdlib.h>
@@ -47,10 +48,26 @@ static bool keep_going(void *user, int64_t documents, int64_t bytes) {
     return cli_signal() == 0;
 }
 
+/* Conversations and completions, of which the answers are learned. */
+static tl_status write_examples(const train_options *o, const tl_allocator *a, const char *const *file, size_t n,
+                                const char *path, const tokenizer *t, train_data *d, tl_error *e) {
+    shard_writer w;
+    chats_report r;
+    if (o->random) return error_set(e, TL_ARG, "examples are packed whole: leave --random-windows out");
+    TRY(shard_writer_open(&w, a, path, tokenizer_vocab(t), tokenizer_role_id(t, TOKENIZER_EOD), 0, e));
+    tl_status s = chats_write(a, file, n, t, o->family, &w, keep_going, NULL, &r, e);
+    d->documents += r.examples;
+    d->learned += r.learned;
+    if (s == TL_OK) return shard_writer_commit(&w, e);
+    shard_writer_abort(&w);
+    return s;
+}
+
 static tl_status write_shard(const train_options *o, const tl_allocator *a, const char *const *file, size_t n,
                              const char *path, const tokenizer *t, size_t threads, train_data *d, tl_error *e) {
     corpus *c;
     shard_writer w;
+    if (!o->text_field && chats_are(a, file, n)) return write_examples(o, a, file, n, path, t, d, e);
     TRY(open_corpus(o, a, file, n, &c, e));
     tl_status s = shard_writer_open(&w, a, path, tokenizer_vocab(t), tokenizer_role_id(t, TOKENIZER_EOD), 0, e);
     if (s == TL_OK) {
@@ -113,6 +130,7 @@ tl_status train_data_make(train_data *d, const train_options *o, const tl_alloca
 
 static void fingerprint(const tokens *t, char hex[17]) {
     uint64_t h = hash_bytes(t->id, (size_t)(t->n * t->width));
+    if (t->mark) h ^= hash_bytes(t->mark, (size_t)t->n);
     snprintf(hex, 17, "%016llx", (unsigned long long)h);
 }
 

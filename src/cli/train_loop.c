@@ -141,7 +141,7 @@ static tl_status roll_back(train_run *r, tl_error *e) {
     int64_t bad = r->trainer->step, shift = r->trainer->data_shift;
     if (++r->rollbacks > ROLLBACKS) return error_set(e, TL_NUMERIC, "rolled back %d times in vain", ROLLBACKS);
     TRY(checkpoint_find(r->alloc, r->path, &r->log, dir, sizeof dir, &manifest, e));
-    tl_status s = model_read_weights(r->model, dir, e);
+    tl_status s = r->model->lora ? lora_read(r->model, dir, e) : model_read_weights(r->model, dir, e);
     if (s == TL_OK && r->trainer->set.dtype == TL_BF16) s = model_bf16(r->model, e);
     if (s == TL_OK) s = checkpoint_restore(r->trainer, dir, manifest, e);
     json_decref(manifest);
@@ -172,6 +172,14 @@ static tl_status bad_number(train_run *r, tl_error *e) {
 /* ---- time ---------------------------------------------------------------------------------------------------------
  */
 
+/* Adam's second moments need some hundred steps until they stand for the gradients' size; a short run gives a third of
+ * itself to that, since the peak comes too early otherwise and the loss jumps. */
+int64_t train_warmup(int64_t steps) {
+    int64_t w = steps / 3 < 100 ? steps / 3 : 100;
+    if (steps / 100 > w) w = steps / 100;
+    return w < 2000 ? w : 2000;
+}
+
 void train_estimate(train_run *r, double seconds_per_step) {
     schedule *s = &r->trainer->set.schedule;
     int64_t done = r->trainer->step;
@@ -180,7 +188,7 @@ void train_estimate(train_run *r, double seconds_per_step) {
     int64_t more = left > 0 && seconds_per_step > 0 ? (int64_t)(left / seconds_per_step) : 0;
     if (more < 1) more = 1;
     s->steps = done + more;
-    if (r->o->warmup < 0 && done == 0) s->warmup = s->steps / 10 < 100 ? s->steps / 10 : 100;
+    if (r->o->warmup < 0 && done == 0) s->warmup = train_warmup(s->steps);
     if (s->warmup >= s->steps) s->warmup = s->steps - 1;
     if (done) return; /* the rhythm stays */
     if (r->o->eval_every < 0) r->eval_every = s->steps / 10 ? s->steps / 10 : 1;

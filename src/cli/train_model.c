@@ -48,6 +48,12 @@ static tl_status read_config(const train_options *o, tl_engine *engine, model_co
     return s;
 }
 
+static void set_dropout(model_config *c, double p) {
+    if (p < 0) return;
+    c->drop_embed = c->drop_resid = p;
+    if (c->mixer == MIXER_ATTENTION) c->drop_attn = p;
+}
+
 static tl_status configure(const train_options *o, tl_engine *engine, const tokenizer *t, int64_t n_tokens,
                            double seconds, double peak, model_config *c, tl_error *e) {
     int64_t vocab = 0;
@@ -72,7 +78,7 @@ static tl_status configure(const train_options *o, tl_engine *engine, const toke
     if (vocab) c->vocab = vocab;
     TRY(config_set(c, o->set, o->n_set, e));
     if (o->context) c->context = o->context;
-    if (o->dropout >= 0) c->drop_embed = c->drop_resid = o->dropout;
+    set_dropout(c, o->dropout);
     return config_objective(c, o->objective >= 0 ? o->objective : c->objective, true, e);
 }
 
@@ -83,7 +89,8 @@ tl_status train_model(const train_options *o, tl_engine *engine, tokenizer *t, i
         TRY(configure(o, engine, t, n_tokens, seconds, peak, &c, e));
         return model_create(engine, &c, t, o->common.seed, out, e);
     }
-    TRY(model_open(engine, o->model, out, e));
+    /* Beside adapters the base stays where its file has it, in its number types. */
+    TRY((o->lora.rank ? model_open_mapped : model_open)(engine, o->model, out, e));
     tl_model *m = *out;
     bool twice = m->tokenizer && t;
     if (!twice && t) m->tokenizer = t; /* stays the caller's */
@@ -98,9 +105,11 @@ tl_status train_model(const train_options *o, tl_engine *engine, tokenizer *t, i
         *out = NULL;
         return s;
     }
-    if (o->dropout >= 0) m->config.drop_embed = m->config.drop_resid = o->dropout;
+    set_dropout(&m->config, o->dropout);
     tl_status s = o->scaling ? config_scale(&m->config, o->scaling, e) : TL_OK;
     if (s == TL_OK && o->objective >= 0) s = config_objective(&m->config, o->objective, false, e);
+    if (s == TL_OK && m->lora && !o->lora.rank) s = lora_merge(m, e); /* an adapted model, trained on as a whole */
+    if (s == TL_OK && o->lora.rank) s = lora_add(m, &o->lora, o->common.seed, e);
     if (s == TL_OK) return TL_OK;
     error_at_file(e, o->model);
     model_close(m);

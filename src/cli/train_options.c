@@ -26,10 +26,15 @@ enum {
     KEY_DECAY,
     KEY_CLIP,
     KEY_DROPOUT,
+    KEY_LORA,
+    KEY_LORA_ALPHA,
+    KEY_LORA_DROPOUT,
+    KEY_LORA_TARGETS,
     KEY_DTYPE,
     KEY_VAL,
     KEY_FIELD,
     KEY_SEPARATOR,
+    KEY_FAMILY,
     KEY_PACKED,
     KEY_RANDOM,
     KEY_OBJECTIVE,
@@ -56,11 +61,17 @@ static const struct argp_option table[] = {
     {"rope-scaling", KEY_SCALING, "KIND:N", 0,
      "with --model: stretch positions N times, linear:N, ntk:N, dynamic:N or yarn:N", 1},
     {"tokenizer", KEY_TOKENIZER, "FILE|bytes|chars", 0, "default: bytes", 1},
-    {"dropout", KEY_DROPOUT, "P", 0, "of embeddings and residual branches", 1},
+    {"dropout", KEY_DROPOUT, "P", 0, "of embeddings, residual branches and attention weights", 1},
+    {"lora", KEY_LORA, "RANK", 0, "with --model: train low-rank additions, the model itself stays as it is", 1},
+    {"lora-alpha", KEY_LORA_ALPHA, "X", 0, "they count alpha/rank times (default: twice the rank)", 1},
+    {"lora-targets", KEY_LORA_TARGETS, "LIST", 0, "of q,k,v,o,gate,up,down (default: all)", 1},
+    {"lora-dropout", KEY_LORA_DROPOUT, "P", 0, "of what goes into them (default: 0)", 1},
     {0, 0, 0, 0, "Data:", 2},
     {"val", KEY_VAL, "FILE|FRACTION", 0, "held-out text (default: 0.1, at most 256k tokens)", 2},
     {"text-field", KEY_FIELD, "NAME", 0, "of JSON lines (default: text)", 2},
     {"separator", KEY_SEPARATOR, "TEXT", 0, "between the documents of a text file", 2},
+    {"template", KEY_FAMILY, "NAME", 0,
+     "of conversations: chatml, llama2, llama3, mistral, gemma, phi3, zephyr or plain (default: the model's own)", 2},
     {"packed", KEY_PACKED, 0, 0, "whole documents packed into rows, best fit", 2},
     {"random-windows", KEY_RANDOM, 0, 0, "windows at random offsets instead of epochs", 2},
     {0, 0, 0, 0, "Training:", 3},
@@ -69,9 +80,10 @@ static const struct argp_option table[] = {
     {"batch", KEY_BATCH, "TOKENS", 0, "tokens of a step (default: 16 contexts)", 3},
     {"micro-batch", KEY_MICRO, "ROWS", 0, "rows computed at a time (default: all)", 3},
     {"context", KEY_CONTEXT, "T", 0, "tokens of a row (default: the model's)", 3},
-    {"lr", KEY_LR, "X", 0, "highest learning rate (default: by size)", 3},
+    {"lr", KEY_LR, "X", 0, "highest learning rate (default: by size; a tenth of it with --model, not so with --lora)",
+     3},
     {"min-lr", KEY_MIN_LR, "X", 0, "lowest (default: a tenth)", 3},
-    {"warmup", KEY_WARMUP, "N", 0, "steps (default: a tenth of them, at most 100)", 3},
+    {"warmup", KEY_WARMUP, "N", 0, "steps (default: 100, at most a third; a hundredth of a long run)", 3},
     {"schedule", KEY_SCHEDULE, "cosine|linear|constant|wsd", 0, "default: cosine", 3},
     {"beta1", KEY_BETA1, "X", 0, "of AdamW (default: 0.9)", 3},
     {"beta2", KEY_BETA2, "X", 0, "of AdamW (default: 0.99 below 32k tokens a step, else 0.95)", 3},
@@ -92,11 +104,6 @@ static const struct argp_option table[] = {
     {"log-every", KEY_LOG, "N", 0, "steps between lines (default: every two seconds)", 4},
     {"plot", KEY_PLOT, 0, 0, "draw the curves at the end: in the terminal, loss.svg, loss.png", 4},
     {0}};
-
-static void parse_dtype(train_options *o, const char *arg, struct argp_state *st) {
-    o->dtype = tl_dtype_parse(arg);
-    if (o->dtype != TL_F32 && o->dtype != TL_BF16) argp_error(st, "--dtype is \"%s\"; it can be f32 or bf16", arg);
-}
 
 static void parse_nan(train_options *o, const char *arg, struct argp_state *st) {
     static const char *const names[] = {"stop", "skip", "rollback"};
@@ -128,6 +135,12 @@ static void parse_end(train_options *o, struct argp_state *st) {
     if (models > 1) argp_error(st, "--config, --preset, --depth and --model exclude each other");
     if (o->n_set && o->model) argp_error(st, "--set changes what a new model is; it cannot go with --model");
     if (o->scaling && !o->model) argp_error(st, "--rope-scaling stretches a model that is there; give --model");
+    if (!o->lora.rank && (o->lora.alpha > 0 || o->lora.targets || o->lora.dropout > 0))
+        argp_error(st, "--lora-alpha, --lora-targets and --lora-dropout need --lora RANK");
+    if (o->lora.rank && o->dropout >= 0)
+        argp_error(st, "with --lora dropout is --lora-dropout; the model stays as it is");
+    if (o->lora.rank && !o->model) argp_error(st, "--lora adapts a model that is there: give it with --model");
+    if (o->lora.rank && o->scaling) argp_error(st, "--lora leaves the model as it is: stretch it first, with --rope-scaling alone");
     if (o->steps && o->minutes > 0) argp_error(st, "--steps and --minutes exclude each other");
     if (o->packed && o->random) argp_error(st, "--packed and --random-windows exclude each other");
     if (o->min_lr >= 0 && o->lr > 0 && o->min_lr > o->lr) argp_error(st, "--min-lr is above --lr");
@@ -176,10 +189,15 @@ static error_t parse(int key, char *arg, struct argp_state *st) {
     case KEY_DECAY: o->decay = cli_real(st, "--weight-decay", arg, 0, 100); return 0;
     case KEY_CLIP: o->clip = cli_real(st, "--clip", arg, 0, 1e9); return 0;
     case KEY_DROPOUT: o->dropout = cli_real(st, "--dropout", arg, 0, 0.99); return 0;
-    case KEY_DTYPE: parse_dtype(o, arg, st); return 0;
+    case KEY_LORA: o->lora.rank = cli_int(st, "--lora", arg, 1, 65536); return 0;
+    case KEY_LORA_ALPHA: o->lora.alpha = cli_real(st, "--lora-alpha", arg, 1e-6, 1e6); return 0;
+    case KEY_LORA_DROPOUT: o->lora.dropout = cli_real(st, "--lora-dropout", arg, 0, 0.99); return 0;
+    case KEY_LORA_TARGETS: cli_lora_targets(st, arg, &o->lora.targets); return 0;
+    case KEY_DTYPE: o->dtype = cli_dtype(st, "--dtype", arg); return 0;
     case KEY_VAL: o->val = arg; return 0;
     case KEY_FIELD: o->text_field = arg; return 0;
     case KEY_SEPARATOR: o->separator = arg; return 0;
+    case KEY_FAMILY: o->family = arg; return 0;
     case KEY_PACKED: o->packed = true; return 0;
     case KEY_RANDOM: o->random = true; return 0;
     case KEY_RECOMPUTE: o->recompute = true; return 0;
@@ -207,7 +225,9 @@ static const struct argp argp = {
     parse,
     "FILE...\n--resume RUN",
     "Trains a model on text: files (.txt, .jsonl, also .gz and .zst), directories of them, - for standard input."
-    "\vWithout --config, --preset, --depth or --model the model's size follows from the time and the text. With "
+    "\vJSON lines with \"messages\" (role, content) or \"prompt\" and \"completion\" are examples: rendered by the "
+    "tokenizer's chat template, packed whole, and learned in their answers alone. "
+    "Without --config, --preset, --depth or --model the model's size follows from the time and the text. With "
     "--minutes "
     "the number of steps is estimated from the measured speed and corrected on the way; a resumed run keeps the number "
     "it had. SIGINT and SIGTERM finish the step, save and exit with 130 or 143.",

@@ -60,8 +60,9 @@ static tl_status plan_of(tl_engine *e, const model_config *c, const model_params
     return s;
 }
 
-tl_status cost_of(tl_engine *e, const model_config *c, int64_t rows, int64_t context, tl_dtype dtype, bool train,
-                  bool recompute, cost_report *r, tl_error *err) {
+tl_status cost_of(tl_engine *e, const model_config *c, const model_lora *lora, const build_matrices *mapped,
+                  int64_t rows, int64_t context, tl_dtype dtype, bool train, bool recompute, cost_report *r,
+                  tl_error *err) {
     const tl_allocator *a = tl_engine_allocator(e);
     model_params mp;
     memset(r, 0, sizeof *r);
@@ -70,14 +71,24 @@ tl_status cost_of(tl_engine *e, const model_config *c, int64_t rows, int64_t con
                        .rows = rows,
                        .context = context,
                        .dtype = dtype ? dtype : TL_F32,
-                       .trainable = train};
+                       .trainable = train,
+                       .lora = lora,
+                       .mapped = mapped};
     tl_status s = plan_of(e, c, &mp, &o, train, recompute, r, err);
-    size_t flat = (size_t)mp.total * sizeof(float);
+    size_t base = (size_t)(mapped ? mp.total - mp.decayed + 16 : mp.total) * sizeof(float), flat = base;
+    size_t halves = mapped ? 0 : (size_t)mp.decayed;
     tl_model_costs *t = &r->total;
     t->params = mp.count;
     t->params_no_embedding = mp.count_no_embedding;
     t->params_active = mp.count_active;
-    t->weights = flat + (dtype == TL_BF16 ? (size_t)mp.decayed * 2 : 0);
+    r->trained = mp.count;
+    if (lora) {
+        flat = (size_t)lora->params.total * sizeof(float);
+        halves += (size_t)lora->params.total;
+        r->trained = lora->params.count;
+    }
+    t->weights = base + (lora ? flat : 0) + (dtype == TL_BF16 ? 2 * halves : 0);
+    r->mapped = build_mapped_bytes(mapped);
     t->gradients = train ? flat : 0;
     t->optimizer = train ? 2 * flat : 0;
     t->cache_per_token = build_state_per_token(c, dtype == TL_BF16 ? TL_BF16 : TL_F32);

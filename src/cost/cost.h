@@ -18,12 +18,16 @@ typedef struct cost_report {
     tl_model_costs total;
     cost_part part[COST_PARTS];
     int64_t tokens;        /* of the batch */
+    int64_t trained;       /* parameters with gradients */
+    size_t mapped;         /* bytes of weights that stay in their file */
     double attention_full; /* flops forward of attention if the full square were counted, as some conventions do */
 } cost_report;
 
 /* rows sequences of context tokens; train: forward, backward and optimizer state, else one forward pass.
+ * lora: adapters, which alone are trained then; mapped: matrices as a file has them; both may be NULL.
  * [allocates: the graph, no weights] */
-tl_status cost_of(tl_engine *e, const model_config *c, int64_t rows, int64_t context, tl_dtype dtype, bool train,
-                  bool recompute, cost_report *out, tl_error *err);
+tl_status cost_of(tl_engine *e, const model_config *c, const model_lora *lora, const build_matrices *mapped,
+                  int64_t rows, int64_t context, tl_dtype dtype, bool train, bool recompute, cost_report *out,
+                  tl_error *err);
 
 #endif

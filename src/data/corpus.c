@@ -281,6 +281,11 @@ static tl_status corpus_parse_line(corpus *c, const char **text, size_t *n, tl_e
     tl_status s = json_parse(c->json_line.data, c->json_line.len, NULL, &c->json, e);
     const json_t *v = NULL;
     if (!s && !json_is_object(c->json)) s = error_set(e, TL_FORMAT, "the line is not a JSON object");
+    if (!s && c->o.objects) {
+        *text = c->json_line.data;
+        *n = c->json_line.len;
+        return TL_OK;
+    }
     if (!s && !(v = json_object_get(c->json, c->o.text_field)))
         s = error_set(e, TL_FORMAT, "the object has no field \"%s\"", c->o.text_field);
     if (!s && !json_is_string(v)) s = error_set(e, TL_FORMAT, "the field \"%s\" is not a string", c->o.text_field);

@@ -17,6 +17,7 @@ typedef struct corpus_options {
     const char *text_field; /* of JSON lines; NULL: "text" */
     const char *separator;  /* between the documents of a text file, e.g. "\n\n" or "<|endoftext|>"; NULL: none. Line
                                breaks at a document's beginning, and documents of nothing else, are dropped */
+    bool objects;           /* the documents of JSON lines are the lines themselves, objects as they are written */
     size_t max_line;        /* bytes of one JSON line; 0: 256 MiB */
 } corpus_options;
 

@@ -16,8 +16,9 @@ struct loader {
     const tokens *t;
     loader_options o;
     int64_t rows;
-    loader_piece *piece; /* packed: row r holds piece[first[r]] .. piece[first[r+1]-1] */
-    int64_t *first;      /* (rows+1) */
+    loader_piece *piece;                     /* packed: row r holds piece[first[r]] .. piece[first[r+1]-1] */
+    int64_t *first;                          /* (rows+1) */
+    int64_t targets, cut, left_out, longest; /* of examples */
 };
 
 /* ---- packing --------------------------------------------------------------------------------- */
@@ -62,6 +63,25 @@ static int64_t loader_cut(const tokens *t, int64_t T, loader_piece *out) {
     return count;
 }
 
+/* Examples: an id less than they have, the first being nobody's target, and none that teaches nothing. */
+static int64_t loader_cut_examples(loader *l, loader_piece *out) {
+    int64_t count = 0, begin = 0, T = l->o.T, learned = 0;
+    l->targets = l->cut = l->left_out = l->longest = 0;
+    for (int64_t i = 0; i < l->t->n; i++) {
+        if (i > begin && i - begin <= T) learned += l->t->mark[i] & TOKENS_LEARNED;
+        if (!tokens_ends(l->t, i)) continue;
+        int64_t n = i - begin;
+        if (n > l->longest) l->longest = n;
+        l->cut += n > T && learned;
+        l->left_out += !learned;
+        if (learned && out) out[count] = (loader_piece){begin + 1, (int32_t)(n < T ? n : T), 0};
+        count += learned > 0;
+        l->targets += learned;
+        begin = i + 1, learned = 0;
+    }
+    return count;
+}
+
 /* Longest first, equal lengths in the order of the text: a counting sort. */
 static void loader_sort(const loader_piece *in, int64_t n, int64_t T, int64_t *where /* (T+2) */, loader_piece *out) {
     memset(where, 0, (size_t)(T + 2) * sizeof *where);
@@ -96,7 +116,8 @@ static void loader_group(const loader_piece *in, const int64_t *row_of, int64_t 
 }
 
 static tl_status loader_pack(loader *l, tl_error *e) {
-    int64_t T = l->o.T, n = loader_cut(l->t, T, NULL);
+    int64_t T = l->o.T, n = l->t->mark ? loader_cut_examples(l, NULL) : loader_cut(l->t, T, NULL);
+    if (!n) return error_set(e, TL_LIMIT, "no example has an answer within a context of %lld tokens", (long long)T);
     const tl_allocator *a = l->alloc;
     size_t un = (size_t)n, ut = (size_t)T;
     loader_bins b = {mem_new(a, ut + 1, 8), mem_new(a, un, 8), mem_new(a, ut / 64 + 1, 8), T / 64 + 1};
@@ -105,7 +126,10 @@ static tl_status loader_pack(loader *l, tl_error *e) {
     l->piece = mem_new(a, un, sizeof *l->piece);
     tl_status s = TL_OK;
     if (b.head && b.next && b.some && row_of && where && sorted && l->piece) {
-        loader_cut(l->t, T, l->piece);
+        if (l->t->mark)
+            loader_cut_examples(l, l->piece);
+        else
+            loader_cut(l->t, T, l->piece);
         loader_sort(l->piece, n, T, where, sorted);
         l->rows = loader_fit(sorted, n, T, &b, row_of);
         l->first = mem_new(a, (size_t)l->rows + 1, 8);
@@ -122,7 +146,9 @@ static tl_status loader_pack(loader *l, tl_error *e) {
 static tl_status loader_check(const tokens *t, const loader_options *o, tl_error *e) {
     if (o->B < 1 || o->T < 1 || o->T > INT32_MAX / 2 || o->B > INT32_MAX)
         return error_set(e, TL_ARG, "a batch of %lld rows of %lld tokens", (long long)o->B, (long long)o->T);
-    if (o->mode == LOADER_PACKED && t->eod < 0)
+    if (t->mark && o->mode != LOADER_PACKED)
+        return error_set(e, TL_ARG, "examples are packed whole, not cut in windows");
+    if (o->mode == LOADER_PACKED && t->eod < 0 && !t->mark)
         return error_set(e, TL_ARG, "documents cannot be packed: the tokenizer has no end-of-document id");
     int64_t need = o->T + (o->mode == LOADER_RANDOM);
     if (o->mode != LOADER_PACKED && !o->in_order && t->n < need)
@@ -167,7 +193,12 @@ int64_t loader_steps(const loader *l) {
     return (l->rows + l->o.B - 1) / l->o.B;
 }
 
+void loader_cuts(const loader *l, int64_t *cut, int64_t *left_out, int64_t *longest) {
+    *cut = l->cut, *left_out = l->left_out, *longest = l->longest;
+}
+
 int64_t loader_targets(const loader *l) {
+    if (l->t->mark) return l->targets;
     /* Without an end-of-document id nothing stands before the first token, so it is never a target. */
     return l->t->n - (l->t->eod < 0);
 }
@@ -182,6 +213,19 @@ typedef struct loader_row {
     int32_t *input, *target, *pos, *doc_start; /* (T) */
     int64_t labels;
 } loader_row;
+
+/* Targets [begin, begin+n) of an example at columns at..at+n. */
+static void loader_fill_example(const loader *l, loader_row *r, int64_t begin, int64_t n, int64_t at) {
+    for (int64_t i = 0; i < n; i++) {
+        int64_t c = at + i;
+        bool learned = l->t->mark[begin + i] & TOKENS_LEARNED;
+        r->input[c] = tokens_at(l->t, begin + i - 1);
+        r->target[c] = learned ? tokens_at(l->t, begin + i) : -1;
+        r->labels += learned;
+        if (r->doc_start) r->doc_start[c] = (int32_t)at;
+        if (r->pos) r->pos[c] = (int32_t)i;
+    }
+}
 
 /* Targets [begin, begin+n) at columns at..at+n. The input of a target is the id before it; before the first id of the
  * text, the end of a document. */
@@ -222,7 +266,10 @@ static void loader_fill_row(const loader *l, int64_t row, loader_row *r) {
     } else {
         for (int64_t i = l->first[row]; i < l->first[row + 1]; i++) {
             const loader_piece *p = &l->piece[i];
-            loader_fill(l, r, p->begin, p->n, p->at, false);
+            if (l->t->mark)
+                loader_fill_example(l, r, p->begin, p->n, p->at);
+            else
+                loader_fill(l, r, p->begin, p->n, p->at, false);
             used = p->at + p->n;
         }
     }

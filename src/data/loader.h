@@ -3,7 +3,10 @@
  *
  * Inputs and targets. Before a document stands, as input, the end of another: the model reads the end-of-document id
  * and predicts the first token. So every token of every document is a target exactly once, its end too, and in a row
- * the position whose input is the end-of-document id begins the next document (doc_start and pos change there). */
+ * the position whose input is the end-of-document id begins the next document (doc_start and pos change there).
+ *
+ * Examples (tokens with marks) are always packed whole. Nothing stands before their first id, which is read and never
+ * predicted, as when a model answers; targets are the marked ids. */
 #ifndef DATA_LOADER_H
 #define DATA_LOADER_H
 
@@ -45,6 +48,9 @@ int64_t loader_rows(const loader *l);
 int64_t loader_steps(const loader *l);
 /* Share of the positions of an epoch that carry a target, 0..1. */
 double loader_use(const loader *l);
+/* Of examples (tokens with marks): those longer than a row, which are cut at its end, and those of them without a
+ * target before it, which are left out. */
+void loader_cuts(const loader *l, int64_t *cut, int64_t *left_out, int64_t *longest);
 /* Targets of an epoch: all ids of the text. */
 int64_t loader_targets(const loader *l);
 

@@ -19,7 +19,7 @@ static uint64_t shard_get(const uint8_t *p, int bytes) {
 
 static void shard_header(const shard_writer *w, uint64_t checksum, uint8_t h[SHARD_HEADER]) {
     memcpy(h, shard_magic, 8);
-    shard_put(h + 8, SHARD_VERSION, 4);
+    shard_put(h + 8, w->marks.len ? SHARD_MARKED : SHARD_VERSION, 4);
     shard_put(h + 12, (uint64_t)w->count.width, 4);
     shard_put(h + 16, (uint64_t)w->count.vocab, 4);
     shard_put(h + 20, (uint64_t)(uint32_t)w->count.eod, 4);
@@ -37,6 +37,7 @@ tl_status shard_writer_open(shard_writer *w, const tl_allocator *a, const char *
     if (vocab < 1 || vocab > INT32_MAX) return error_set(e, TL_ARG, "a vocabulary of %lld", (long long)vocab);
     w->count = (tokens){.width = vocab <= 65536 ? 2 : 4, .vocab = (int32_t)vocab, .eod = eod};
     w->tokenizer_hash = tokenizer_hash;
+    str_init(&w->marks, a);
     TRY(file_writer_open(&w->file, a, path, e));
     w->hash = hash_begin(a);
     tl_status s = w->hash ? TL_OK : error_set(e, TL_NOMEM, "no memory for a checksum");
@@ -70,6 +71,19 @@ tl_status shard_writer_end(shard_writer *w, tl_error *e) {
     return TL_OK;
 }
 
+tl_status shard_writer_example(shard_writer *w, const int32_t *id, const char *learned, size_t n, tl_error *e) {
+    if (n < 2 || (w->count.n && !w->marks.len))
+        return error_set(e, TL_ARG, n < 2 ? "an example of %zu ids" : "examples among texts (%zu ids)", n);
+    TRY(shard_writer_add(w, id, n, e));
+    for (size_t i = 0; i < n; i++) {
+        char m = (char)((learned[i] ? TOKENS_LEARNED : 0) | (i + 1 == n ? TOKENS_LAST : 0));
+        str_add(&w->marks, &m, 1);
+    }
+    w->count.documents++;
+    return w->marks.failed ? error_set(e, TL_NOMEM, "no memory for the marks of %lld ids", (long long)w->count.n)
+                           : TL_OK;
+}
+
 /* Puts the header over the placeholder: still in the buffer, or at the file's start already. */
 static tl_status shard_write_header(shard_writer *w, const uint8_t h[SHARD_HEADER], tl_error *e) {
     if (w->file.written == w->file.used) {
@@ -95,11 +109,16 @@ tl_status shard_writer_commit(shard_writer *w, tl_error *e) {
     uint8_t h[SHARD_HEADER];
     tl_status s = w->count.n ? TL_OK : error_set(e, TL_FORMAT, "there are no tokens to write");
     if (s) error_at_file(e, w->file.path);
+    if (!s && w->marks.len) {
+        hash_add(w->hash, w->marks.data, w->marks.len);
+        s = file_writer_put(&w->file, w->marks.data, w->marks.len, e);
+    }
     if (!s) {
         shard_header(w, hash_end(w->file.alloc, w->hash), h);
         w->hash = NULL;
         s = shard_write_header(w, h, e);
     }
+    str_fini(&w->marks);
     if (!s) return file_writer_commit(&w->file, e);
     shard_writer_abort(w);
     return s;
@@ -108,6 +127,7 @@ tl_status shard_writer_commit(shard_writer *w, tl_error *e) {
 void shard_writer_abort(shard_writer *w) {
     if (w->hash) hash_end(w->file.alloc, w->hash);
     w->hash = NULL;
+    if (w->marks.alloc) str_fini(&w->marks);
     file_writer_abort(&w->file);
 }
 
@@ -126,7 +146,8 @@ static tl_status shard_check_header(const file_map *m, const char *path, shard *
     if (memcmp(h, shard_magic, 8)) return shard_bad(e, TL_FORMAT, path, 0, "is not a token shard");
     if (shard_get(h + 56, 8) != hash_bytes(h, 56))
         return shard_bad(e, TL_CHECKSUM, path, 56, "the header's checksum does not match");
-    if (shard_get(h + 8, 4) != SHARD_VERSION)
+    const uint64_t version = shard_get(h + 8, 4);
+    if (version != SHARD_VERSION && version != SHARD_MARKED)
         return shard_bad(e, TL_UNSUPPORTED, path, 8, "written by a newer version of the shard format");
     uint64_t width = shard_get(h + 12, 4), vocab = shard_get(h + 16, 4), n = shard_get(h + 32, 8);
     int32_t eod = (int32_t)(uint32_t)shard_get(h + 20, 4);
@@ -135,11 +156,17 @@ static tl_status shard_check_header(const file_map *m, const char *path, shard *
         return shard_bad(e, TL_FORMAT, path, 16, "the vocabulary does not fit the ids");
     if (eod < -1 || eod >= (int32_t)vocab)
         return shard_bad(e, TL_FORMAT, path, 20, "the end-of-document id is outside the vocabulary");
-    if (!n || n > (m->size - SHARD_HEADER) / width || SHARD_HEADER + n * width != m->size)
+    const uint64_t each = width + (version == SHARD_MARKED);
+    if (!n || n > (m->size - SHARD_HEADER) / each || SHARD_HEADER + n * each != m->size)
         return shard_bad(e, TL_FORMAT, path, 32, "the number of ids does not fit the file's size (cut off?)");
     if (shard_get(h + 40, 8) > n) return shard_bad(e, TL_FORMAT, path, 40, "more documents than ids");
-    s->view =
-        (tokens){h + SHARD_HEADER, (int32_t)width, (int32_t)vocab, eod, (int64_t)n, (int64_t)shard_get(h + 40, 8)};
+    s->view = (tokens){.id = h + SHARD_HEADER,
+                       .width = (int32_t)width,
+                       .vocab = (int32_t)vocab,
+                       .eod = eod,
+                       .n = (int64_t)n,
+                       .documents = (int64_t)shard_get(h + 40, 8)};
+    if (version == SHARD_MARKED) s->view.mark = h + SHARD_HEADER + n * width;
     s->tokenizer_hash = shard_get(h + 24, 8);
     return TL_OK;
 }
@@ -152,9 +179,9 @@ static tl_status shard_check_ids(const file_map *m, const char *path, const toke
         int32_t id = tokens_at(t, i);
         if (id < 0 || id >= t->vocab)
             return shard_bad(e, TL_FORMAT, path, SHARD_HEADER + i * t->width, "an id is outside the vocabulary");
-        ends += id == t->eod;
+        ends += tokens_ends(t, i);
     }
-    if (t->eod >= 0 && (ends != t->documents || tokens_at(t, t->n - 1) != t->eod))
+    if ((t->eod >= 0 || t->mark) && (ends != t->documents || !tokens_ends(t, t->n - 1)))
         return shard_bad(e, TL_FORMAT, path, 40, "the ends of documents are not as many as the header says");
     return TL_OK;
 }

@@ -7,14 +7,15 @@ tokens tokens_slice(const tokens *t, int64_t begin, int64_t end) {
     s.id = (const uint8_t *)t->id + begin * t->width;
     s.n = end - begin;
     s.documents = 0;
-    for (int64_t i = 0; t->eod >= 0 && i < s.n; i++) s.documents += tokens_at(&s, i) == t->eod;
+    if (t->mark) s.mark = t->mark + begin;
+    for (int64_t i = 0; (t->mark || t->eod >= 0) && i < s.n; i++) s.documents += tokens_ends(&s, i);
     return s;
 }
 
 /* Index behind the k-th end of a document, k from 1. */
 static int64_t tokens_after_document(const tokens *t, int64_t k) {
     for (int64_t i = 0; i < t->n; i++)
-        if (tokens_at(t, i) == t->eod && --k == 0) return i + 1;
+        if (tokens_ends(t, i) && --k == 0) return i + 1;
     return t->n;
 }
 

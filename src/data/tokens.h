@@ -8,6 +8,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/str.h"
 
 /* A borrowed run of ids, two or four bytes each. */
 typedef struct tokens {
@@ -17,10 +18,19 @@ typedef struct tokens {
     int32_t eod;       /* end-of-document id, -1: none */
     int64_t n;         /* ids, ends of documents included */
     int64_t documents; /* ends of documents among them; 0 without eod */
+    const uint8_t
+        *mark; /* (n) TOKENS_ bits, or NULL: text, whose every id is learned and whose documents end with eod */
 } tokens;
+
+/* Of examples: documents with parts that are learned (answers) and parts that are only read. */
+enum { TOKENS_LEARNED = 1, TOKENS_LAST = 2 /* of its document */ };
 
 static inline int32_t tokens_at(const tokens *t, int64_t i) {
     return t->width == 2 ? (int32_t)((const uint16_t *)t->id)[i] : (int32_t)((const uint32_t *)t->id)[i];
+}
+
+static inline bool tokens_ends(const tokens *t, int64_t i) {
+    return t->mark ? t->mark[i] & TOKENS_LAST : tokens_at(t, i) == t->eod;
 }
 
 /* A part of a view, its documents counted. */
@@ -48,19 +58,23 @@ tl_status token_store_end(token_store *s, tl_error *e);                         
 /* The file: 64 bytes of header, little-endian, then the ids.
  *   0  "TLSHARD\1"          8  u32 version (1)       12  u32 bytes an id (2 or 4)
  *  16  u32 vocabulary       20  i32 end-of-document   24  u64 hash of the tokenizer
- *  32  u64 ids              40  u64 documents         48  u64 XXH3 of the ids     56  u64 XXH3 of bytes 0..56 */
-enum { SHARD_HEADER = 64, SHARD_VERSION = 1 };
+ *  32  u64 ids              40  u64 documents         48  u64 XXH3 of the rest    56  u64 XXH3 of bytes 0..56
+ * Version 2 has a byte of marks for each id behind them: examples. */
+enum { SHARD_HEADER = 64, SHARD_VERSION = 1, SHARD_MARKED = 2 };
 
 typedef struct shard_writer {
     file_writer file;
     struct hash_state *hash;
     tokens count; /* vocab, eod, width, n, documents so far */
+    str marks;    /* of examples: they go behind the ids */
     uint64_t tokenizer_hash;
 } shard_writer;
 tl_status shard_writer_open(shard_writer *w, const tl_allocator *a, const char *path, int64_t vocab, int32_t eod,
                             uint64_t tokenizer_hash, tl_error *e);
 tl_status shard_writer_add(shard_writer *w, const int32_t *id, size_t n, tl_error *e);
 tl_status shard_writer_end(shard_writer *w, tl_error *e);
+/* A whole example: learned[i] is 1 where id i is to be learned. All documents of a file are examples, or none. */
+tl_status shard_writer_example(shard_writer *w, const int32_t *id, const char *learned, size_t n, tl_error *e);
 /* Durable and at its place, or an error and nothing there. [fails: FORMAT nothing was written; IO, NOSPACE] */
 tl_status shard_writer_commit(shard_writer *w, tl_error *e);
 void shard_writer_abort(shard_writer *w); /* safe on a closed writer */

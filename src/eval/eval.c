@@ -57,11 +57,7 @@ static tl_status bind(evaluator *e, const tl_tensor *t, void *data) {
 static tl_status bind_all(evaluator *e) {
     tl_model *m = e->model;
     build_result *r = &e->build;
-    for (size_t i = 0; i < m->params.n; i++) {
-        const model_param *q = &m->params.list[i];
-        bool half = q->decay && e->o.dtype == TL_BF16;
-        TRY(bind(e, r->params[i], half ? (void *)(m->flat16 + q->offset) : (void *)(m->flat + q->offset)));
-    }
+    TRY(model_bind(m, e->plan, r, e->o.dtype));
     TRY(bind(e, r->ids, e->batch.input));
     TRY(bind(e, r->targets, e->batch.target));
     TRY(bind(e, r->pos, e->batch.pos));
@@ -76,6 +72,7 @@ static tl_status make_plan(evaluator *e, tl_error *err) {
     build_options o = {
         .mode = BUILD_EVAL, .rows = e->o.rows, .context = e->o.context, .dtype = e->o.dtype, .packed = e->o.packed};
     tl_model *m = e->model;
+    model_options(m, &o);
     tl_status s = tl_graph_create(m->engine, &e->graph);
     if (s != TL_OK) return error_set(err, s, "no memory for a graph");
     TRY(build_model(e->graph, e->alloc, &m->config, &m->params, &o, &e->build, err));
@@ -89,6 +86,9 @@ static tl_status resolve(const model_config *c, eval_options *o, tl_error *err) 
     if (o->context < 1 || o->rows < 0) return error_set(err, TL_ARG, "no rows or no context to evaluate with");
     if (!o->rows) o->rows = o->context < EVAL_TOKENS ? EVAL_TOKENS / o->context : 1;
     if (!o->dtype) o->dtype = TL_F32;
+    if (o->stride < 0 || o->stride > o->context || (o->stride && o->packed))
+        return error_set(err, TL_ARG, "a stride of %lld tokens%s", (long long)o->stride,
+                         o->packed ? ", but documents are packed whole" : "; it can be 1 to the context");
     if (o->dtype != TL_F32 && o->dtype != TL_BF16)
         return error_set(err, TL_ARG, "evaluation computes in f32 or bf16, not %s", tl_dtype_name(o->dtype));
     return TL_OK;
@@ -156,6 +156,49 @@ static void add_losses(const evaluator *e, eval_result *r) {
     }
 }
 
+static tl_status run_batch(evaluator *e, eval_result *out, tl_error *err) {
+    TRY(check_ids(e, err));
+    tl_status s = tl_plan_run(e->plan);
+    if (s != TL_OK) return error_set(err, s, "an evaluation did not run");
+    add_losses(e, out);
+    return TL_OK;
+}
+
+static tl_status finish(eval_result *out, tl_error *err) {
+    if (!out->tokens) return error_set(err, TL_LIMIT, "the text has no token to predict");
+    out->loss = out->nats / (double)out->tokens;
+    return isfinite(out->loss) ? TL_OK : error_set(err, TL_NUMERIC, "the loss is %g", out->loss);
+}
+
+/* ---- windows that overlap ---------------------------------------------------------------------------------------- */
+
+/* Row k: targets [w stride, w stride + context) of the text, of which those count that no window before had. */
+static void fill_window(evaluator *e, const tokens *t, int64_t w, int64_t k) {
+    const int64_t T = e->o.context, S = e->o.stride, begin = w * S, had = w ? begin + T - S : 0;
+    loader_batch *b = &e->batch;
+    for (int64_t c = 0; c < T; c++) {
+        const int64_t i = begin + c, at = k * T + c;
+        const bool there = w >= 0 && i < t->n;
+        const int32_t before = there ? (i ? tokens_at(t, i - 1) : t->eod) : -1;
+        b->input[at] = before >= 0 ? before : there ? tokens_at(t, i) : 0;
+        b->target[at] = there && before >= 0 && i >= had ? tokens_at(t, i) : -1;
+        b->pos[at] = (int32_t)c;
+        b->doc_start[at] = 0;
+    }
+}
+
+static tl_status run_strides(evaluator *e, const tokens *t, eval_result *out, bool (*cancel)(void *), void *user,
+                             tl_error *err) {
+    const int64_t T = e->o.context, S = e->o.stride, windows = t->n <= T ? 1 : 1 + (t->n - T + S - 1) / S;
+    memset(out, 0, sizeof *out);
+    for (int64_t w = 0; w < windows; w += e->o.rows) {
+        if (cancel && cancel(user)) return error_set(err, TL_CANCELLED, "evaluation was cancelled");
+        for (int64_t k = 0; k < e->o.rows; k++) fill_window(e, t, w + k < windows ? w + k : -1, k);
+        TRY(run_batch(e, out, err));
+    }
+    return finish(out, err);
+}
+
 static tl_status run_loader(evaluator *e, const loader *l, eval_result *out, bool (*cancel)(void *), void *user,
                             tl_error *err) {
     const model_config *c = &e->model->config;
@@ -166,19 +209,18 @@ static tl_status run_loader(evaluator *e, const loader *l, eval_result *out, boo
         if (cancel && cancel(user)) return error_set(err, TL_CANCELLED, "evaluation was cancelled");
         loader_get_once(l, i, &e->batch);
         objective_apply(&o, &e->batch, e->o.rows, e->o.context, 0, i * e->o.rows);
-        TRY(check_ids(e, err));
-        tl_status s = tl_plan_run(e->plan);
-        if (s != TL_OK) return error_set(err, s, "an evaluation did not run");
-        add_losses(e, out);
+        TRY(run_batch(e, out, err));
     }
-    if (!out->tokens) return error_set(err, TL_LIMIT, "the text has no token to predict");
-    out->loss = out->nats / (double)out->tokens;
-    if (!isfinite(out->loss)) return error_set(err, TL_NUMERIC, "the loss is %g", out->loss);
-    return TL_OK;
+    return finish(out, err);
 }
 
 tl_status evaluator_run(evaluator *e, const tokens *t, eval_result *out, bool (*cancel)(void *user), void *user,
                         tl_error *err) {
+    if (e->o.stride && t->mark) return error_set(err, TL_ARG, "examples are evaluated whole: leave the stride out");
+    if (e->o.stride) {
+        tl_status st = e->o.dtype == TL_BF16 ? model_bf16(e->model, err) : TL_OK;
+        return st == TL_OK ? run_strides(e, t, out, cancel, user, err) : st;
+    }
     loader_options lo = {.mode = e->o.packed ? LOADER_PACKED
                                              : LOADER_WINDOWS, /* packed: whole documents, none cut by a window's end */
                          .B = e->o.rows,

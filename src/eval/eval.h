@@ -11,6 +11,8 @@ typedef struct eval_options {
     int64_t context; /* tokens a sequence; 0: the model's */
     tl_dtype dtype;  /* F32 (or NONE) or BF16 */
     bool packed;     /* whole documents packed into rows, each seeing itself alone; else windows over the whole text */
+    int64_t stride;  /* windows: how far the next one begins behind the one before, 1..context; its first context -
+                        stride  tokens are read and not counted again. 0: the context, each window begins anew */
 } eval_options;
 
 typedef struct eval_result {

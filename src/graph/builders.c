@@ -62,6 +62,7 @@ tl_tensor *tl_attention(tl_graph *g, tl_tensor *q, tl_tensor *k, tl_tensor *v, c
     if (!o) o = &none;
     struct attention_attr a = {
         .scale = o->scale, .softcap = o->softcap, .causal = o->causal, .window = o->window, .q_offset = o->q_offset};
+    if (OK(g) && o->drop > 0) a.drop = o->drop, a.op = g->dropouts++; /* numbered like tl_dropout's */
     tl_tensor *out[2] = {NULL, NULL};
     tl_apply(g, OP_DEF(attention), &a, (tl_tensor *[]){q, k, v, o->doc, o->sinks, o->slopes, o->bias}, 7, NULL, out,
              lse ? 2 : 1);

@@ -55,6 +55,10 @@ tl_status decoder_init(decoder *d, tl_model *m, int64_t slots, int64_t capacity,
     if (m->config.positions == POS_LEARNED && capacity > m->config.context)
         return error_set(err, TL_ARG, "%lld positions, but the model has learned %lld", (long long)capacity,
                          (long long)m->config.context);
+    if (d->cache_dtype == TL_Q8_0 && (m->config.head_dim % tl_dtype_block(TL_Q8_0) || config_has_gated(&m->config)))
+        return error_set(err, TL_UNSUPPORTED,
+                         "a cache in q8_0 needs attention heads of whole blocks of 32; they have %lld",
+                         (long long)m->config.head_dim);
     tl_status s = d->dtype == TL_BF16 ? model_bf16(m, err) : TL_OK;
     if (s == TL_OK) s = take_memory(d, err);
     if (s != TL_OK) decoder_fini(d);
@@ -83,9 +87,14 @@ static tl_status bind(tl_plan *p, const tl_tensor *t, void *data) {
     return t ? tl_plan_bind(p, t, data) : TL_OK;
 }
 
-static build_options options_of(const decoder *d) {
+build_options decoder_options(const decoder *d) {
     return (build_options){
         .mode = BUILD_DECODE, .context = d->capacity, .slots = d->slots, .dtype = d->dtype, .cache = d->cache_dtype};
+}
+
+size_t decoder_state_bytes(const tl_desc *d) {
+    size_t bytes = (size_t)(tl_desc_count(d) / tl_dtype_block(d->dtype)) * tl_dtype_bytes(d->dtype);
+    return (bytes + CACHE_ALIGN - 1) / CACHE_ALIGN * CACHE_ALIGN;
 }
 
 /* Binds what all plans share: weights, constants, cache, input buffers. */
@@ -93,20 +102,14 @@ static tl_status bind_all(decoder *d, decoder_plan *b) {
     tl_model *m = d->model;
     const model_config *c = &m->config;
     build_result *r = &b->build;
-    for (size_t i = 0; i < m->params.n; i++) {
-        const model_param *q = &m->params.list[i];
-        void *data = q->decay && d->dtype == TL_BF16 ? (void *)(m->flat16 + q->offset) : (void *)model_numbers(m, i);
-        TRY(bind(b->plan, r->params[i], data));
-    }
-    for (size_t i = 0; r->pieces && i < m->mapped.n; i++) /* constants: nobody writes them */
-        TRY(bind(b->plan, r->pieces[i], (void *)(uintptr_t)m->mapped.piece[i].data));
-    build_options o = options_of(d);
+    TRY(model_bind(m, b->plan, r, d->dtype));
+    build_options o = decoder_options(d);
     char *at = d->cache;
     for (int64_t i = 0; i < c->layers * BUILD_STATES; i++) {
         tl_desc desc;
         if (!build_state(c, &o, i / BUILD_STATES, (int)(i % BUILD_STATES), &desc)) continue;
         TRY(bind(b->plan, r->state[i], at));
-        at += ((size_t)tl_desc_count(&desc) * tl_dtype_bytes(desc.dtype) + CACHE_ALIGN - 1) / CACHE_ALIGN * CACHE_ALIGN;
+        at += decoder_state_bytes(&desc);
     }
     TRY(bind(b->plan, r->freq, d->freq));
     TRY(bind(b->plan, r->slopes, d->slopes));
@@ -128,8 +131,8 @@ static tl_status plan_make(decoder *d, int k, tl_error *err) {
                        .slots = d->slots,
                        .outputs = b->rows < d->slots ? b->rows : d->slots,
                        .dtype = d->dtype,
-                       .cache = d->cache_dtype,
-                       .mapped = m->flat ? NULL : &m->mapped};
+                       .cache = d->cache_dtype};
+    model_options(m, &o);
     tl_status s = tl_graph_create(m->engine, &b->graph);
     if (s != TL_OK) return error_set(err, s, "no memory for a graph");
     s = build_model(b->graph, m->alloc, &m->config, &m->params, &o, &b->build, err);

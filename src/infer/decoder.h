@@ -18,7 +18,7 @@ typedef struct decoder_plan {
  * Plans are made when a bucket is first needed and share the cache and the input buffers. */
 typedef struct decoder {
     tl_model *model;
-    int64_t slots, capacity, limit;     /* limit: positions beyond the capacity that a state of fixed size allows */
+    int64_t slots, capacity, limit; /* limit: positions beyond the capacity that a state of fixed size allows */
     tl_dtype cache_dtype, dtype;
     void *cache;                        /* what build_state says of every layer, one after the other */
     size_t cache_bytes;                 /* all of it */
@@ -41,5 +41,16 @@ size_t decoder_cache_per_token(const model_config *c, tl_dtype cache_dtype);
  * call; n_select at most min(slots, n). More tokens than the largest bucket are split. */
 tl_status decoder_run(decoder *d, int64_t n, const int32_t *ids, const int32_t *pos, const int32_t *slot,
                       int64_t n_select, const int32_t *select, const float **logits, tl_error *err);
+
+/* Can a cache of this model forget its oldest positions? [fails: UNSUPPORTED with the reason] */
+tl_status decoder_can_shift(const model_config *c, tl_error *err);
+/* Of a slot that holds `length` positions forgets `drop` of them behind the first `keep`. Later ones move down, and
+ * their keys turn to the new positions: what is kept counts its positions within the cache. Logits given out before
+ * stay. */
+tl_status decoder_shift(decoder *d, int64_t slot, int64_t keep, int64_t drop, int64_t length, tl_error *err);
+
+/* For shift.c: the options that tell the cache's layout; bytes of one state in it. */
+build_options decoder_options(const decoder *d);
+size_t decoder_state_bytes(const tl_desc *d);
 
 #endif

@@ -9,7 +9,7 @@ static tl_status fork_text(const struct tl_session *s, struct tl_session *t, tl_
     if (s->text_open) {
         token_decoder_init(&t->text, t->model->tokenizer, TOKENIZER_SKIP | TOKENIZER_REPLACE);
         t->text_open = true;
-        for (size_t i = s->seen.n - (size_t)s->generated; i < s->seen.n; i++)
+        for (size_t i = s->seen.n > (size_t)s->generated ? s->seen.n - (size_t)s->generated : 0; i < s->seen.n; i++)
             TRY(token_decoder_push(&t->text, s->seen.id[i], &t->out, err));
     }
     str_clear(&t->out);
@@ -30,6 +30,7 @@ tl_status session_fork(const struct tl_session *s, struct tl_session **out, tl_e
     if (s->seen.n) memcpy(t->seen.id, s->seen.id, s->seen.n * sizeof *s->seen.id);
     t->seen.n = s->seen.n;
     t->generated = s->generated;
+    t->dropped = s->dropped;
     t->finished = s->finished;
     /* One token less than s: its logits lie in plans that t does not share, so t computes the last token again. */
     t->computed = s->computed > 0 && s->computed == (int64_t)s->seen.n ? s->computed - 1 : s->computed;

@@ -36,6 +36,13 @@ tl_status session_create(tl_model *m, const tl_session_options *o, struct tl_ses
     if (s->o.repeat_last == 0) s->o.repeat_last = 64;
     int64_t context = s->o.context > 0 ? s->o.context : m->config.context;
     tl_status st = TL_OK;
+    if (s->o.cache_window > 0) {
+        st = decoder_can_shift(&m->config, err);
+        context = s->o.cache_window + s->o.cache_first;
+    }
+    if (st == TL_OK && (s->o.cache_window < 0 || s->o.cache_first < 0 || context > INT32_MAX / 2))
+        st = error_set(err, TL_ARG, "a window of %lld tokens behind the first %lld", (long long)s->o.cache_window,
+                       (long long)s->o.cache_first);
     if (s->o.max_tokens < 0 || s->o.context < 0 || s->o.repeat_last < 0)
         st = error_set(err, TL_ARG, "a length must not be negative");
     if (st == TL_OK) st = copy_stops(s, err);
@@ -93,27 +100,42 @@ static int32_t bos_of(const struct tl_session *s) {
     return s->model->tokenizer ? tokenizer_role_id(s->model->tokenizer, TOKENIZER_BOS) : -1;
 }
 
+int32_t session_end_of(const tl_model *m) {
+    if (m->config.eos >= 0) return m->config.eos;
+    return m->tokenizer ? tokenizer_role_id(m->tokenizer, TOKENIZER_EOD) : -1;
+}
+
+bool session_is_end(const tl_model *m, int32_t id) {
+    return id == session_end_of(m) || config_is_end(&m->config, id);
+}
+
 static int32_t eos_of(const struct tl_session *s) {
-    if (s->model->config.eos >= 0) return s->model->config.eos;
-    return s->model->tokenizer ? tokenizer_role_id(s->model->tokenizer, TOKENIZER_EOD) : -1;
+    return session_end_of(s->model);
+}
+
+tl_status session_prompt_ids(const tl_model *m, const char *text, size_t n, bool special, token_list *l,
+                             tl_error *err) {
+    const size_t had = l->n;
+    if (!had && m->config.begin_document) {
+        if (!token_list_reserve(l, 1)) return error_set(err, TL_NOMEM, "no memory for the prompt");
+        l->id[l->n++] = session_end_of(m);
+    }
+    const size_t begun = l->n;
+    unsigned flags = (begun ? 0 : TOKENIZER_ADD) | (special ? TOKENIZER_PARSE : 0);
+    TRY(tokenizer_encode(m->tokenizer, text, n, flags, l, err));
+    for (size_t i = begun; i < l->n; i++)
+        if (l->id[i] >= m->config.vocab) {
+            int32_t id = l->id[i];
+            l->n = had;
+            return error_set(err, TL_CONFIG, "the tokenizer gives id %d, the model's vocabulary is %lld", id,
+                             (long long)m->config.vocab);
+        }
+    return TL_OK;
 }
 
 tl_status session_text(struct tl_session *s, const char *text, size_t n, bool special, tl_error *err) {
     if (!s->model->tokenizer) return error_set(err, TL_STATE, "the model has no tokenizer; give it token ids");
-    if (!s->seen.n && s->model->config.begin_document) {
-        int32_t id = eos_of(s);
-        TRY(session_ids(s, &id, 1, err));
-    }
-    size_t had = s->seen.n;
-    unsigned flags = (had ? 0 : TOKENIZER_ADD) | (special ? TOKENIZER_PARSE : 0);
-    TRY(tokenizer_encode(s->model->tokenizer, text, n, flags, &s->seen, err));
-    for (size_t i = had; i < s->seen.n; i++)
-        if (s->seen.id[i] >= s->model->config.vocab) {
-            int32_t id = s->seen.id[i];
-            s->seen.n = had;
-            return error_set(err, TL_CONFIG, "the tokenizer gives id %d, the model's vocabulary is %lld", id,
-                             (long long)s->model->config.vocab);
-        }
+    TRY(session_prompt_ids(s->model, text, n, special, &s->seen, err));
     s->finished = false;
     s->generated = 0;
     return TL_OK;
@@ -128,10 +150,21 @@ static tl_status begin(struct tl_session *s, tl_error *err) {
     return session_ids(s, &id, 1, err);
 }
 
-/* Brings the cache up to the last token seen. */
-static tl_status compute(struct tl_session *s, tl_error *err) {
-    if (s->o.no_cache) s->computed = 0;
-    int64_t n = (int64_t)s->seen.n - s->computed;
+/* A full cache with a window forgets a quarter of it behind the first tokens: a key moves a few times in its life. */
+static tl_status make_room(struct tl_session *s, tl_error *err) {
+    int64_t keep = s->o.cache_first, drop = s->o.cache_window > 4 ? s->o.cache_window / 4 : 1;
+    TRY(decoder_shift(&s->dec, 0, keep, drop, s->computed, err));
+    memmove(s->seen.id + keep, s->seen.id + keep + drop, (s->seen.n - (size_t)(keep + drop)) * sizeof *s->seen.id);
+    s->seen.n -= (size_t)drop;
+    s->computed -= drop;
+    s->dropped += drop;
+    return TL_OK;
+}
+
+/* Brings the cache up to the last token seen, as far as it reaches. */
+static tl_status compute_some(struct tl_session *s, tl_error *err) {
+    int64_t n = (int64_t)s->seen.n - s->computed, room = s->dec.limit - s->computed;
+    if (s->o.cache_window > 0 && n > room) n = room;
     if (n == 0) return TL_OK;
     if (!mem_reserve(s->model->alloc, &s->scratch, &s->scratch_cap, 2 * (size_t)n))
         return error_set(err, TL_NOMEM, "no memory for a prompt of %lld tokens", (long long)n);
@@ -145,9 +178,23 @@ static tl_status compute(struct tl_session *s, tl_error *err) {
     return TL_OK;
 }
 
+static tl_status compute(struct tl_session *s, tl_error *err) {
+    if (s->o.no_cache) s->computed = 0;
+    TRY(compute_some(s, err));
+    while (s->computed < (int64_t)s->seen.n) { /* a window: the rest of a long text */
+        TRY(make_room(s, err));
+        TRY(compute_some(s, err));
+    }
+    return TL_OK;
+}
+
+static bool endless(const struct tl_session *s) {
+    return s->o.cache_window > 0;
+}
+
 tl_status session_logits(struct tl_session *s, const float **logits, tl_error *err) {
     TRY(begin(s, err));
-    if ((int64_t)s->seen.n > s->dec.limit)
+    if ((int64_t)s->seen.n > s->dec.limit && !endless(s))
         return error_set(err, TL_LIMIT, "%zu tokens do not fit the context of %lld", s->seen.n,
                          (long long)s->dec.limit);
     TRY(compute(s, err));
@@ -225,20 +272,21 @@ tl_status session_next(struct tl_session *s, tl_piece *p, tl_error *err) {
         return TL_OK;
     }
     TRY(begin(s, err));
-    if ((int64_t)s->seen.n > s->dec.limit)
+    if ((int64_t)s->seen.n > s->dec.limit && !endless(s))
         return error_set(err, TL_LIMIT, "a prompt of %zu tokens does not fit the context of %lld", s->seen.n,
                          (long long)s->dec.limit);
     if (s->o.max_tokens && s->generated >= s->o.max_tokens) return finish(s, TL_FINISH_LENGTH, p, err);
-    if ((int64_t)s->seen.n >= s->dec.limit && s->generated) return finish(s, TL_FINISH_CONTEXT, p, err);
+    if ((int64_t)s->seen.n >= s->dec.limit && s->generated && !endless(s)) return finish(s, TL_FINISH_CONTEXT, p, err);
     TRY(compute(s, err));
     size_t back = (size_t)s->o.repeat_last < s->seen.n ? (size_t)s->o.repeat_last : s->seen.n;
     int32_t id;
-    TRY(sampler_pick(&s->pick, s->logits, s->seen.id + s->seen.n - back, back, s->seen.n, &id, &p->logprob, err));
+    TRY(sampler_pick(&s->pick, s->logits, s->seen.id + s->seen.n - back, back, s->seen.n + (size_t)s->dropped, &id,
+                     &p->logprob, err));
     if (!token_list_reserve(&s->seen, 1)) return error_set(err, TL_NOMEM, "no memory for one more token");
     s->seen.id[s->seen.n++] = id;
     s->generated++;
     p->id = id;
-    if ((id == eos_of(s) || config_is_end(&s->model->config, id)) && !s->o.ignore_eos) return finish(s, TL_FINISH_EOS, p, err);
+    if (session_is_end(s->model, id) && !s->o.ignore_eos) return finish(s, TL_FINISH_EOS, p, err);
     TRY(decode(s, id, err));
     bool stopped;
     size_t n = showable(s, &stopped);
@@ -257,6 +305,7 @@ int64_t session_rewind(struct tl_session *s, int64_t n) {
     s->given = 0;
     s->finished = false;
     s->generated = 0;
+    if (!s->seen.n) s->dropped = 0;
     return (int64_t)s->seen.n;
 }
 

@@ -14,6 +14,7 @@ struct tl_session {
     token_list seen;  /* every token of the sequence, prompt and generated */
     int64_t computed; /* the first so many are in the cache */
     int64_t generated;
+    int64_t dropped;     /* tokens that a window of the cache has forgotten: seen has those that are kept */
     const float *logits; /* of the last token, NULL before the first run */
     token_decoder text;  /* ids to whole characters */
     bool text_open;
@@ -30,11 +31,18 @@ tl_status session_create(tl_model *m, const tl_session_options *o, struct tl_ses
 void session_destroy(struct tl_session *s);
 tl_status session_text(struct tl_session *s, const char *text, size_t n, bool special, tl_error *err);
 tl_status session_ids(struct tl_session *s, const int32_t *ids, size_t n, tl_error *err);
+/* The ids of a prompt appended to l; the first of a text gets what stands before texts. */
+tl_status session_prompt_ids(const tl_model *m, const char *text, size_t n, bool special, token_list *l, tl_error *err);
+/* The id that ends a text, -1 if there is none. */
+int32_t session_end_of(const tl_model *m);
+/* Is it that one, or another that the model's files name? */
+bool session_is_end(const tl_model *m, int32_t id);
 tl_status session_next(struct tl_session *s, tl_piece *piece, tl_error *err);
 tl_status session_logits(struct tl_session *s, const float **logits, tl_error *err);
 int64_t session_rewind(struct tl_session *s, int64_t n);
 void session_reset(struct tl_session *s);
-/* Another session that goes on from where s is: its own copy of the tokens, of what was computed and of text not shown. */
+/* Another session that goes on from where s is: its own copy of the tokens, of what was computed and of text not shown.
+ */
 tl_status session_fork(const struct tl_session *s, struct tl_session **out, tl_error *err);
 
 #endif

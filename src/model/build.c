@@ -21,17 +21,46 @@ static tl_tensor *matrix(const builder *b, param_role role, int64_t layer) {
     return t ? t : param(b, role, layer, 0);
 }
 
+/* Number of the A of piece k of a matrix, -1 if it is not adapted. */
+static int32_t adapter(const builder *b, param_role role, int64_t layer, int k) {
+    int64_t i = b->o->lora ? params_find(b->p, role, (int32_t)layer, 0) : -1;
+    return i < 0 ? -1 : b->o->lora->at[i * PARAM_PIECES + k];
+}
+
+/* y + (s drop(x) A^T) B^T for piece k of a matrix, where it is adapted. */
+static tl_tensor *adapt(const builder *b, tl_tensor *y, tl_tensor *x, param_role role, int64_t layer, int k) {
+    const model_lora *l = b->o->lora;
+    int32_t at = adapter(b, role, layer, k);
+    if (at < 0) return y;
+    if (b->o->mode == BUILD_TRAIN && l->o.dropout > 0) x = tl_dropout(b->g, x, (float)l->o.dropout);
+    tl_tensor *low = tl_linear(b->g, x, b->r->lora[at], NULL, TL_NONE);
+    return tl_linear_add(b->g, y, tl_scale(b->g, low, (float)lora_scale(&l->o)), b->r->lora[at + 1], NULL);
+}
+
+/* x w^T + bias of a matrix that is never in pieces */
+static tl_tensor *linear(const builder *b, tl_tensor *x, param_role role, tl_tensor *bias, int64_t layer) {
+    return adapt(b, tl_linear(b->g, x, matrix(b, role, layer), bias, TL_NONE), x, role, layer, 0);
+}
+
 /* x through a matrix that a file may have in up to 3 pieces one above the other: the parts of the result. width: of
  * the parts. bias: of all of them together, or NULL. */
 static void linear_parts(const builder *b, tl_tensor *x, param_role role, tl_tensor *bias, int64_t layer, int n,
                          const int64_t *width, tl_tensor **out) {
     if (!piece(b, role, layer, 1)) {
-        tl_split(b->g, tl_linear(b->g, x, matrix(b, role, layer), bias, TL_NONE), n, width, out);
+        tl_tensor *all = tl_linear(b->g, x, matrix(b, role, layer), bias, TL_NONE);
+        int32_t at = adapter(b, role, layer, 0);
+        int64_t total = 0;
+        for (int k = 0; k < n; k++) total += width[k];
+        bool whole = at >= 0 && b->o->lora->params.list[at + 1].rows == total;
+        if (whole) all = adapt(b, all, x, role, layer, 0); /* one matrix for its family too */
+        tl_split(b->g, all, n, width, out);
+        for (int k = 0; k < n && !whole; k++) out[k] = adapt(b, out[k], x, role, layer, k);
         return;
     }
     tl_tensor *beta[PARAM_PIECES] = {0};
     if (bias) tl_split(b->g, bias, n, width, beta);
-    for (int k = 0; k < n; k++) out[k] = tl_linear(b->g, x, piece(b, role, layer, k), beta[k], TL_NONE);
+    for (int k = 0; k < n; k++)
+        out[k] = adapt(b, tl_linear(b->g, x, piece(b, role, layer, k), beta[k], TL_NONE), x, role, layer, k);
 }
 
 /* x (N.., a*b) as (N.., a, b) */
@@ -75,6 +104,7 @@ static tl_tensor *attend(const builder *b, tl_tensor *q, tl_tensor *k, tl_tensor
                                .doc = b->r->doc,
                                .slopes = b->r->slopes,
                                .bias = bias};
+    if (b->o->mode == BUILD_TRAIN) ao.drop = (float)c->drop_attn;
     if (b->o->mode != BUILD_DECODE) return tl_attention(b->g, q, k, v, &ao, NULL);
     tl_tensor **state = &b->r->state[layer * BUILD_STATES];
     tl_tensor *kc = tl_kv_write(b->g, k, b->r->slot, b->r->pos, state[0]);
@@ -109,8 +139,7 @@ static tl_tensor *mix(const builder *b, tl_tensor *x, int64_t layer) {
 static tl_tensor *expand(const builder *b, tl_tensor *x, int64_t layer) {
     const model_config *c = b->c;
     tl_tensor *bias = param(b, ROLE_UP_BIAS, layer, 0);
-    if (!c->gated)
-        return tl_act(b->g, tl_linear(b->g, x, matrix(b, ROLE_UP, layer), bias, TL_NONE), (tl_act_kind)c->act);
+    if (!c->gated) return tl_act(b->g, linear(b, x, ROLE_UP, bias, layer), (tl_act_kind)c->act);
     tl_tensor *part[2];
     linear_parts(b, x, ROLE_UP, bias, layer, 2, (int64_t[]){c->mlp, c->mlp}, part);
     return tl_glu(b->g, part[0], part[1], (tl_act_kind)c->act);
@@ -130,8 +159,8 @@ static tl_tensor *join(const builder *b, tl_tensor *x, tl_tensor *h, param_role 
     const model_config *c = b->c;
     tl_tensor *weight = matrix(b, w, layer), *beta = param(b, bias, layer, 0);
     bool drop = b->o->mode == BUILD_TRAIN && c->drop_resid > 0;
-    if (c->place != PLACE_SANDWICH && !drop) return tl_linear_add(b->g, x, h, weight, beta);
-    return tl_add(b->g, x, after(b, tl_linear(b->g, h, weight, beta, TL_NONE), layer, post));
+    if (c->place != PLACE_SANDWICH && !drop) return adapt(b, tl_linear_add(b->g, x, h, weight, beta), h, w, layer, 0);
+    return tl_add(b->g, x, after(b, linear(b, h, w, beta, layer), layer, post));
 }
 
 /* x + after(mlp(in)), where the mlp may be a mixture of experts */
@@ -167,6 +196,9 @@ tl_tensor *builder_param(const builder *b, param_role role, int64_t layer) {
 tl_tensor *builder_matrix(const builder *b, param_role role, int64_t layer) {
     return matrix(b, role, layer);
 }
+tl_tensor *builder_linear(const builder *b, tl_tensor *x, param_role role, param_role bias, int64_t layer) {
+    return linear(b, x, role, param(b, bias, layer, 0), layer);
+}
 tl_tensor *builder_norm(const builder *b, tl_tensor *x, int64_t layer, int32_t nth) {
     return norm(b, x, layer, nth);
 }
@@ -197,6 +229,15 @@ static void declare_pieces(builder *b, size_t i) {
     }
 }
 
+static void declare_lora(builder *b) {
+    const model_lora *l = b->o->lora;
+    for (size_t i = 0; l && i < l->params.n; i++) {
+        const model_param *m = &l->params.list[i];
+        b->r->lora[i] =
+            (b->o->trainable ? tl_param : tl_const)(b->g, m->name, b->o->dtype, 2, (int64_t[]){m->rows, m->cols});
+    }
+}
+
 static void declare_params(builder *b) {
     for (size_t i = 0; i < b->p->n; i++) {
         const model_param *m = &b->p->list[i];
@@ -207,7 +248,7 @@ static void declare_params(builder *b) {
         int64_t dim[2] = {m->rows ? m->rows : m->cols, m->cols};
         tl_dtype t = b->o->dtype == TL_F64 ? TL_F64 : m->decay ? b->o->dtype : TL_F32;
         tl_tensor *(*make)(tl_graph *, const char *, tl_dtype, int, const int64_t *) =
-            b->o->trainable ? tl_param : tl_const;
+            b->o->trainable && m->trainable && !b->o->lora ? tl_param : tl_const;
         b->r->params[i] = make(b->g, m->name, t, m->rows ? 2 : 1, dim);
     }
 }
@@ -331,11 +372,13 @@ tl_status build_model(tl_graph *g, const tl_allocator *a, const model_config *c,
     r->params = mem_new(a, p->n, sizeof *r->params);
     r->state = mem_new(a, (size_t)c->layers * BUILD_STATES, sizeof *r->state);
     if (o->mapped) r->pieces = mem_new(a, p->n * PARAM_PIECES, sizeof *r->pieces);
-    if (!r->params || !r->state || (o->mapped && !r->pieces)) {
+    if (o->lora) r->lora = mem_new(a, o->lora->params.n, sizeof *r->lora);
+    if (!r->params || !r->state || (o->mapped && !r->pieces) || (o->lora && !r->lora)) {
         build_fini(r, a);
         return error_set(e, TL_NOMEM, "no memory to build a model");
     }
     declare_params(&b);
+    declare_lora(&b);
     declare_inputs(&b);
     bool part = o->mode == BUILD_BLOCKS;
     int64_t first = part ? o->first : 0, end = part ? o->first + o->blocks : c->layers;
@@ -360,6 +403,7 @@ tl_status build_model(tl_graph *g, const tl_allocator *a, const model_config *c,
 void build_fini(build_result *r, const tl_allocator *a) {
     mem_free(a, r->params);
     mem_free(a, r->pieces);
+    mem_free(a, r->lora);
     mem_free(a, r->state);
     memset(r, 0, sizeof *r);
 }

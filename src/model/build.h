@@ -2,7 +2,7 @@
 #ifndef MODEL_BUILD_H
 #define MODEL_BUILD_H
 
-#include "model/params.h"
+#include "model/lora.h"
 #include "tilia/graph.h"
 
 typedef enum build_mode {
@@ -24,6 +24,8 @@ typedef struct build_matrices {
     size_t n;
 } build_matrices;
 
+size_t build_mapped_bytes(const build_matrices *m); /* NULL: 0 */
+
 typedef struct build_options {
     build_mode mode;
     int64_t rows;    /* TRAIN, EVAL: sequences; DECODE: tokens at a time */
@@ -36,13 +38,15 @@ typedef struct build_options {
                         apart */
     bool trainable;  /* parameters get gradients */
     int64_t first, blocks;        /* BLOCKS */
-    const build_matrices *mapped; /* DECODE: matrices as these pieces; NULL: as parameters */
+    const build_matrices *mapped; /* matrices as these pieces; NULL: as parameters */
+    const model_lora *lora;       /* adapters: they alone are trainable then */
 } build_options;
 
 /* Handles of what the caller binds. Unused ones are NULL. Layouts: ids, targets, pos, doc (rows, context) i32. */
 typedef struct build_result {
     tl_tensor **params; /* one for each model_params entry (arena of the graph); NULL where there are pieces */
     tl_tensor **pieces; /* one for each of options.mapped, NULL without */
+    tl_tensor **lora;   /* one for each of options.lora's params, NULL without */
     tl_tensor *ids, *targets, *pos, *doc;
     tl_tensor *denom;             /* (1): labels of the whole step */
     tl_tensor *freq;              /* (R/2) f64: RoPE frequencies, of every part one after the other */

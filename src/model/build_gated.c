@@ -55,7 +55,7 @@ static size_t state_bytes(const model_config *c, int64_t context, tl_dtype cache
     for (int64_t l = 0; l < c->layers; l++)
         for (int k = 0; k < BUILD_STATES; k++) {
             tl_desc d;
-            if (build_state(c, &o, l, k, &d)) sum += (size_t)tl_desc_count(&d) * tl_dtype_bytes(d.dtype);
+            if (build_state(c, &o, l, k, &d)) sum += (size_t)(tl_desc_count(&d) / tl_dtype_block(d.dtype)) * tl_dtype_bytes(d.dtype);
         }
     return sum;
 }
@@ -156,8 +156,7 @@ tl_tensor *build_gated(const builder *b, tl_tensor *x, int64_t l) {
     const int64_t e = c->expand, s = c->shared, h = c->gate_heads, n = config_gate_parts(c, l), w = h * s;
     const bool post = c->place == PLACE_POST;
     tl_tensor *part[3], *head[4], *in = shifted(b, post ? x : builder_norm(b, x, l, 0), l);
-    tl_tensor *y =
-        tl_linear(b->g, in, builder_matrix(b, ROLE_GAU_IN, l), builder_param(b, ROLE_GAU_IN_BIAS, l), TL_NONE);
+    tl_tensor *y = builder_linear(b, in, ROLE_GAU_IN, ROLE_GAU_IN_BIAS, l);
     tl_split(b->g, tl_act(b->g, y, (tl_act_kind)c->act), 3, (int64_t[]){e, e, s}, part);
     tl_tensor *all = scaled_heads(b, part[2], builder_param(b, ROLE_GAMMA, l), builder_param(b, ROLE_BETA, l), n * h, s,
                                   s, b->gated_rope);

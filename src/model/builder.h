@@ -15,9 +15,12 @@ typedef struct builder {
     int n_lead;
 } builder;
 
-/* A parameter that is not a matrix, or NULL; the one tensor of a matrix that is never in pieces. */
+/* A parameter that is not a matrix, or NULL. */
 tl_tensor *builder_param(const builder *b, param_role role, int64_t layer);
+/* The one tensor of a matrix that is never in pieces. */
 tl_tensor *builder_matrix(const builder *b, param_role role, int64_t layer);
+/* x w^T + bias, w a matrix that is never in pieces, with its adapter */
+tl_tensor *builder_linear(const builder *b, tl_tensor *x, param_role role, param_role bias, int64_t layer);
 /* nth norm of a layer */
 tl_tensor *builder_norm(const builder *b, tl_tensor *x, int64_t layer, int32_t nth);
 /* x + dropout(h w^T + bias) of the mixer's output projection */

@@ -85,6 +85,7 @@ static const part_row parts[] = {
     {"token_shift", PART_BOOL, AT(token_shift), NULL, 0, 0},
     {"drop_embed", PART_REAL, AT(drop_embed), NULL, 0, 0.99},
     {"drop_resid", PART_REAL, AT(drop_resid), NULL, 0, 0.99},
+    {"drop_attn", PART_REAL, AT(drop_attn), NULL, 0, 0.99},
 };
 #undef AT
 enum { PARTS = sizeof parts / sizeof *parts };
@@ -492,7 +493,8 @@ tl_status config_check(const model_config *c, tl_error *e) {
                          (long long)c->vocab);
     TRY(config_experts_check(c, e));
     if (!(c->norm_eps >= 0 && c->norm_eps < 1)) return error_set(e, TL_CONFIG, "norm epsilon is %g", c->norm_eps);
-    if (!(c->drop_embed >= 0 && c->drop_embed < 1) || !(c->drop_resid >= 0 && c->drop_resid < 1))
+    if (!(c->drop_embed >= 0 && c->drop_embed < 1) || !(c->drop_resid >= 0 && c->drop_resid < 1) ||
+        !(c->drop_attn >= 0 && c->drop_attn < 1))
         return error_set(e, TL_CONFIG, "dropout must be at least 0 and below 1");
     if (!(c->init_std >= 0 && c->init_std < 100))
         return error_set(e, TL_CONFIG, "initializer_range is %g", c->init_std);

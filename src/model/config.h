@@ -90,7 +90,7 @@ typedef struct model_config {
     bool score_kappa;       /* softmax: log-length factor */
     int chunk_norm;         /* CHUNK_VISIBLE, CHUNK_CONST */
     bool rel_bias, token_shift;
-    double drop_embed, drop_resid;
+    double drop_embed, drop_resid, drop_attn; /* in training: of embeddings, residual branches, attention weights */
     model_init init;
     double init_std;
     int32_t bos, eos;    /* -1: none */

@@ -188,6 +188,7 @@ static tl_status read_gpt2(const json_t *o, model_config *c, tl_error *e) {
     TRY(json_get_real(o, "layer_norm_epsilon", &c->norm_eps, e));
     TRY(json_get_real(o, "resid_pdrop", &c->drop_resid, e));
     TRY(json_get_real(o, "embd_pdrop", &c->drop_embed, e));
+    TRY(json_get_real(o, "attn_pdrop", &c->drop_attn, e));
     bool scaled = true, by_layer = false;
     TRY(json_get_bool(o, "scale_attn_weights", &scaled, e));
     TRY(json_get_bool(o, "scale_attn_by_inverse_layer_idx", &by_layer, e));
@@ -272,6 +273,7 @@ static tl_status read_llama(const json_t *o, model_config *c, const recipe_row *
         c->bias_out = c->bias_qkv;
     }
     TRY(json_get_bool(o, "mlp_bias", &c->bias_mlp, e));
+    TRY(json_get_real(o, "attention_dropout", &c->drop_attn, e));
     if (strcmp(c->type, "phi3") == 0) {
         TRY(json_get_real(o, "resid_pdrop", &c->drop_resid, e));
         TRY(json_get_real(o, "embd_pdrop", &c->drop_embed, e));
@@ -363,7 +365,7 @@ static void write_gpt2(const model_config *c, json_t *o) {
     put_real(o, "layer_norm_epsilon", c->norm_eps);
     put_real(o, "resid_pdrop", c->drop_resid);
     put_real(o, "embd_pdrop", c->drop_embed);
-    put_real(o, "attn_pdrop", 0);
+    put_real(o, "attn_pdrop", c->drop_attn);
 }
 
 static json_t *factor_list(const float *x, int32_t n) {
@@ -432,6 +434,7 @@ static void write_llama(const model_config *c, const recipe_row *r, json_t *o) {
     if (strcmp(c->type, "phi3") == 0) put_real(o, "partial_rotary_factor", c->rope_partial);
     if (!r->bias_qkv) put_bool(o, "attention_bias", c->bias_qkv);
     put_bool(o, "mlp_bias", c->bias_mlp);
+    if (c->drop_attn > 0) put_real(o, "attention_dropout", c->drop_attn);
     if (gemma) {
         double q = c->attn_scale > 0 ? 1 / (c->attn_scale * c->attn_scale) : (double)c->head_dim;
         if (fabs(q - round(q)) < 1e-6 * q) /* GGUF keeps the scale in f32 */
@@ -460,6 +463,7 @@ static void implied(const model_config *c, const recipe_row *r, model_config *d)
         d->head_dim = c->width / c->heads;
         d->drop_embed = c->drop_embed;
         d->drop_resid = c->drop_resid;
+        d->drop_attn = c->drop_attn;
         return;
     }
     if (r->keys == KEYS_GATED) {
@@ -471,6 +475,7 @@ static void implied(const model_config *c, const recipe_row *r, model_config *d)
     if (r->experts) config_experts_implied(c, d);
     if (!r->bias_qkv) d->bias_qkv = d->bias_out = c->bias_qkv;
     d->bias_mlp = c->bias_mlp;
+    d->drop_attn = c->drop_attn;
     if (r->embed_sqrt) d->embed_scale = sqrt((double)c->width);
     if (r->window != WINDOW_NEVER) d->window = c->window;
     if (r->window == WINDOW_LATE || r->window == WINDOW_EVEN) memcpy(d->full, c->full, sizeof d->full);
@@ -491,7 +496,7 @@ static json_t *own_parts(const model_config *c) {
 }
 
 const char *config_foreign(const model_config *c, char *buf, size_t size) {
-    static const char *const ours[] = {"init", "begin_document", "drop_embed", "drop_resid"};
+    static const char *const ours[] = {"init", "begin_document", "drop_embed", "drop_resid", "drop_attn"};
     json_t *own = own_parts(c);
     const char *k, *found = NULL;
     json_t *v;

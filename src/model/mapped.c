@@ -119,7 +119,7 @@ static void pair_neighbours(tl_model *m) {
     param_piece piece[PARAM_PIECES];
     int64_t i = params_find(&m->params, ROLE_QKV, 0, 0);
     if (i < 0 || !params_pieces(&m->config, &m->params.list[i], FORMAT_GGUF, piece)) return;
-    if (piece[0].paired) m->config.rope_interleaved = true;
+    if (piece[0].paired) m->config.rope_interleaved = m->pairs = true;
 }
 
 tl_status mapped_gguf(tl_model *m, gguf_parts *p, tl_error *err) {
@@ -128,6 +128,7 @@ tl_status mapped_gguf(tl_model *m, gguf_parts *p, tl_error *err) {
     tl_status s = list_pieces(m, FORMAT_GGUF, find_gguf, p, &m->mapped, err);
     if (s != TL_OK) {
         m->config.rope_interleaved = before;
+        m->pairs = false;
         return s;
     }
     TRY(take_vectors(m, err));

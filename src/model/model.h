@@ -6,6 +6,7 @@
 #include "graph/device.h"
 #include "model/build.h"
 #include "model/generation.h"
+#include "model/lora.h"
 #include "tilia.h"
 #include "tokenizer/tokenizer.h"
 
@@ -29,7 +30,9 @@ struct tl_model {
     float *vectors;        /* and the rest, params.total - params.decayed numbers; owned */
     struct model_source *source;
     model_packed *packed;    /* (params.n), data NULL where there is none; NULL without */
+    model_lora *lora;        /* low-rank additions; owned; NULL: none */
     bool gguf;               /* came from a GGUF file */
+    bool pairs;              /* its matrices of q and k have their rows in the order of rotary pairs */
     bool stay;               /* matrices are to stay in their file if it allows that */
     uint16_t *flat16;        /* bf16 copy of the first params.decayed; made on demand */
     tl_tokenizer *tokenizer; /* NULL if none */
@@ -50,7 +53,8 @@ tl_status model_open(tl_engine *e, const char *path, tl_model **out, tl_error *e
 tl_status model_open_mapped(tl_engine *e, const char *path, tl_model **out, tl_error *err);
 /* f32 numbers of parameter i; NULL for a matrix that stays in its file. */
 float *model_numbers(const tl_model *m, size_t i);
-tl_status model_save(const tl_model *m, const char *dir, tl_error *err); /* whole or not at all */
+/* Whole or not at all. With adapters it is those that are saved, as lora_write does. */
+tl_status model_save(const tl_model *m, const char *dir, tl_error *err);
 /* The same with matrices in f16, bf16, f8_e4m3 or f8_e5m2, each number the nearest, finite ones never past the largest. */
 tl_status model_save_as(const tl_model *m, const char *dir, tl_dtype dtype, tl_error *err);
 void model_close(tl_model *m);
@@ -67,7 +71,11 @@ void model_directory_piece(const tl_model *m, size_t i, const struct safetensors
                            param_piece *out);
 /* The same from open files: fills what model_numbers gives. */
 tl_status model_read_tensors(tl_model *m, const struct safetensors *s, tl_error *err);
-/* Makes or refreshes flat16. */
+/* What a graph of m is built with: where matrices stay in their file, and adapters. */
+void model_options(const tl_model *m, build_options *o);
+/* Binds all of m's numbers to a plan of a graph so built; dtype is that of the graph. */
+tl_status model_bind(const tl_model *m, tl_plan *p, const build_result *r, tl_dtype dtype);
+/* Makes or refreshes the bf16 copies. [fails: NOMEM; UNSUPPORTED for matrices that stay in blocks] */
 tl_status model_bf16(tl_model *m, tl_error *err);
 
 #endif

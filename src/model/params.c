@@ -22,6 +22,7 @@ static void put(table *t, const char *name, param_role role, int64_t layer, int6
         m->rows = rows;
         m->cols = cols;
         m->decay = rows > 0;
+        m->trainable = true;
     }
     p->n++;
 }
@@ -109,6 +110,21 @@ static int64_t elements(const model_param *m) {
     return m->rows ? m->rows * m->cols : m->cols;
 }
 
+void params_place(model_params *p) {
+    for (int decay = 1; decay >= 0; decay--) { /* matrices first, so that decay and bf16 copies are one range */
+        for (size_t i = 0; i < p->n; i++) {
+            model_param *m = &p->list[i];
+            if (m->decay != (decay == 1)) continue;
+            m->offset = p->total;
+            p->total += (elements(m) + 15) / 16 * 16;
+            p->count += elements(m);
+            if (m->role != ROLE_EMBED && m->role != ROLE_POS && m->role != ROLE_HEAD)
+                p->count_no_embedding += elements(m);
+        }
+        if (decay) p->decayed = p->total;
+    }
+}
+
 tl_status params_init(model_params *p, const tl_allocator *a, const model_config *c, tl_error *e) {
     memset(p, 0, sizeof *p);
     table t = {p, 0};
@@ -119,19 +135,11 @@ tl_status params_init(model_params *p, const tl_allocator *a, const model_config
     p->n = 0;
     t.cap = n;
     list_all(&t, c);
-    for (int decay = 1; decay >= 0; decay--) { /* matrices first, so that decay and bf16 copies are one range */
-        for (size_t i = 0; i < n; i++) {
-            model_param *m = &p->list[i];
-            if (m->decay != (decay == 1)) continue;
-            m->offset = p->total;
-            p->total += (elements(m) + 15) / 16 * 16;
-            p->count += elements(m);
-            bool expert = m->role == ROLE_EXPERT_UP || m->role == ROLE_EXPERT_DOWN;
-            p->count_active += expert ? elements(m) / c->experts * c->experts_used : elements(m);
-            if (m->role != ROLE_EMBED && m->role != ROLE_POS && m->role != ROLE_HEAD)
-                p->count_no_embedding += elements(m);
-        }
-        if (decay) p->decayed = p->total;
+    params_place(p);
+    for (size_t i = 0; i < n; i++) {
+        const model_param *m = &p->list[i];
+        bool expert = m->role == ROLE_EXPERT_UP || m->role == ROLE_EXPERT_DOWN;
+        p->count_active += expert ? elements(m) / c->experts * c->experts_used : elements(m);
     }
     return TL_OK;
 }

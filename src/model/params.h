@@ -32,6 +32,8 @@ typedef enum param_role {
     ROLE_ROUTER,
     ROLE_EXPERT_UP,   /* (E 2F, D): gate, then up, expert above expert */
     ROLE_EXPERT_DOWN, /* (E D, F) */
+    ROLE_LORA_A, /* (rank, in), (out, rank): in the table of adapters alone */
+    ROLE_LORA_B,
     ROLES
 } param_role;
 
@@ -41,6 +43,7 @@ typedef struct model_param {
     int32_t layer;      /* -1: not in a block */
     int64_t rows, cols; /* a matrix (rows, cols), or a vector: rows 0, cols its length */
     int64_t offset;     /* elements, into the flat buffer; every parameter begins at a multiple of 16 */
+    bool trainable;     /* has a gradient, where the model has no adapters */
     bool decay;         /* matrices: weight decay applies, and bf16 training keeps a bf16 copy */
 } model_param;
 
@@ -56,6 +59,8 @@ typedef struct model_params {
 
 /* The table that a configuration needs. [owns: caller, params_fini] */
 tl_status params_init(model_params *p, const tl_allocator *a, const model_config *c, tl_error *e);
+/* Offsets and totals of a list that is there. */
+void params_place(model_params *p);
 void params_fini(model_params *p, const tl_allocator *a);
 /* Index of the parameter of that role and layer, or -1. */
 int64_t params_find(const model_params *p, param_role role, int32_t layer, int32_t nth);

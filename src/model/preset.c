@@ -58,7 +58,7 @@ tl_status config_preset(const char *name, model_config *c, tl_error *e) {
     c->head_dim = p->width / p->heads;
     c->mlp = p->mlp;
     c->context = p->context;
-    c->drop_embed = c->drop_resid = p->dropout;
+    c->drop_embed = c->drop_resid = c->drop_attn = p->dropout;
     c->act = p->act;
     c->tied = p->tied;
     if (recipe_find(p->type)->experts) { /* 2 of 8, of width mlp; the coefficient is the Switch Transformer's */

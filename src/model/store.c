@@ -73,18 +73,11 @@ void model_close(tl_model *m) {
     if (!m) return;
     if (m->flat) mem_give(m->alloc, m->flat, (size_t)m->params.total * sizeof(float));
     mapped_close(m);
+    lora_close(m);
     if (m->flat16) mem_give(m->alloc, m->flat16, (size_t)m->params.decayed * sizeof(uint16_t));
     if (m->owns_tokenizer) tokenizer_close(m->tokenizer);
     params_fini(&m->params, m->alloc);
     mem_free(m->alloc, m);
-}
-
-tl_status model_bf16(tl_model *m, tl_error *err) {
-    if (!m->flat) return error_set(err, TL_UNSUPPORTED, "weights that stay in their file are computed with in f32");
-    if (!m->flat16) m->flat16 = mem_take(m->alloc, (size_t)m->params.decayed * sizeof(uint16_t));
-    if (!m->flat16) return error_set(err, TL_NOMEM, "no memory for the bf16 copy of the weights");
-    for (int64_t i = 0; i < m->params.decayed; i++) m->flat16[i] = half_f32_to_bf16(m->flat[i]);
-    return TL_OK;
 }
 
 /* ---- weights out ------------------------------------------------------------------------------------------ */
@@ -167,15 +160,24 @@ static json_t *config_of(const tl_model *m, tl_dtype dtype) {
     return o;
 }
 
+static tl_status write_tokenizer(const tl_model *m, const char *dir, tl_error *err) {
+    char path[PATH_ROOM];
+    TRY(file_join(path, sizeof path, dir, "tokenizer.json", err));
+    return m->tokenizer ? tokenizer_save(m->tokenizer, path, err) : TL_OK;
+}
+
 static tl_status write_files(const tl_model *m, const char *dir, tl_dtype dtype, tl_error *err) {
+    if (m->lora) {
+        TRY(lora_write(m, dir, err));
+        return write_tokenizer(m, dir, err);
+    }
     if (!m->flat) return error_set(err, TL_STATE, "the weights are not in memory as numbers");
     char path[PATH_ROOM];
     TRY(write_json(m, dir, "config.json", config_of(m, dtype), err));
     TRY(write_json(m, dir, "generation_config.json", generation_write(&m->generation, &m->config), err));
     TRY(file_join(path, sizeof path, dir, "model.safetensors", err));
     TRY(save_weights(m, path, dtype, err));
-    TRY(file_join(path, sizeof path, dir, "tokenizer.json", err));
-    return m->tokenizer ? tokenizer_save(m->tokenizer, path, err) : TL_OK;
+    return write_tokenizer(m, dir, err);
 }
 
 tl_status model_write_files(const tl_model *m, const char *dir, tl_error *err) {
@@ -501,6 +503,25 @@ static tl_status open_file(tl_model *m, const char *path, tl_error *err) {
     return open_dir(m, n ? dir : slash ? "/" : ".", path, err);
 }
 
+static tl_status open_any(tl_engine *e, const char *path, bool stay, tl_model **out, tl_error *err);
+
+/* A directory of adapters: its base, and they. */
+static tl_status open_adapted(tl_engine *e, const char *dir, bool stay, tl_model **out, tl_error *err) {
+    char base[PATH_ROOM];
+    TRY(lora_base_of(tl_engine_allocator(e), dir, base, sizeof base, err));
+    if (lora_only(base)) {
+        tl_status s = error_set(err, TL_FORMAT, "its base model is an adapter itself");
+        error_at_file(err, dir);
+        return s;
+    }
+    TRY(open_any(e, base, stay, out, err));
+    tl_status s = lora_open(*out, dir, false, err);
+    if (s == TL_OK) return s;
+    model_close(*out);
+    *out = NULL;
+    return s;
+}
+
 static tl_status open_any(tl_engine *e, const char *path, bool stay, tl_model **out, tl_error *err) {
     char dir[PATH_ROOM];
     tl_model *m;
@@ -508,6 +529,7 @@ static tl_status open_any(tl_engine *e, const char *path, bool stay, tl_model **
     bool file = file_exists(path) && !file_is_dir(path);
     if (!file) {
         TRY(model_find_dir(tl_engine_allocator(e), path, dir, sizeof dir, err));
+        if (lora_only(dir)) return open_adapted(e, dir, stay, out, err);
     } else if (snprintf(dir, sizeof dir, "%s", path) >= (int)sizeof dir) {
         return error_set(err, TL_LIMIT, "the path is too long");
     }

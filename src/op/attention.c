@@ -15,6 +15,7 @@ static tl_status attention_check_attr(const shape_rule *h, const struct attentio
     if (!(a->scale >= 0) || a->scale - a->scale != 0) return shape_bad_attr(h, "scale is %g", (double)a->scale);
     if (!(a->softcap >= 0) || a->softcap - a->softcap != 0)
         return shape_bad_attr(h, "softcap is %g", (double)a->softcap);
+    if (!(a->drop >= 0 && a->drop < 1)) return shape_bad_attr(h, "drop is %g; it must be in [0, 1)", (double)a->drop);
     if (a->window < 0 || a->window > far) return shape_bad_attr(h, "window is %lld", (long long)a->window);
     if (a->q_offset < -far || a->q_offset > far) return shape_bad_attr(h, "q_offset is %lld", (long long)a->q_offset);
     return TL_OK;
@@ -124,7 +125,7 @@ void attention_cost(const tl_op_call *c, tl_cost *cost) {
     attention_cost_score(c, attention_at, a, cost, heads * pairs);
     cost_add(cost, heads * pairs, 2 + 2 * (double)v->dim[3], 1);
     if (sinks) cost_add(cost, heads * T, 1, 1);
-    cost_add(cost, heads * rows, 0, (double)v->dim[3]);
+    cost_add(cost, heads * rows, a->drop > 0 ? (double)v->dim[3] : 0, (double)v->dim[3]);
     if (cost_out(c, 1)) cost_add(cost, heads * rows, 1, 1);
 }
 
@@ -161,7 +162,7 @@ void attention_bwd_cost(const tl_op_call *c, tl_cost *cost) {
     attention_pairs(a, T, c->in[2].d.dim[1], &pairs, &rows);
     pairs *= heads;
     attention_cost_score(c, attention_bwd_at, a, cost, pairs);
-    cost_add(cost, pairs, 1 + 2 * Dv + 2 + (a->softcap > 0 ? 3 : 0) + 1, 1); /* p, dp, dT, dS */
+    cost_add(cost, pairs, 1 + 2 * Dv + 2 + (a->softcap > 0 ? 3 : 0) + 1 + (a->drop > 0 ? 2 : 0), 1); /* p, dp, dT, dS */
     if (cost_out(c, 0)) cost_add(cost, pairs, 2 * Dh, 0);
     if (cost_out(c, 1)) cost_add(cost, pairs, 2 * Dh, 0);
     if (cost_out(c, 2)) cost_add(cost, pairs, 2 * Dv, 0);
@@ -172,6 +173,7 @@ void attention_bwd_cost(const tl_op_call *c, tl_cost *cost) {
 
 #else
 
+#include "base/rng.h"
 #include "op/attention_mask.h"
 
 enum { ATTENTION_CHUNK = 64 }; /* columns summed at a time, so that a reference needs no memory */
@@ -180,10 +182,13 @@ typedef struct attention_view {
     const struct attention_attr *a;
     const tl_arg *q, *k, *v, *doc, *sinks, *slopes, *bias; /* absent: no data */
     int64_t B, T, S, H, Hk, Dh, Dv;
-    REAL scale, cap;
+    REAL scale, cap, up; /* up: what dropout multiplies the weights it keeps with */
+    rng_key key;
+    int64_t row0;
 } attention_view;
 
-static attention_view attention_open(const struct attention_attr *a, const tl_arg *qkv, const tl_arg *options) {
+static attention_view attention_open(const struct attention_attr *a, const tl_run_info *run, const tl_arg *qkv,
+                                     const tl_arg *options) {
     attention_view w;
     w.a = a;
     w.q = &qkv[0], w.k = &qkv[1], w.v = &qkv[2];
@@ -192,6 +197,9 @@ static attention_view attention_open(const struct attention_attr *a, const tl_ar
     w.S = w.k->d.dim[1], w.Hk = w.k->d.dim[2], w.Dv = w.v->d.dim[3];
     w.scale = a->scale > 0 ? (REAL)a->scale : (REAL)(1.0 / sqrt((double)w.Dh));
     w.cap = (REAL)a->softcap;
+    w.up = (REAL)(1.0 / (1.0 - (double)a->drop));
+    w.key = rng_key_make(run ? run->seed : 0, run ? run->step : 0, (uint64_t)a->op);
+    w.row0 = run ? run->row0 : 0;
     return w;
 }
 
@@ -208,6 +216,13 @@ static bool attention_sees(const attention_view *w, int64_t b, int64_t i, int64_
     attention_range(w->a, i, w->S, &first, &end);
     if (j < first || j >= end) return false;
     return !w->doc->data || GETI(w->doc, ROW(w->doc, b) + i) == GETI(w->doc, ROW(w->doc, b) + j);
+}
+
+/* Is the weight of a pair kept? A function of its place alone, so the backward pass asks again. */
+static bool attention_kept(const attention_view *w, int64_t b, int64_t h, int64_t i, int64_t j) {
+    if (w->a->drop == 0) return true;
+    uint64_t row = (uint64_t)(w->row0 + b * w->T + i), element = (uint64_t)h << 32 | (uint64_t)j;
+    return rng_uniform(w->key, row, element) >= w->a->drop;
 }
 
 static REAL attention_dot(const tl_arg *x, int64_t i, const tl_arg *y, int64_t j, int64_t width) {
@@ -255,22 +270,24 @@ static void attention_row(const attention_view *w, const tl_op_call *c, int64_t 
             if (!attention_sees(w, b, i, j)) continue;
             int64_t from = attention_k_row(w, w->v, b, j, h) + d0;
             UNCOUNTED(p = real_exp(attention_score(w, b, h, i, j, &th) - top));
+            if (!attention_kept(w, b, h, i, j)) p = (REAL)0;
             for (int64_t d = 0; d < width; d++) out[d] = out[d] + p * GET(w->v, from + d);
         }
+        for (int64_t d = 0; d < width && w->a->drop > 0 && !empty; d++) out[d] = out[d] * w->up;
         for (int64_t d = 0; d < width; d++) PUT(c, 0, to + d0 + d, empty ? (REAL)0 : out[d] / sum);
     }
     if (WANTS(c, 1)) PUT(c, 1, ROW(&c->out[1], b * w->H + h) + i, empty ? (REAL)INFINITY : top + real_log(sum));
 }
 
 void REF(attention)(const tl_op_call *c) {
-    attention_view w = attention_open(ATTR(c, attention), &c->in[0], &c->in[3]);
+    attention_view w = attention_open(ATTR(c, attention), c->run, &c->in[0], &c->in[3]);
     for (int64_t b = 0; b < w.B; b++)
         for (int64_t h = 0; h < w.H; h++)
             for (int64_t i = 0; i < w.T; i++) attention_row(&w, c, b, h, i);
 }
 
 typedef struct attention_pair {
-    REAL p, dt, ds; /* probability; gradients of T_ij and of q.k */
+    REAL p, dt, ds; /* probability as it met v; gradients of T_ij and of q.k */
 } attention_pair;
 
 /* D_i = sum over the row of dO O */
@@ -285,8 +302,15 @@ static attention_pair attention_pair_grad(const attention_view *w, const tl_op_c
     attention_pair r;
     REAL th, t = attention_score(w, b, h, i, j, &th);
     r.p = real_exp(t - GET(lse, ROW(lse, b * w->H + h) + i));
-    r.dt = r.p *
-           (attention_dot(dy, attention_q_row(w, dy, b, i, h), w->v, attention_k_row(w, w->v, b, j, h), w->Dv) - delta);
+    REAL dp = attention_dot(dy, attention_q_row(w, dy, b, i, h), w->v, attention_k_row(w, w->v, b, j, h), w->Dv);
+    if (w->a->drop > 0) {
+        REAL keep = attention_kept(w, b, h, i, j) ? w->up : (REAL)0;
+        dp = dp * keep;
+        r.dt = r.p * (dp - delta);
+        r.p = r.p * keep;
+    } else {
+        r.dt = r.p * (dp - delta);
+    }
     r.ds = r.dt;
     if (w->a->softcap > 0) r.ds = r.ds * ((REAL)1 - th * th);
     r.ds = r.ds * w->scale;
@@ -363,7 +387,7 @@ static void attention_bwd_bias(const attention_view *w, const tl_op_call *c, int
 }
 
 void REF(attention_bwd)(const tl_op_call *c) {
-    attention_view w = attention_open(&ATTR(c, attention_bwd)->f, &c->in[1], &c->in[6]);
+    attention_view w = attention_open(&ATTR(c, attention_bwd)->f, c->run, &c->in[1], &c->in[6]);
     attention_bwd_q(&w, c);
     for (int k = 1; k <= 2; k++)
         for (int64_t b = 0; b < w.B && WANTS(c, k); b++)

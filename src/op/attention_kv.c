@@ -12,7 +12,9 @@ tl_status attention_kv_shape(tl_op_infer *s) {
     TRY(shape_float(&h, KV_Q));
     TRY(shape_ndim(&h, KV_Q, 3));
     for (int i = KV_K; i <= KV_V; i++) {
-        TRY(shape_float(&h, i));
+        TRY(shape_weight(&h, i));
+        if (tensor_is_quantized(s->in[i]->dtype) && s->in[i]->dtype != TL_Q8_0)
+            return shape_refuse(&h, i, TL_DTYPE, "a cache is in floats or q8_0");
         TRY(shape_ndim(&h, i, 4));
         TRY(shape_same_dtype(&h, i, KV_K));
         TRY(shape_mix(&h, i, KV_Q));

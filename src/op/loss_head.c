@@ -12,7 +12,7 @@ static tl_status loss_head_check(const shape_rule *h, int ih, int iw, int it, in
                                  const struct loss_head_attr *a) {
     TRY(shape_float(h, ih));
     TRY(shape_min_ndim(h, ih, 2));
-    TRY(shape_float(h, iw));
+    TRY(shape_weight(h, iw));
     TRY(shape_ndim(h, iw, 2));
     TRY(shape_dim(h, iw, 1, tl_desc_last(h->s->in[ih]), "width of h"));
     TRY(shape_mix(h, iw, ih));
@@ -49,6 +49,10 @@ tl_status loss_head_shape(tl_op_infer *s) {
 void loss_head_grad(tl_grad *g) {
     static const int input[] = {HEAD_H, HEAD_W, HEAD_B};
     if (grad_aux(g, HEAD_LSE, HEAD_DB + 1, "loss_head: only the loss carries a gradient, not lse or losses")) return;
+    if (tl_grad_needs(g, HEAD_W) && tensor_is_quantized(tl_tensor_desc(tl_grad_in(g, HEAD_W))->dtype)) {
+        tl_grad_refuse(g, "loss_head: a quantized weight has no gradient; train a low-rank addition instead");
+        return;
+    }
     if (tl_grad_needs(g, HEAD_DENOM)) {
         tl_grad_refuse(g, "loss_head: the number of labels is a constant");
         return;

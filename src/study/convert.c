@@ -176,6 +176,7 @@ tl_status convert_model(tl_model *m, const char *dst, const convert_options *o, 
         error_at_file(err, dst);
         return s;
     }
+    TRY(lora_merge(m, err)); /* what is written runs everywhere: adapters go into the weights */
     if (o->kv_heads) TRY(convert_kv_heads(m, o->kv_heads, err));
     if (!file) return model_save_as(m, dst, u.mix->dtype, err);
     gguf_save_options so = {.dtype = choose, .saved = told, .user = &u, .file_type = u.mix->file_type};

@@ -14,6 +14,8 @@ typedef struct chat_writer {
     str plain;       /* text since the last special token; encoded as one, whoever wrote it */
     size_t at;       /* bytes of the conversation before plain */
     bool eats;       /* the last special token takes the white space behind it */
+    size_t *range;   /* where answers begin and end in the conversation, in turn; NULL: nobody asks */
+    size_t ranges, cap;
     tl_error *e;
     tl_status status;
 } chat_writer;
@@ -73,6 +75,15 @@ static void chat_token(chat_writer *w, tokenizer_role role, const char *absent) 
     chat_mark(w, text ? text : absent);
 }
 
+/* An answer begins or ends here; its end is that of the marker that closes it. */
+static void chat_turn(chat_writer *w) {
+    if (!w->range) return;
+    if (!mem_reserve(w->t->alloc, &w->range, &w->cap, w->ranges + 1))
+        w->status = error_set(w->e, TL_NOMEM, "no memory for the conversation");
+    else
+        w->range[w->ranges++] = w->at + w->plain.len;
+}
+
 static bool chat_is(const chat_message *m, const char *role) {
     return !strcmp(m->role, role);
 }
@@ -99,8 +110,12 @@ static void chat_chatml(chat_writer *w, const chat_message *m, size_t n, bool op
         chat_mark(w, "<|im_start|>");
         chat_say(w, m[i].role);
         chat_say(w, "\n");
+        bool answer = chat_is(&m[i], "assistant");
+        if (answer) chat_turn(w);
         chat_say(w, m[i].text);
-        chat_mark(w, "<|im_end|>\n");
+        chat_mark(w, "<|im_end|>");
+        if (answer) chat_turn(w);
+        chat_say(w, "\n");
     }
     if (open) chat_mark(w, "<|im_start|>assistant\n");
 }
@@ -111,8 +126,11 @@ static void chat_llama3(chat_writer *w, const chat_message *m, size_t n, bool op
         chat_mark(w, "<|start_header_id|>");
         chat_say(w, m[i].role);
         chat_mark(w, "<|end_header_id|>\n\n");
+        bool answer = chat_is(&m[i], "assistant");
+        if (answer) chat_turn(w);
         chat_say_trimmed(w, m[i].text);
         chat_mark(w, "<|eot_id|>");
+        if (answer) chat_turn(w);
     }
     if (open) chat_mark(w, "<|start_header_id|>assistant<|end_header_id|>\n\n");
 }
@@ -124,9 +142,11 @@ static void chat_llama2(chat_writer *w, const chat_message *m, size_t n, bool op
     for (size_t i = from; i < n; i++) {
         if ((i - from) % 2) {
             chat_mark(w, " ");
+            chat_turn(w);
             chat_say_trimmed(w, m[i].text);
             chat_mark(w, " ");
             chat_token(w, TOKENIZER_EOS, "</s>");
+            chat_turn(w);
             continue;
         }
         chat_token(w, TOKENIZER_BOS, "<s>");
@@ -148,11 +168,13 @@ static void chat_inst(chat_writer *w, const chat_message *m, size_t n, const cha
     for (size_t i = from; i < n; i++) {
         if ((i - from) % 2) {
             chat_mark(w, before);
+            chat_turn(w);
             if (*before)
                 chat_say_trimmed(w, m[i].text);
             else
                 chat_say(w, m[i].text);
             chat_token(w, TOKENIZER_EOS, "</s>");
+            chat_turn(w);
             continue;
         }
         chat_mark(w, "[INST] ");
@@ -186,8 +208,12 @@ static void chat_gemma(chat_writer *w, const chat_message *m, size_t n, bool ope
             chat_say_trimmed(w, m[0].text);
             chat_say(w, "\n\n");
         }
+        bool answer = (i - from) % 2;
+        if (answer) chat_turn(w);
         chat_say_trimmed(w, m[i].text);
-        chat_mark(w, "<end_of_turn>\n");
+        chat_mark(w, "<end_of_turn>");
+        if (answer) chat_turn(w);
+        chat_say(w, "\n");
     }
     if (open) chat_mark(w, "<start_of_turn>model\n");
 }
@@ -203,12 +229,15 @@ static void chat_lines(chat_writer *w, const char *family, const char *end, cons
             chat_refuse(w, family, &m[i], i);
             return;
         }
+        bool answer = chat_is(&m[i], "assistant");
         chat_mark(w, mark);
+        if (answer) chat_turn(w);
         chat_say(w, m[i].text);
         if (end)
             chat_mark(w, end);
         else
             chat_token(w, TOKENIZER_EOS, "</s>");
+        if (answer) chat_turn(w);
         chat_mark(w, "\n");
     }
     if (open) chat_mark(w, "<|assistant|>\n");
@@ -220,6 +249,25 @@ static void chat_phi3(chat_writer *w, const chat_message *m, size_t n, bool open
 
 static void chat_zephyr(chat_writer *w, const chat_message *m, size_t n, bool open) {
     chat_lines(w, "zephyr", NULL, m, n, open);
+}
+
+/* For tokenizers without a template: lines that say who speaks. */
+static void chat_plain(chat_writer *w, const chat_message *m, size_t n, bool open) {
+    size_t had = w->out ? w->out->n : 0;
+    int32_t bos = tokenizer_role_id(w->t, TOKENIZER_BOS);
+    if (w->out) w->status = tokenizer_encode(w->t, "", 0, TOKENIZER_ADD, w->out, w->e);
+    if (w->out)
+        w->out->n = w->out->n > had && w->out->id[had] == bos ? had + 1 : had; /* where one stands before texts */
+    for (size_t i = 0; i < n; i++) {
+        bool answer = chat_is(&m[i], "assistant");
+        chat_say(w, answer ? "Assistant:" : chat_is(&m[i], "user") ? "User: " : "");
+        if (answer) chat_turn(w);
+        if (answer) chat_say(w, " ");
+        chat_say(w, m[i].text);
+        chat_say(w, "\n");
+        if (answer) chat_turn(w);
+    }
+    if (open) chat_say(w, "Assistant:");
 }
 
 /* A family is told by strings its template holds (and one it does not). */
@@ -236,6 +284,7 @@ static const struct {
     {"phi3", "<|end|>", "<|user|>", "<|im_start|>", chat_phi3},
     {"zephyr", "<|user|>", "eos_token", "<|end|>", chat_zephyr},
     {"phi", "<|end|>", "<|assistant|>", "<|im_start|>", chat_phi3},
+    {"plain", "\1", "\1", "\1", chat_plain}, /* no template holds that: it is chosen by name alone */
 };
 enum { CHAT_FAMILIES = sizeof chat_families / sizeof *chat_families };
 
@@ -264,22 +313,44 @@ static tl_status chat_choose(const tokenizer *t, const char *family, int *out, t
     return error_set(e, TL_UNSUPPORTED, "the tokenizer's chat template is of no known family; %s", names);
 }
 
+static tl_status chat_write(chat_writer *w, const char *family, const chat_message *m, size_t n, bool open_turn) {
+    int which;
+    TRY(chat_choose(w->t, family, &which, w->e));
+    size_t ids = w->out ? w->out->n : 0, chars = w->text ? w->text->len : 0;
+    str_init(&w->plain, w->t->alloc);
+    if (w->out) TRY(encoder_take(w->t, &w->x, w->e));
+    chat_families[which].write(w, m, n, open_turn);
+    chat_flush(w);
+    if (w->status == TL_OK && w->text && w->text->failed)
+        w->status = error_set(w->e, TL_NOMEM, "no memory for the conversation");
+    encoder_give(w->x);
+    str_fini(&w->plain);
+    if (w->status != TL_OK) {
+        if (w->out) w->out->n = ids;
+        if (w->text && w->text->data) w->text->data[w->text->len = chars] = 0;
+    }
+    return w->status;
+}
+
 tl_status tokenizer_chat(const tokenizer *t, const char *family, const chat_message *m, size_t n, bool open_turn,
                          token_list *out, str *text, tl_error *e) {
-    int which;
-    TRY(chat_choose(t, family, &which, e));
-    size_t ids = out ? out->n : 0, chars = text ? text->len : 0;
     chat_writer w = {.t = t, .out = out, .text = text, .e = e, .status = TL_OK};
-    str_init(&w.plain, t->alloc);
-    if (out) TRY(encoder_take(t, &w.x, e));
-    chat_families[which].write(&w, m, n, open_turn);
-    chat_flush(&w);
-    if (w.status == TL_OK && text && text->failed) w.status = error_set(e, TL_NOMEM, "no memory for the conversation");
-    encoder_give(w.x);
-    str_fini(&w.plain);
-    if (w.status != TL_OK) {
-        if (out) out->n = ids;
-        if (text && text->data) text->data[text->len = chars] = 0;
+    return chat_write(&w, family, m, n, open_turn);
+}
+
+tl_status tokenizer_chat_marked(const tokenizer *t, const char *family, const chat_message *m, size_t n,
+                                token_list *out, str *mark, tl_error *e) {
+    chat_writer w = {.t = t, .out = out, .e = e, .status = TL_OK};
+    size_t had = out->n, r = 0;
+    w.range = mem_new(t->alloc, w.cap = 16, sizeof *w.range);
+    if (!w.range) return error_set(e, TL_NOMEM, "no memory for the conversation");
+    tl_status s = chat_write(&w, family, m, n, false);
+    for (size_t i = had; s == TL_OK && i < out->n; i++) { /* ids and answers both in order */
+        while (r + 1 < w.ranges && out->span[i].begin >= w.range[r + 1]) r += 2;
+        char is = r + 1 < w.ranges && out->span[i].end > w.range[r] && out->span[i].begin < w.range[r + 1];
+        str_add(mark, &is, 1);
     }
-    return w.status;
+    mem_free(t->alloc, w.range);
+    if (s == TL_OK && mark->failed) s = error_set(e, TL_NOMEM, "no memory for the conversation");
+    return s;
 }

@@ -183,6 +183,11 @@ typedef struct chat_message {
  * UNSUPPORTED unknown template; ARG a role the family does not know] */
 tl_status tokenizer_chat(const tokenizer *t, const char *family, const chat_message *m, size_t n, bool open_turn,
                          token_list *out, str *text, tl_error *e);
+/* The same, whole, with a byte for each id appended to mark: 1 where it is (part of) what an assistant says or the
+ * marker that ends it, which is what a model learns from. Family "plain" is known here: lines "User: ", "Assistant: ".
+ * out must have been initialised with want_spans. */
+tl_status tokenizer_chat_marked(const tokenizer *t, const char *family, const chat_message *m, size_t n,
+                                token_list *out, str *mark, tl_error *e);
 const char *tokenizer_chat_family(const tokenizer *t); /* by fingerprint; NULL: none or unknown */
 
 #endif

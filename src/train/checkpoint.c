@@ -4,8 +4,9 @@
 #include <stdio.h>
 #include <string.h>
 
-const char *const checkpoint_files[CHECKPOINT_FILES] = {"config.json", "model.safetensors", "tokenizer.json",
-                                                        "optimizer.safetensors"};
+const char *const checkpoint_files[CHECKPOINT_FILES] = {
+    "config.json", "model.safetensors",     "adapter_config.json", "adapter_model.safetensors",
+    "base.json",   "optimizer.safetensors", "tokenizer.json"};
 
 /* ---- checksums ---------------------------------------------------------------------------------------------- */
 
@@ -39,12 +40,12 @@ void checkpoint_hex(uint64_t h, char out[17]) {
 
 static void fill_moment(void *user, size_t i, void *buf) {
     const trainer *t = user;
-    memcpy(buf, i ? t->v : t->m, (size_t)t->model->params.total * sizeof(float));
+    memcpy(buf, i ? t->v : t->m, (size_t)t->params->total * sizeof(float));
 }
 
 static tl_status write_optimizer(const trainer *t, const char *dir, tl_error *err) {
     char path[CHECKPOINT_PATH];
-    int64_t n = t->model->params.total;
+    int64_t n = t->params->total;
     safetensors_item item[2] = {{.name = "m", .dtype = TL_F32, .ndim = 1, .dim = {n}},
                                 {.name = "v", .dtype = TL_F32, .ndim = 1, .dim = {n}}};
     trainer copy = *t; /* fill only reads, through a pointer that is not const */
@@ -63,7 +64,7 @@ static tl_status list_files(const tl_allocator *a, const char *dir, json_t *file
         uint64_t hash;
         int64_t size;
         TRY(file_join(path, sizeof path, dir, checkpoint_files[i], err));
-        if (!file_exists(path) && i == CHECKPOINT_TOKENIZER) continue;
+        if (!file_exists(path)) continue; /* a whole model's files, or an adapter's; a tokenizer, or none */
         TRY(checkpoint_hash_file(a, path, &hash, &size, err));
         checkpoint_hex(hash, hex);
         json_t *row = json_pack("{s:I,s:s}", "bytes", (json_int_t)size, "xxh3", hex);
@@ -74,7 +75,7 @@ static tl_status list_files(const tl_allocator *a, const char *dir, json_t *file
 
 static json_t *state_json(const trainer *t, const json_t *extra) {
     char layout[17];
-    checkpoint_hex(checkpoint_layout(&t->model->params), layout);
+    checkpoint_hex(checkpoint_layout(t->params), layout);
     json_t *o = json_pack("{s:s,s:i,s:s,s:I,s:I,s:I,s:I,s:s,s:o,s:{}}", "format", "tilia checkpoint", "version",
                           CHECKPOINT_VERSION, "tilia", TILIA_VERSION, "step", (json_int_t)t->step, "data_shift",
                           (json_int_t)t->data_shift, "skipped", (json_int_t)t->skipped, "tokens", (json_int_t)t->tokens,

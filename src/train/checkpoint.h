@@ -1,6 +1,7 @@
 /* Checkpoints that a kill cannot break. RUN/ckpt-00001234/ is a Hugging Face directory (config.json, model.safetensors,
- * tokenizer.json) with optimizer.safetensors (both moments) and, written last, manifest.json: sizes and XXH3 of the
- * other files, where training stands, a seal over itself.
+ * tokenizer.json; of adapters: one of PEFT's, adapter_config.json, adapter_model.safetensors, base.json) with
+ * optimizer.safetensors (both moments) and, written last, manifest.json: sizes and XXH3 of the other files, where
+ * training stands, a seal over itself.
  *
  * Writing: everything into ckpt-N.tmp/, each file synced, the manifest, the folder synced, the folder renamed, RUN
  * synced; then RUN/latest replaced; then older ones pruned. So at any moment a folder called ckpt-N is whole, and

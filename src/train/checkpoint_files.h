@@ -8,7 +8,7 @@
 
 #include <stdlib.h>
 
-enum { CHECKPOINT_PATH = 1024, CHECKPOINT_FILES = 4, CHECKPOINT_TOKENIZER = 2 };
+enum { CHECKPOINT_PATH = 1024, CHECKPOINT_FILES = 7 };
 extern const char *const checkpoint_files[CHECKPOINT_FILES];
 
 /* A number that changes with the parameters' names, shapes and places. */

@@ -68,17 +68,28 @@ tl_status trainer_resolve(const model_config *c, const tl_trainer_options *o, tr
 
 /* ---- graphs ------------------------------------------------------------------------------------------------------ */
 
-static tl_status plan_forward(tl_engine *e, const tl_allocator *a, const model_config *c, const model_params *p,
-                              const trainer_settings *s, bool dry, trainer_plan *out, build_result *r, tl_error *err) {
+static trainer_shape shape_of(const tl_model *m) {
+    return (trainer_shape){&m->config, &m->params, m->lora, m->flat ? NULL : &m->mapped};
+}
+
+/* The parameters that get gradients. */
+static const model_params *trained(const trainer_shape *w) {
+    return w->lora ? &w->lora->params : w->params;
+}
+
+static tl_status plan_forward(tl_engine *e, const tl_allocator *a, const trainer_shape *w, const trainer_settings *s,
+                              bool dry, trainer_plan *out, build_result *r, tl_error *err) {
     build_options o = {.mode = BUILD_TRAIN,
                        .rows = s->micro,
                        .context = s->context,
                        .dtype = s->dtype,
                        .packed = s->packed,
-                       .trainable = true};
+                       .trainable = true,
+                       .mapped = w->mapped,
+                       .lora = w->lora};
     tl_status st = tl_graph_create(e, &out->graph);
     if (st != TL_OK) return error_set(err, st, "no memory for a graph");
-    TRY(build_model(out->graph, a, c, p, &o, r, err));
+    TRY(build_model(out->graph, a, w->config, w->params, &o, r, err));
     tl_graph_backward(out->graph, r->loss, NULL, 0, NULL, s->recompute);
     return tl_plan_create(out->graph, dry, &out->plan, err);
 }
@@ -152,14 +163,23 @@ static size_t freq_doubles(const model_config *c) {
     return n > 0 ? (size_t)n : 1;
 }
 
-static void count_bytes(const model_config *c, const model_params *p, const trainer_settings *s, size_t arenas,
-                        trainer_bytes *b) {
+/* Of the base: a flat buffer of f32, or of vectors alone. */
+static int64_t own_numbers(const trainer_shape *w) {
+    return w->mapped ? w->params->total - w->params->decayed + 16 : w->params->total;
+}
+
+static void count_bytes(const trainer_shape *w, const trainer_settings *s, size_t arenas, trainer_bytes *b) {
+    const model_config *c = w->config;
+    const model_params *p = trained(w);
     size_t flat = (size_t)p->total * sizeof(float);
-    b->weights = flat;
-    b->weights16 = s->dtype == TL_BF16 ? (size_t)p->decayed * sizeof(uint16_t) : 0;
+    int64_t halves = w->mapped ? 0 : w->params->decayed;
+    if (w->lora) halves += p->decayed;
+    b->weights = (size_t)own_numbers(w) * sizeof(float) + (w->lora ? flat : 0);
+    b->weights16 = s->dtype == TL_BF16 ? (size_t)halves * sizeof(uint16_t) : 0;
     b->gradients = flat;
     b->moments = 2 * flat;
     b->activations = arenas;
+    b->mapped = build_mapped_bytes(w->mapped);
     b->batch = 4 * (size_t)(padded_rows(s) * s->context) * sizeof(int32_t) +
                small_floats(c, s->context) * sizeof(float) + freq_doubles(c) * sizeof(double);
     b->total = b->weights + b->weights16 + b->gradients + b->moments + b->activations + b->batch;
@@ -180,19 +200,19 @@ static void add_cost(tl_cost *to, const tl_plan *p, double times) {
     to->bytes_written += times * info.cost.bytes_written;
 }
 
-tl_status trainer_measure(tl_engine *e, const model_config *c, const model_params *p, const trainer_settings *s,
-                          trainer_bytes *bytes, tl_cost *cost, tl_error *err) {
+tl_status trainer_measure(tl_engine *e, const trainer_shape *w, const trainer_settings *s, trainer_bytes *bytes,
+                          tl_cost *cost, tl_error *err) {
     const tl_allocator *a = tl_engine_allocator(e);
     trainer_plan fwd = {0}, norm = {0}, update = {0};
     build_result r = {0};
     update_inputs u;
     tl_tensor *x, *y;
-    tl_status st = check_settings(c, s, err);
-    if (st == TL_OK) st = plan_forward(e, a, c, p, s, true, &fwd, &r, err);
-    if (st == TL_OK) st = plan_norm(e, p, true, &norm, &x, &y, err);
-    if (st == TL_OK) st = plan_update(e, p, s->dtype == TL_BF16, true, &update, &u, err);
+    tl_status st = check_settings(w->config, s, err);
+    if (st == TL_OK) st = plan_forward(e, a, w, s, true, &fwd, &r, err);
+    if (st == TL_OK) st = plan_norm(e, trained(w), true, &norm, &x, &y, err);
+    if (st == TL_OK) st = plan_update(e, trained(w), s->dtype == TL_BF16, true, &update, &u, err);
     if (st == TL_OK) {
-        count_bytes(c, p, s, arena_bytes(fwd.plan) + arena_bytes(norm.plan) + arena_bytes(update.plan), bytes);
+        count_bytes(w, s, arena_bytes(fwd.plan) + arena_bytes(norm.plan) + arena_bytes(update.plan), bytes);
         if (cost) {
             *cost = (tl_cost){0};
             add_cost(cost, fwd.plan, (double)(padded_rows(s) / s->micro));
@@ -211,7 +231,7 @@ tl_status trainer_measure(tl_engine *e, const model_config *c, const model_param
 
 static tl_status take_memory(trainer *t, tl_error *err) {
     const model_config *c = &t->model->config;
-    size_t flat = (size_t)t->model->params.total * sizeof(float);
+    size_t flat = (size_t)t->params->total * sizeof(float);
     size_t cells = (size_t)(t->padded * t->set.context);
     t->grad = mem_take(t->alloc, flat);
     t->m = mem_take(t->alloc, flat);
@@ -221,7 +241,7 @@ static tl_status take_memory(trainer *t, tl_error *err) {
     t->freq = mem_take(t->alloc, freq_doubles(c) * sizeof *t->freq);
     t->batch_block = mem_take(t->alloc, 4 * cells * sizeof *t->batch_block);
     if (!t->grad || !t->m || !t->v || !t->small || !t->freq || !t->batch_block)
-        return error_set(err, TL_NOMEM, "no memory to train %lld parameters", (long long)t->model->params.count);
+        return error_set(err, TL_NOMEM, "no memory to train %lld parameters", (long long)t->params->count);
     memset(t->grad, 0, flat);
     memset(t->m, 0, flat);
     memset(t->v, 0, flat);
@@ -258,12 +278,10 @@ static tl_status bind(tl_plan *p, const tl_tensor *x, void *data) {
 static tl_status bind_forward(trainer *t) {
     tl_model *m = t->model;
     tl_plan *p = t->fwd.plan;
-    for (size_t i = 0; i < m->params.n; i++) {
-        const model_param *q = &m->params.list[i];
-        bool half = q->decay && t->set.dtype == TL_BF16;
-        TRY(bind(p, t->build.params[i], half ? (void *)(m->flat16 + q->offset) : (void *)(m->flat + q->offset)));
-        TRY(bind(p, tl_param_grad(t->fwd.graph, t->build.params[i]), t->grad + q->offset));
-    }
+    tl_tensor **trained = m->lora ? t->build.lora : t->build.params;
+    TRY(model_bind(m, p, &t->build, t->set.dtype));
+    for (size_t i = 0; i < t->params->n; i++)
+        TRY(bind(p, tl_param_grad(t->fwd.graph, trained[i]), t->grad + t->params->list[i].offset));
     TRY(bind(p, t->build.freq, t->freq));
     TRY(bind(p, t->build.slopes, t->slopes));
     TRY(bind(p, t->build.sinusoid, t->sinusoid));
@@ -274,11 +292,11 @@ static tl_status bind_update(trainer *t, const update_inputs *u) {
     tl_model *m = t->model;
     for (int k = 0; k < 2; k++) {
         const update_range *r = &u->range[k];
-        TRY(bind(t->update.plan, r->p, m->flat + r->at));
+        TRY(bind(t->update.plan, r->p, (m->lora ? m->lora->flat : m->flat) + r->at));
         TRY(bind(t->update.plan, r->m, t->m + r->at));
         TRY(bind(t->update.plan, r->v, t->v + r->at));
         TRY(bind(t->update.plan, r->g, t->grad + r->at));
-        TRY(bind(t->update.plan, r->p16, m->flat16));
+        TRY(bind(t->update.plan, r->p16, m->lora ? m->lora->flat16 : m->flat16));
     }
     TRY(bind(t->update.plan, u->hyper, t->hyper));
     return bind(t->update.plan, u->norm, t->norm_value);
@@ -288,9 +306,10 @@ static tl_status make_plans(trainer *t, tl_error *err) {
     tl_model *m = t->model;
     update_inputs u;
     tl_tensor *grads = NULL;
-    TRY(plan_forward(m->engine, t->alloc, &m->config, &m->params, &t->set, false, &t->fwd, &t->build, err));
-    TRY(plan_norm(m->engine, &m->params, false, &t->norm, &grads, &t->norm_out, err));
-    TRY(plan_update(m->engine, &m->params, t->set.dtype == TL_BF16, false, &t->update, &u, err));
+    const trainer_shape w = shape_of(m);
+    TRY(plan_forward(m->engine, t->alloc, &w, &t->set, false, &t->fwd, &t->build, err));
+    TRY(plan_norm(m->engine, t->params, false, &t->norm, &grads, &t->norm_out, err));
+    TRY(plan_update(m->engine, t->params, t->set.dtype == TL_BF16, false, &t->update, &u, err));
     tl_status s = bind_forward(t);
     if (s == TL_OK) s = bind(t->norm.plan, grads, t->grad);
     if (s == TL_OK) s = bind(t->norm.plan, t->norm_out, t->norm_value);
@@ -301,18 +320,21 @@ static tl_status make_plans(trainer *t, tl_error *err) {
     add_cost(&cost, t->norm.plan, 1);
     add_cost(&cost, t->update.plan, 1);
     t->flops = cost.flops;
-    count_bytes(&m->config, &m->params, &t->set,
-                arena_bytes(t->fwd.plan) + arena_bytes(t->norm.plan) + arena_bytes(t->update.plan), &t->bytes);
+    count_bytes(&w, &t->set, arena_bytes(t->fwd.plan) + arena_bytes(t->norm.plan) + arena_bytes(t->update.plan),
+                &t->bytes);
     return TL_OK;
 }
 
 tl_status trainer_create(tl_model *m, const trainer_settings *s, trainer **out, tl_error *err) {
     *out = NULL;
     TRY(check_settings(&m->config, s, err));
+    if (!m->flat && !m->lora)
+        return error_set(err, TL_STATE, "weights that stay in their file cannot be trained; adapters beside them can");
     trainer *t = mem_new(m->alloc, 1, sizeof *t);
     if (!t) return error_set(err, TL_NOMEM, "no memory for a trainer");
     t->model = m;
     t->alloc = m->alloc;
+    t->params = m->lora ? &m->lora->params : &m->params;
     t->set = *s;
     t->padded = padded_rows(s);
     tl_status st = s->dtype == TL_BF16 ? model_bf16(m, err) : TL_OK;
@@ -335,7 +357,7 @@ static void give(const trainer *t, void *p, size_t bytes) {
 
 void trainer_destroy(trainer *t) {
     if (!t) return;
-    size_t flat = (size_t)t->model->params.total * sizeof(float);
+    size_t flat = (size_t)t->params->total * sizeof(float);
     plan_fini(&t->fwd);
     plan_fini(&t->norm);
     plan_fini(&t->update);

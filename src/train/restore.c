@@ -110,8 +110,9 @@ tl_status checkpoint_verify(const tl_allocator *a, const char *dir, json_t **man
     TRY(json_read_file(a, path, MANIFEST_MAX, &o, err));
     tl_status s = verify_manifest(o, err);
     json_t *files = json_object_get(o, "files");
-    if (s == TL_OK && !json_object_get(files, "model.safetensors"))
-        s = error_set(err, TL_FORMAT, "lists no model.safetensors");
+    if (s == TL_OK && !json_object_get(files, "model.safetensors") &&
+        !json_object_get(files, "adapter_model.safetensors"))
+        s = error_set(err, TL_FORMAT, "lists neither model.safetensors nor adapter_model.safetensors");
     if (s != TL_OK) error_at_file(err, path);
     if (s == TL_OK) {
         json_object_foreach(files, name, row) {
@@ -254,8 +255,8 @@ static tl_status read_optimizer(trainer *t, const char *dir, tl_error *err) {
     safetensors s;
     TRY(file_join(path, sizeof path, dir, "optimizer.safetensors", err));
     TRY(safetensors_open(t->alloc, path, &s, err));
-    tl_status st = read_moment(&s, "m", t->model->params.total, t->m, err);
-    if (st == TL_OK) st = read_moment(&s, "v", t->model->params.total, t->v, err);
+    tl_status st = read_moment(&s, "m", t->params->total, t->m, err);
+    if (st == TL_OK) st = read_moment(&s, "v", t->params->total, t->v, err);
     if (st != TL_OK) error_at_file(err, path);
     safetensors_close(&s);
     return st;
@@ -266,7 +267,7 @@ tl_status checkpoint_restore(trainer *t, const char *dir, const json_t *manifest
     char hex[17];
     int64_t step = -1, shift = 0, skipped = 0, seen = 0;
     TRY(json_get_str(manifest, "layout", &layout, err));
-    checkpoint_hex(checkpoint_layout(&t->model->params), hex);
+    checkpoint_hex(checkpoint_layout(t->params), hex);
     if (!layout || strcmp(layout, hex) != 0)
         return at_file(err, error_set(err, TL_SHAPE, "its moments belong to parameters laid out otherwise"), dir);
     TRY(json_get_int(manifest, "step", 0, INT64_MAX, &step, err));

@@ -61,7 +61,7 @@ static void set_hyper(trainer *t, double lr) {
 }
 
 static void clear_gradients(trainer *t) {
-    memset(t->grad, 0, (size_t)t->model->params.total * sizeof *t->grad);
+    memset(t->grad, 0, (size_t)t->params->total * sizeof *t->grad);
 }
 
 static tl_status not_finite(trainer *t, const tl_metrics *m, tl_error *err) {

@@ -20,10 +20,19 @@ typedef struct trainer_settings {
     uint64_t seed;
 } trainer_settings;
 
-/* Bytes that training holds; activations is exactly what the plans allocate. */
+/* Bytes that training holds; activations is exactly what the plans allocate. weights: those of the base and of its
+ * adapters; mapped: matrices of the base that stay in their file, not part of the total. */
 typedef struct trainer_bytes {
-    size_t weights, weights16, gradients, moments, activations, batch, total;
+    size_t weights, weights16, gradients, moments, activations, batch, total, mapped;
 } trainer_bytes;
+
+/* What is trained: a model from its configuration on. lora, mapped: NULL for training as a whole, from f32. */
+typedef struct trainer_shape {
+    const model_config *config;
+    const model_params *params;
+    const model_lora *lora;
+    const build_matrices *mapped;
+} trainer_shape;
 
 /* One plan over one graph. */
 typedef struct trainer_plan {
@@ -35,11 +44,12 @@ typedef struct trainer {
     tl_model *model; /* borrowed */
     const tl_allocator *alloc;
     trainer_settings set;
-    int64_t step;        /* updates done or passed over */
-    int64_t data_shift;  /* the batch of a step is that of step + data_shift: a rollback passes over bad data */
-    int64_t tokens;      /* labels seen */
-    int64_t skipped;     /* steps passed over because a number was not finite */
-    float *grad, *m, *v; /* (params.total) each */
+    int64_t step;               /* updates done or passed over */
+    int64_t data_shift;         /* the batch of a step is that of step + data_shift: a rollback passes over bad data */
+    int64_t tokens;             /* labels seen */
+    int64_t skipped;            /* steps passed over because a number was not finite */
+    const model_params *params; /* what is trained: the model's own, or its adapters */
+    float *grad, *m, *v;        /* (params->total) each */
     trainer_plan fwd, norm, update;
     build_result build;
     tl_tensor *norm_out, *in_ids[4]; /* ids, targets, pos, doc */
@@ -57,8 +67,8 @@ typedef struct trainer {
 /* Checks options against the model and fills in what is left open. [fails: ARG, CONFIG, naming the option] */
 tl_status trainer_resolve(const model_config *c, const tl_trainer_options *o, trainer_settings *out, tl_error *err);
 /* What a trainer with these settings would hold, and the cost of one step, without taking any of it. */
-tl_status trainer_measure(tl_engine *e, const model_config *c, const model_params *p, const trainer_settings *s,
-                          trainer_bytes *bytes, tl_cost *cost, tl_error *err);
+tl_status trainer_measure(tl_engine *e, const trainer_shape *w, const trainer_settings *s, trainer_bytes *bytes,
+                          tl_cost *cost, tl_error *err);
 /* [owns: caller] [fails: ARG, CONFIG, NOMEM, UNSUPPORTED] */
 tl_status trainer_create(tl_model *m, const trainer_settings *s, trainer **out, tl_error *err);
 void trainer_destroy(trainer *t); /* NULL is fine */

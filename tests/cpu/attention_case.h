@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "base/half.h"
+#include "base/rng.h"
 #include "cpu/attention/attention.h"
 #include "support/testing.h"
 
@@ -93,6 +94,17 @@ static inline double at_score(const at_case *c, const at_data *d, int64_t b, int
     return t;
 }
 
+/* Where cases with dropout are in a training run. */
+static const tl_run_info at_info = {.seed = 5, .step = 7, .row0 = 1000};
+
+/* What dropout multiplies the weight of a pair with. */
+static inline double at_keep(const at_case *c, int64_t b, int64_t h, int64_t i, int64_t j) {
+    if (c->attr.drop == 0) return 1;
+    const rng_key key = rng_key_make(at_info.seed, at_info.step, (uint64_t)c->attr.op);
+    const float u = rng_uniform(key, (uint64_t)(at_info.row0 + b * c->T + i), (uint64_t)h << 32 | (uint64_t)j);
+    return u >= c->attr.drop ? 1 / (1 - (double)c->attr.drop) : 0;
+}
+
 static inline at_data at_make(const at_case *c) {
     at_data d = {0};
     d.q = at_tensor(c->dtype, 4, (int64_t[]){c->B, c->T, c->H, c->Dh}, 8, 2.0);
@@ -143,8 +155,9 @@ static inline void at_oracle(const at_case *c, at_data *d, bool gradients) {
                 if (!(sum > 0)) continue;
                 for (int64_t j = 0; j < c->S; j++) {
                     p[j] /= sum;
+                    const double keep = p[j] > 0 ? at_keep(c, b, h, i, j) : 0;
                     for (int64_t e = 0; e < c->Dv && p[j] > 0; e++)
-                        o[e] += p[j] * at_get(&d->v, at_row(&d->v, b, j, h / r) + e);
+                        o[e] += keep * p[j] * at_get(&d->v, at_row(&d->v, b, j, h / r) + e);
                 }
                 if (!gradients) continue;
                 const int64_t gi = at_row(&d->g, b, i, h);
@@ -153,14 +166,15 @@ static inline void at_oracle(const at_case *c, at_data *d, bool gradients) {
                 for (int64_t j = 0; j < c->S; j++) {
                     if (!at_sees(c, d, b, i, j)) continue;
                     double dp = 0;
+                    const double keep = at_keep(c, b, h, i, j);
                     double *dv = d->dv + ((b * c->S + j) * c->Hk + h / r) * c->Dv;
                     double *dk = d->dk + ((b * c->S + j) * c->Hk + h / r) * c->Dh;
                     double *dq = d->dq + ((b * c->T + i) * c->H + h) * c->Dh;
                     for (int64_t e = 0; e < c->Dv; e++) {
                         dp += at_get(&d->g, gi + e) * at_get(&d->v, at_row(&d->v, b, j, h / r) + e);
-                        dv[e] += p[j] * at_get(&d->g, gi + e);
+                        dv[e] += keep * p[j] * at_get(&d->g, gi + e);
                     }
-                    double ds = p[j] * (dp - delta);
+                    double ds = p[j] * (keep * dp - delta);
                     if (c->bias) d->dbias[h * (2 * c->P - 1) + j - i - c->attr.q_offset + c->P - 1] += ds;
                     if (c->attr.softcap > 0) ds *= 1 - th[j] * th[j];
                     ds *= c->attr.scale > 0 ? (double)c->attr.scale : 1.0 / sqrt((double)c->Dh);

@@ -38,11 +38,12 @@ static void check(const at_case *c) {
         const int workers[] = {1, 2, 5};
         for (size_t w = 0; w < 3; w++) {
             outs out = outs_make(c);
-            tl_op_call call = {.attr = &attr, .in = {d.g, d.q, d.k, d.v, o, lse, d.doc, d.sinks, d.slopes, d.bias}};
+            tl_op_call call = {
+                .attr = &attr, .run = &at_info, .in = {d.g, d.q, d.k, d.v, o, lse, d.doc, d.sinks, d.slopes, d.bias}};
             memcpy(call.out, out.a, sizeof out.a);
             const char *why = at_run(k, &call, workers[w]);
             if (why) {
-                assert_true(i == 2 && c->dtype != TL_BF16);
+                assert_true(i == 2 && (c->dtype != TL_BF16 || c->attr.drop > 0));
                 outs_free(&out);
                 break;
             }
@@ -81,6 +82,20 @@ static void test_tile_edges(void **state) {
     for (tl_dtype t = TL_F32; t <= TL_BF16; t += TL_BF16 - TL_F32) {
         check(&(at_case){1, 577, 577, 1, 1, 32, 32, t, {.causal = 1}, 0, 0, 0, 0, 0});
         check(&(at_case){1, 400, 577, 2, 1, 32, 48, t, {.causal = 1, .q_offset = 100}, 0, 0, 0, 0, 0});
+    }
+}
+
+/* The mask of the forward pass again, at the edges of tiles and segments. */
+static void test_dropout(void **state) {
+    (void)state;
+    const int64_t n[] = {1, 5, 63, 97, 193, 300};
+    for (size_t i = 0; i < sizeof n / sizeof *n; i++) {
+        check(&(at_case){2, n[i], n[i], 3, 3, 16, 16, TL_F32, {.causal = 1, .drop = 0.3f, .op = 2}, 0, 0, 0, 0, 0});
+        check(&(at_case){1, n[i], n[i], 4, 2, 20, 8, TL_F32, {.drop = 0.5f}, n[i] > 60 ? 40 : 0, 1, 1, 1, n[i]});
+        check(
+            &(at_case){1, n[i], n[i], 2, 1, 16, 16, TL_BF16, {.causal = 1, .window = 30, .drop = 0.1f}, 0, 0, 0, 0, 0});
+        check(
+            &(at_case){1, n[i], n[i], 2, 1, 16, 16, TL_F32, {.causal = 1, .softcap = 2, .drop = 0.2f}, 0, 0, 0, 0, 0});
     }
 }
 
@@ -166,8 +181,9 @@ int main(void) {
     kernels[2] = (at_kernel){"avx512bf16", attn_bwd_prepare_pairs, attn_bwd_run, attn_bwd__avx512bf16,
                              __builtin_cpu_supports("avx512bf16") != 0};
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tile_edges), cmocka_unit_test(test_head_widths), cmocka_unit_test(test_groups),
-        cmocka_unit_test(test_options),    cmocka_unit_test(test_empty_rows),  cmocka_unit_test(test_outputs),
+        cmocka_unit_test(test_dropout), cmocka_unit_test(test_tile_edges), cmocka_unit_test(test_head_widths),
+        cmocka_unit_test(test_groups),  cmocka_unit_test(test_options),    cmocka_unit_test(test_empty_rows),
+        cmocka_unit_test(test_outputs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,6 +2,8 @@
  * dtypes, and the same bits for any number of workers. */
 #include "attention_case.h"
 
+#include "tensor/quantize.h"
+
 static at_kernel kernels[2];
 
 typedef struct kv_case {
@@ -48,9 +50,11 @@ static void oracle(const kv_case *c, const tl_op_call *call, double *o) {
 
 static void check(const kv_case *c) {
     tl_op_call call = {.attr = &c->attr};
+    const bool blocks = c->cache == TL_Q8_0; /* Dh and Dv are whole ones */
+    const tl_dtype cache = blocks ? TL_F32 : c->cache;
     call.in[0] = at_tensor(c->q, 3, (int64_t[]){c->R, c->H, c->Dh}, 0, 2.0);
-    call.in[1] = at_tensor(c->cache, 4, (int64_t[]){c->Q, c->C, c->Hk, c->Dh}, 0, 2.0);
-    call.in[2] = at_tensor(c->cache, 4, (int64_t[]){c->Q, c->C, c->Hk, c->Dv}, 3, 1.0);
+    call.in[1] = at_tensor(cache, 4, (int64_t[]){c->Q, c->C, c->Hk, c->Dh}, 0, 2.0);
+    call.in[2] = at_tensor(cache, 4, (int64_t[]){c->Q, c->C, c->Hk, c->Dv}, blocks ? 0 : 3, 1.0);
     for (int n = 3; n < 5; n++) call.in[n] = (tl_arg){malloc((size_t)c->R * 4), tl_desc_make(TL_I32, 1, &c->R)};
     if (c->sinks) call.in[5] = at_tensor(TL_F32, 1, &c->H, 0, 3.0);
     if (c->slopes) call.in[6] = at_tensor(TL_F32, 1, &c->H, 0, 0.1);
@@ -59,8 +63,20 @@ static void check(const kv_case *c) {
         ((int32_t *)call.in[3].data)[i] = run % 4 == 3 ? -1 : (int32_t)(run % c->Q);
         ((int32_t *)call.in[4].data)[i] = (int32_t)(c->pos0 + i % c->run + 3 * run);
     }
+    tl_arg plain[2] = {call.in[1], call.in[2]};
+    if (blocks) { /* the oracle sees what blocks of the same numbers hold */
+        for (int n = 0; n < 2; n++) {
+            const int64_t count = tl_desc_count(&plain[n].d);
+            call.in[1 + n].data = malloc((size_t)(count / 32) * 34);
+            call.in[1 + n].d = tl_desc_make(TL_Q8_0, 4, plain[n].d.dim);
+            quantize_encode(TL_Q8_0, plain[n].data, count, call.in[1 + n].data);
+            quantize_decode(TL_Q8_0, call.in[1 + n].data, count, plain[n].data);
+        }
+    }
     double *want = at_zeros(c->R * c->H * c->Dv);
-    oracle(c, &call, want);
+    tl_op_call floats = call;
+    floats.in[1] = plain[0], floats.in[2] = plain[1];
+    oracle(c, &floats, want);
     for (size_t i = 0; i < 2; i++) {
         if (!kernels[i].present) continue;
         void *first = NULL;
@@ -83,6 +99,7 @@ static void check(const kv_case *c) {
         free(first);
     }
     for (int n = 0; n < 7; n++) free(call.in[n].data);
+    for (int n = 0; n < 2 && blocks; n++) free(plain[n].data);
     free(want);
 }
 
@@ -109,11 +126,22 @@ static void test_prefill(void **state) {
     check(&(kv_case){3, 130, 1, 16, 16, 1, 300, TL_F32, TL_F32, {.scale = 0.5f}, 0, 0, 280, 3});
 }
 
+static void test_blocks(void **state) {
+    (void)state;
+    const int64_t at[] = {0, 17, 192, 257, 700, 1024, 2500};
+    for (size_t i = 0; i < sizeof at / sizeof *at; i++) {
+        check(&(kv_case){1, 4, 2, 64, 32, 2, 512, TL_F32, TL_Q8_0, {.scale = 0}, 0, 1, at[i], 1});
+        check(&(kv_case){40, 4, 2, 32, 96, 2, 512, TL_F32, TL_Q8_0, {.window = 90}, 1, 0, at[i], 20});
+        check(&(kv_case){3, 2, 1, 128, 128, 2, 300, TL_BF16, TL_Q8_0, {.softcap = 4}, 0, 0, at[i], 1});
+    }
+}
+
 int main(void) {
     kernels[0] = (at_kernel){"avx2", attn_kv_prepare_avx2, attn_kv_run, attn_kv__avx2,
                              __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")};
     kernels[1] = (at_kernel){"avx512", attn_kv_prepare_avx512, attn_kv_run, attn_kv__avx512,
                              __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq")};
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_decode), cmocka_unit_test(test_prefill)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_decode), cmocka_unit_test(test_prefill),
+                                       cmocka_unit_test(test_blocks)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -79,8 +79,46 @@ static void tables_in_blocks(void **state) {
     examples_free(&l);
 }
 
+/* dx = dy w, around the tiles of 512 columns and 256 rows. */
+static void gradients_to_the_input(void **state) {
+    (void)state;
+    static const int64_t size[][3] = {{1, 3, 256}, {5, 257, 512}, {33, 70, 768}, {9, 600, 1280}, {2, 1, 256}};
+    op_examples l = {NULL, 0, 0};
+    for (size_t t = 0; t < sizeof types / sizeof *types; t++)
+        for (size_t i = 0; i < sizeof size / sizeof *size; i++) {
+            struct linear_dx_attr a = {TL_F32};
+            op_example *e = example_add(&l, "linear_dx", &a, sizeof a, tl_dtype_name(types[t]));
+            int64_t pad = (int64_t)(i % 2) * 3;
+            example_in(e, 0, example_view(D2(TL_F32, size[i][0], size[i][1]), pad), FILL_NORMAL);
+            example_in(e, 1, D2(types[t], size[i][1], size[i][2]), FILL_NORMAL);
+            e->acc = i % 3 == 2, e->out_pad = pad;
+        }
+    for (size_t i = 0; i < l.n; i++) assert_true(rows_check(&l.e[i], 60) > 0 || !(isa_probe() & ISA_AVX2));
+    examples_free(&l);
+}
+
+/* The loss head over a vocabulary in blocks: the loss and the gradient to what goes in. */
+static void heads_in_blocks(void **state) {
+    (void)state;
+    op_examples l = {NULL, 0, 0};
+    for (size_t t = 0; t < sizeof types / sizeof *types; t++)
+        for (int k = 0; k < 2; k++) {
+            struct loss_head_attr a = {0, 0, k ? 5.0f : 0, 0};
+            int64_t V = k ? 1000 : 33;
+            op_example *e = example_add(&l, "loss_head", &a, sizeof a, tl_dtype_name(types[t]));
+            example_in(e, 0, D2(TL_F32, 21, 256), FILL_NORMAL);
+            example_in(e, 1, D2(types[t], V, 256), FILL_NORMAL);
+            example_in(e, 2, D1(TL_I32, 21), FILL_IDS), example_range(e, 2, 0, V);
+            example_in(e, 3, D1(TL_F32, 1), FILL_CONST), e->value[3] = 21;
+            e->unwanted = 16 | 32; /* dw, db */
+        }
+    for (size_t i = 0; i < l.n; i++) assert_true(rows_check(&l.e[i], 300) > 0 || !(isa_probe() & ISA_AVX2));
+    examples_free(&l);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(every_type_and_size), cmocka_unit_test(rounding_stays_small),
-                                       cmocka_unit_test(tables_in_blocks)};
+                                       cmocka_unit_test(tables_in_blocks), cmocka_unit_test(gradients_to_the_input),
+                                       cmocka_unit_test(heads_in_blocks)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -122,7 +122,7 @@ static void lying_headers_are_refused(void **state) {
         size_t at;
         uint8_t value;
         tl_status want;
-    } lie[] = {{8, 2, TL_UNSUPPORTED}, {12, 3, TL_FORMAT},  {16, 0, TL_FORMAT},   {16, 2, TL_FORMAT},
+    } lie[] = {{8, 3, TL_UNSUPPORTED}, {8, 2, TL_FORMAT},   {12, 3, TL_FORMAT},  {16, 0, TL_FORMAT},   {16, 2, TL_FORMAT},
                {20, 200, TL_FORMAT},   {32, 1, TL_FORMAT},  {39, 255, TL_FORMAT}, {40, 8, TL_FORMAT},
                {40, 255, TL_FORMAT},   {19, 255, TL_FORMAT}};
     tl_error e;

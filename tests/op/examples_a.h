@@ -172,6 +172,11 @@ static inline void examples_attention(op_examples *l) {
         examples_attention_one(l, t, late, example_attention_attr(0, 0, 1, 2, 4), WITH_SINKS, "offset, window, sinks");
         examples_attention_one(l, t, blind, example_attention_attr(0, 0, 1, 0, -4), WITH_BIAS, "rows without keys");
         examples_attention_one(l, t, wide, example_attention_attr(0, 2, 0, 0, 0), WITH_SLOPES, "wide heads, cap");
+        struct attention_attr drop = example_attention_attr(0, 0, 1, 0, 0),
+                              dropped = example_attention_attr(0.75f, 1.5f, 1, 4, 0);
+        drop.drop = 0.25f, drop.op = 3, dropped.drop = 0.5f;
+        examples_attention_one(l, t, group, drop, WITH_VIEWS, "causal, groups, dropout");
+        examples_attention_one(l, t, all, dropped, 15, "everything with dropout");
         if (t == TL_F16) continue;
         examples_attention_one(l, t, tile, example_attention_attr(0, 0, 0, 0, 0), WITH_BIAS, "64 x 65");
         examples_attention_one(l, t, less, example_attention_attr(0, 0, 1, 16, 0), WITH_DOC, "63, window, documents");

@@ -33,7 +33,7 @@ static void test_known_layouts(void **state) {
     (void)state;
     size_t n;
     const tl_attr_field *f = tl_op_attr_fields(tl_op_find("attention"), &n);
-    assert_int_equal(n, 6);
+    assert_int_equal(n, 8);
     assert_string_equal(f[4].name, "window");
     assert_int_equal(f[4].type, 'l');
     assert_int_equal(f[4].offset, offsetof(struct attention_attr, window));

@@ -14,7 +14,7 @@ static const char fixture_llama[] =
     "\"num_attention_heads\":4,\"num_key_value_heads\":2,\"max_position_embeddings\":32,\"tie_word_embeddings\":false}";
 static const char fixture_gpt2[] =
     "{\"model_type\":\"gpt2\",\"vocab_size\":257,\"n_embd\":16,\"n_layer\":2,\"n_head\":2,\"n_positions\":32,"
-    "\"embd_pdrop\":0.1,\"resid_pdrop\":0.1}";
+    "\"embd_pdrop\":0.1,\"resid_pdrop\":0.1,\"attn_pdrop\":0.2}";
 
 typedef struct fixture {
     tl_engine *engine;

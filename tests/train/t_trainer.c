@@ -91,7 +91,8 @@ static void planned_bytes_are_the_bytes_taken(void **state) {
         assert_ok(fixture_open(&f, &a.base, 2, k & 1 ? fixture_gpt2 : fixture_llama, B, T, false, &e), &e);
         trainer_settings s = fixture_settings(B, 2, T, k & 2 ? TL_BF16 : TL_F32);
         size_t before = a.live_bytes;
-        assert_ok(trainer_measure(f.engine, &f.model->config, &f.model->params, &s, &plan, &cost, &e), &e);
+        trainer_shape w = {.config = &f.model->config, .params = &f.model->params};
+        assert_ok(trainer_measure(f.engine, &w, &s, &plan, &cost, &e), &e);
         assert_int_equal(a.live_bytes, before);
         assert_ok(trainer_create(f.model, &s, &t, &e), &e);
         assert_memory_equal(&plan, &t->bytes, sizeof plan);

@@ -47,6 +47,9 @@ typedef struct attn_job {
     float *dsinks, *dbias;
     int64_t dbias_sh;
     bool acc_dsinks, acc_dbias, want_dsinks, want_dbias;
+    float drop;      /* 0: none */
+    uint32_t key[2]; /* of its random numbers; counter (row0 + row, head, key) */
+    int64_t row0;
     bool plain;       /* T = scale S and nothing else */
     int64_t segments; /* backward: parts that the keys are cut into */
     /* over a cache */

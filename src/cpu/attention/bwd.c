@@ -88,6 +88,7 @@ static const char *bwd_prepare(const tl_op_call *c, int threads, attn_isa isa, k
     attn_bwd_layout l;
     const char *why = attn_dtypes(c, isa, 0, 5);
     if (!why) why = bwd_job(c, &j);
+    if (!why && isa.unit == 2 && j.drop > 0) why = "dropout: left to the kernels in f32";
     if (why) return why;
     j.workers = threads;
     attn_bwd_lay(&j, isa, &l);

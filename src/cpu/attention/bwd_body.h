@@ -80,6 +80,7 @@ static void bwd_pack(const attn_job *j, bwd_space *w) {
     for (int64_t blk = w->mlo / ATTN_BR; blk * ATTN_BR < w->mhi; blk++) {
         tile_rows *t = &w->rows[blk];
         t->n = 0;
+        t->b = w->b;
         /* Rows of the first block that lie before mlo are not packed; their intervals are empty. */
         for (int64_t r = 0; r < ATTN_BR; r++) t->lo[r] = t->hi[r] = 0;
         for (int64_t r = 0; r < ATTN_BR; r++)
@@ -157,12 +158,18 @@ static void bwd_chunk(const attn_job *j, const bwd_space *w, const tile_rows *t,
             _mm256_storeu_si256((__m256i *)(void *)(a + ATTN_BC + c), _mm512_extracti64x4_epi64(hd, 1));
         }
 #else
+        float keep[ATTN_BC]; /* dP and, for dV, P as the forward pass had them behind dropout */
+        if (j->drop > 0) {
+            row_keep(j, t, r, k0, c0, c1, keep);
+            row_times(p, keep, c0, c1);
+        }
         for (int64_t c = c0; c < c1; c += VW) {
             vf prob, ds;
             bwd_cell(&x, c, &prob, &ds);
             vf_store(s + c, prob);
             vf_store(p + c, ds);
         }
+        if (j->drop > 0) row_times(s, keep, c0, c1);
 #endif
         bwd_zero(s, z0, c0), bwd_zero(s, c1, z1);
         bwd_zero(p, z0, c0), bwd_zero(p, c1, z1);

@@ -1,6 +1,7 @@
 /* What the launchers of attention share: taking a call apart. */
 #include <math.h>
 
+#include "base/rng.h"
 #include "cpu/attention/attention.h"
 
 const attn_isa attn_isa_avx2 = {8, 2, 1}, attn_isa_avx512 = {16, 4, 1}, attn_isa_pairs = {16, 4, 2};
@@ -21,10 +22,11 @@ attn_tensor attn_take(const tl_arg *a) {
     t.p = a->data;
     t.dtype = a->d.dtype;
     t.size = (int64_t)tl_dtype_bytes(a->d.dtype);
+    const int64_t block = tl_dtype_block(a->d.dtype); /* strides count blocks where there are some */
     if (a->d.ndim == 4) {
-        t.sb = a->d.stride[0];
-        t.st = a->d.stride[1];
-        t.sh = a->d.stride[2];
+        t.sb = a->d.stride[0] / block;
+        t.st = a->d.stride[1] / block;
+        t.sh = a->d.stride[2] / block;
     } else if (a->d.ndim == 3) {
         t.st = a->d.stride[0];
         t.sh = a->d.stride[1];
@@ -62,6 +64,12 @@ const char *attn_job_forward(const tl_op_call *c, int first, const struct attent
     j->causal = attr->causal != 0;
     j->window = attr->window;
     j->q_offset = attr->q_offset;
+    if (attr->drop > 0) {
+        const rng_key key = rng_key_make(c->run ? c->run->seed : 0, c->run ? c->run->step : 0, (uint64_t)attr->op);
+        j->drop = attr->drop;
+        j->key[0] = key.k[0], j->key[1] = key.k[1];
+        j->row0 = c->run ? c->run->row0 : 0;
+    }
     j->q = attn_take(&c->in[first]);
     j->k = attn_take(&c->in[first + 1]);
     j->v = attn_take(&c->in[first + 2]);

@@ -42,6 +42,7 @@ static const char *fwd_prepare(const tl_op_call *c, int threads, attn_isa isa, k
     attn_fwd_layout l;
     const char *why = attn_dtypes(c, isa, 0, 3);
     if (!why) why = fwd_job(c, &j);
+    if (!why && isa.unit == 2 && j.drop > 0) why = "dropout: left to the kernels in f32";
     if (why) return why;
     j.workers = threads;
     attn_fwd_lay(&j, isa, &l);

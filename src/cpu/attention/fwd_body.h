@@ -59,6 +59,12 @@ static void tile_sums(const tile_rows *t, const uint32_t *x, int64_t ldx, const 
     }
 }
 
+static void row_drop(const attn_job *j, const tile_rows *t, int64_t r, int64_t k0, int64_t c0, int64_t c1, float *s) {
+    float keep[ATTN_BC];
+    row_keep(j, t, r, k0, c0, c1, keep);
+    row_times(s, keep, c0, c1);
+}
+
 /* Keys [k0, k0 + kn) against all rows of the tile. kt: panels of NR keys, v: keys as B operand, both from k0 on; kd:
  * documents from k0 on, or NULL; end: keys there are in all. */
 static void tile_forward(const attn_job *j, tile_rows *t, const tile_space *w, int64_t k0, int64_t kn,
@@ -82,6 +88,7 @@ static void tile_forward(const attn_job *j, tile_rows *t, const tile_space *w, i
             if (!j->plain && hi > lo) row_options(j, s, NULL, c0, c1, k0, t->at[r], t->head[r], t->hi[r]);
             if (lo > c0 || hi < c1 || kd) row_mask(s, c0, c1, lo, hi, kd, t->doc[r], end - k0);
             row_softmax(s, c0, c1, factor, &t->m[r], &t->l[r], &t->alpha[r]);
+            if (j->drop > 0) row_drop(j, t, r, k0, c0, c1, s); /* the sum is that of all weights */
             for (int64_t i = 0; i < ahead; i++) {
                 _mm_prefetch(next + i * 64, _MM_HINT_T1);
                 _mm_prefetch(nextv + i * 64, _MM_HINT_T1);
@@ -151,6 +158,7 @@ static void fwd_tile(const attn_job *j, const attn_fwd_layout *l, int64_t tile, 
                           l->Dhu};
     tile_rows *t = (tile_rows *)(void *)(mine + l->w_row);
     t->n = attn_min(ATTN_BR, j->R - m0);
+    t->b = b;
     const int32_t *doc = j->doc ? j->doc + b * j->doc_sb : NULL;
     for (int64_t r = 0, i = m0 / j->r, g = m0 % j->r; r < t->n; r++) {
         const int64_t h = hk * j->r + g;

@@ -73,7 +73,8 @@ static const char *kv_job(const tl_op_call *c, attn_job *j) {
 static const char *kv_prepare(const tl_op_call *c, int threads, attn_isa isa, kernel_exec *x) {
     attn_job j;
     attn_kv_layout l;
-    const char *why = attn_dtypes(c, isa, 0, 3);
+    const bool blocks = c->in[1].d.dtype == TL_Q8_0 && c->in[2].d.dtype == TL_Q8_0;
+    const char *why = attn_dtypes(c, isa, 0, blocks ? 1 : 3);
     if (!why) why = kv_job(c, &j);
     if (why) return why;
     j.workers = threads;

@@ -83,6 +83,8 @@ static void kv_few(const attn_job *j, const kv_space *s, const key_rows *keys, c
         kv_few_as(j, s, keys, values, TL_F32, k0, kn);
     else if (keys->dtype == TL_BF16)
         kv_few_as(j, s, keys, values, TL_BF16, k0, kn);
+    else if (keys->dtype == TL_Q8_0)
+        kv_few_as(j, s, keys, values, TL_Q8_0, k0, kn);
     else
         kv_few_as(j, s, keys, values, TL_F16, k0, kn);
 }

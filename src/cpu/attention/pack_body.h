@@ -36,6 +36,20 @@ INLINE vf exp2_soft(vf x) {
 #endif
 }
 
+/* Of a row in blocks of 32: a scale in f16, then as many bytes. */
+INLINE vf row_blocks(const char *row, int64_t d) {
+    const char *b = row + d / 32 * 34;
+    uint16_t half;
+    memcpy(&half, b, sizeof half);
+    const vf scale = vf_set(_mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(half))));
+#if SIMD_W == 16
+    const vi q = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(b + 2 + d % 32)));
+#else
+    const vi q = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(b + 2 + d % 32)));
+#endif
+    return vf_mul(scale, vi_float(q));
+}
+
 /* Elements [d, d + VW) of a row of n, zeros past its end. */
 INLINE vf row_load(const char *row, tl_dtype dtype, int64_t d, int64_t n) {
     const int64_t left = n - d;
@@ -44,6 +58,7 @@ INLINE vf row_load(const char *row, tl_dtype dtype, int64_t d, int64_t n) {
         const float *p = (const float *)(const void *)row + d;
         return left >= VW ? vf_load(p) : vf_load_n(p, left);
     }
+    if (dtype == TL_Q8_0) return row_blocks(row, d);
     const uint16_t *p = (const uint16_t *)(const void *)row + d;
     if (dtype == TL_BF16) return left >= VW ? vf_load_bf16(p) : vf_load_bf16_n(p, left);
     return left >= VW ? vf_load_f16(p) : vf_load_f16_n(p, left);

@@ -5,6 +5,7 @@
 #include <math.h>
 
 #include "cpu/attention/pack_body.h"
+#include "cpu/philox_body.h"
 
 #define ATTN_LOG2E 1.44269504088896340736f
 #define ATTN_LN2   0.69314718055994530942f
@@ -13,7 +14,7 @@ enum { CHUNKS = ATTN_BR / ATTN_CHUNK, ROWS = ATTN_BR + ATTN_PAD };
 
 /* Rows of a tile. */
 typedef struct tile_rows {
-    int64_t n;                  /* how many there are */
+    int64_t n, b;               /* how many there are; of which sequence */
     int64_t lo[ROWS], hi[ROWS]; /* visible keys */
     int64_t at[ROWS];           /* position among the keys */
     int64_t query[ROWS];        /* query (or row of a cached call) and head that the row stands for */
@@ -102,6 +103,26 @@ static void row_mask(float *s, int64_t c0, int64_t c1, int64_t lo, int64_t hi, c
         if (kd) m = vm_and(m, vi_eq(vi_load_n(kd + c, left - c), vi_set(doc)));
         vf_store(s + c, vf_select(m, vf_load(s + c), minus_inf));
     }
+}
+
+/* keep[c0, c1) of row r gets what dropout multiplies its weights with: 0 or 1/(1-drop). Whole groups of counters are
+ * filled, within the tile. */
+static void row_keep(const attn_job *j, const tile_rows *t, int64_t r, int64_t k0, int64_t c0, int64_t c1,
+                     float *keep) {
+    const uint64_t row = (uint64_t)(j->row0 + t->b * j->T + t->query[r]), head = (uint64_t)t->head[r] << 30;
+    const vf up = vf_set((float)(1.0 / (1.0 - (double)j->drop)));
+    for (int64_t c = c0 / (4 * VW) * (4 * VW); c < c1; c += 4 * VW) {
+        uint32_t w[4 * VW];
+        philox_words(j->key, row, head | (uint64_t)(k0 + c) / 4, w);
+        for (int64_t i = 0; i < 4 * VW; i += VW) {
+            const vf u = vf_mul(vi_float(vi_shr(vi_load(w + i), 8)), vf_set(0x1p-24f));
+            vf_store(keep + c + i, vf_keep(vf_ge(u, vf_set(j->drop)), up));
+        }
+    }
+}
+
+static void row_times(float *s, const float *by, int64_t c0, int64_t c1) {
+    for (int64_t c = c0; c < c1; c += VW) vf_store(s + c, vf_mul(vf_load(s + c), vf_load(by + c)));
 }
 
 /* One step of the online softmax: s[c0, c1) becomes exp2(c s - m), as f32 or as bf16 from the row's start on. */

@@ -8,6 +8,7 @@
  * the number of threads. Without gradients logits live only as one tile of each worker. */
 #include "cpu/product/head.h"
 #include "cpu/product/linear.h"
+#include "cpu/quant/blocks.h"
 
 #include <math.h>
 #include <string.h>
@@ -19,7 +20,7 @@ typedef struct head_args {
     const struct loss_head_attr *a;
     const tl_arg *h, *w, *targets, *denom, *b, *lse_in, *dloss; /* the last two: of loss_head_bwd */
     const tl_arg *loss, *lse, *losses, *dh, *dw, *db;           /* NULL where the operator has none */
-    bool add_dh, add_dw, add_db, grads;
+    bool add_dh, add_dw, add_db, grads, blocks;                 /* blocks: of w */
     int64_t rows, D, V, h_row, w_row;
 } head_args;
 
@@ -27,7 +28,7 @@ typedef struct head_args {
 typedef struct head_cut {
     int64_t chunk, chunks, tile, tiles, groups;
     int64_t pack_h, z, stats, of_target, lse, whole, dh_part, worker, per_worker, floats;
-    int64_t z_row, pack_b, pack_dz, temp; /* within a worker's part */
+    int64_t z_row, pack_b, pack_dz, temp, w; /* within a worker's part; w: a tile of it as f32 */
 } head_cut;
 
 static bool head_is(const tl_arg *a) {
@@ -49,7 +50,9 @@ static const char *head_args_of(const tl_op_call *c, bool bwd, head_args *g) {
     g->grads = head_is(g->dh) || head_is(g->dw) || head_is(g->db);
     g->rows = tl_desc_rows(&g->h->d), g->D = tl_desc_last(&g->h->d), g->V = g->w->d.dim[0];
     if (g->rows < 1 || g->D < 1 || g->V < 1) return "nothing to do";
-    if (gemm_type(g->h->d.dtype) < 0 || gemm_type(g->w->d.dtype) < 0) return "not f32, bf16 or f16";
+    g->blocks = quant_type_of(g->w->d.dtype) >= 0;
+    if (gemm_type(g->h->d.dtype) < 0 || (gemm_type(g->w->d.dtype) < 0 && !g->blocks)) return "not f32, bf16 or f16";
+    if (g->blocks && head_is(g->dw)) return "a weight in blocks has no gradient";
     g->h_row = g->rows == 1 ? g->D : tensor_row_stride(&g->h->d);
     g->w_row = g->V == 1 ? g->D : tensor_row_stride(&g->w->d);
     if (g->h_row < g->D || g->w_row < g->D) return "rows do not lie at one distance";
@@ -94,6 +97,7 @@ static head_cut head_cut_of(const head_args *g, int64_t threads) {
                               ? linear_up(gemm_pack_floats(k.tile, k.chunk) + gemm_pack_floats(k.chunk, k.tile), 16)
                               : k.chunk * k.z_row;
     k.temp = at, at += (g->D > GEMM_KC || k.chunk > GEMM_KC || k.tile > GEMM_KC) ? (tall + GEMM_MR) * GEMM_NC : 0;
+    k.w = at, at += g->blocks ? k.tile * g->D : 0;
     k.per_worker = at;
     k.floats = k.worker + k.per_worker * threads;
     return k;
@@ -188,6 +192,16 @@ static void head_begin(const head_run *u, int64_t repeat, int64_t lo, int64_t hi
     if (lo * per < end) u->f->gemm(GEMM_PACK, &j, lo * per, end, 0, 0);
 }
 
+/* Words [v0, v0 + n) of w, by their rows; those in blocks as f32 in this worker's memory. */
+static gemm_matrix head_words(const head_run *u, int64_t v0, int64_t n) {
+    const head_args *g = &u->g;
+    if (!g->blocks) return head_matrix(head_at(g->w, v0, g->w_row), gemm_type(g->w->d.dtype), g->w_row, 1);
+    quant_job j = blocks_job(g->w->data, g->w->d.dtype, g->w_row, 0, g->D);
+    j.out = u->mine + u->k.w;
+    u->f->blocks(QUANT_DECODE, &j, v0, v0 + n);
+    return head_matrix(j.out, GEMM_F32, g->D, 1);
+}
+
 /* ---- phase 1 ------------------------------------------------------------------------------------ */
 
 static void head_logits(const head_run *u, int64_t tile) {
@@ -196,7 +210,8 @@ static void head_logits(const head_run *u, int64_t tile) {
     const int64_t v0 = tile * k->tile, n = g->V - v0 < k->tile ? g->V - v0 : k->tile;
     float *z = g->grads ? u->s + k->z + v0 : u->mine + k->pack_dz;
     gemm_job j = {.m = u->rows, .n = n, .k = g->D, .pack_a = u->s + k->pack_h};
-    j.b = head_matrix(head_at(g->w, v0, g->w_row), gemm_type(g->w->d.dtype), 1, g->w_row);
+    const gemm_matrix w = head_words(u, v0, n);
+    j.b = head_matrix(w.p, w.type, 1, w.row);
     j.c = head_matrix(z, GEMM_F32, k->z_row, 1);
     if (head_is(g->b) && g->b->data) j.bias = (const float *)g->b->data + v0;
     head_product(u, &j);
@@ -260,7 +275,7 @@ static void head_gradients(const head_run *u, int64_t tile, int64_t group, bool 
     if (head_is(g->dh) && g->dh->data) { /* dh = dz w */
         gemm_job j = {.m = u->rows, .n = g->D, .k = n, .add = !first};
         j.a = head_matrix(z, GEMM_F32, k->z_row, 1);
-        j.b = head_matrix(head_at(g->w, v0, g->w_row), gemm_type(g->w->d.dtype), g->w_row, 1);
+        j.b = head_words(u, v0, n);
         j.c = head_matrix(u->s + k->dh_part + group * k->chunk * g->D, GEMM_F32, g->D, 1);
         head_product(u, &j);
     }

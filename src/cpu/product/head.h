@@ -3,6 +3,7 @@
 #define CPU_PRODUCT_HEAD_H
 
 #include "cpu/product/gemm.h"
+#include "cpu/quant/quant.h"
 
 /* One row's part of a vocabulary tile. */
 typedef struct head_row {
@@ -19,6 +20,7 @@ typedef struct head_table {
     void (*stats)(head_row *r); /* caps z in place */
     void (*grad)(const head_row *r);
     void (*sum)(const float *part, int64_t parts, int64_t stride, int64_t n, void *out, int type, bool add);
+    quant_leaf *blocks; /* rows of a weight in blocks as f32 */
 } head_table;
 
 typedef const head_table *head_leaf(void);

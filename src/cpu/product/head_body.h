@@ -59,7 +59,8 @@ static void head_sum(const float *part, int64_t parts, int64_t stride, int64_t n
     }
 }
 
-static const head_table head_functions = {SIMD_NAME(gemm_linear), head_stats, head_grad, head_sum};
+static const head_table head_functions = {SIMD_NAME(gemm_linear), head_stats, head_grad, head_sum,
+                                          SIMD_NAME(quant_linear)};
 const head_table *SIMD_NAME(loss_head)(void) {
     return &head_functions;
 }

@@ -37,7 +37,7 @@ typedef struct quant_ints {
 enum { QUANT_DOT, QUANT_DECODE, QUANT_INTS };
 typedef void quant_leaf(int what, const quant_job *j, int64_t n0, int64_t n1);
 quant_leaf quant_linear__avx2, quant_linear__avx512, quant_tiled__avx2, quant_tiled__avx512;
-quant_leaf quant_embedding__avx2, quant_embedding__avx512;
+quant_leaf quant_embedding__avx2, quant_embedding__avx512, quant_dx__avx2, quant_dx__avx512;
 /* QUANT_INTS: rows [n0, n1) of x into ints. QUANT_DOT from those; k a multiple of 256. */
 quant_leaf quant_ints__avx512vnni;
 

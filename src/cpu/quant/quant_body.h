@@ -158,6 +158,9 @@ void SIMD_NAME(quant_linear)(int what, const quant_job *j, int64_t n0, int64_t n
 void SIMD_NAME(quant_tiled)(int what, const quant_job *j, int64_t n0, int64_t n1) {
     SIMD_NAME(quant_linear)(what, j, n0, n1);
 }
+void SIMD_NAME(quant_dx)(int what, const quant_job *j, int64_t n0, int64_t n1) {
+    SIMD_NAME(quant_linear)(what, j, n0, n1);
+}
 void SIMD_NAME(quant_embedding)(int what, const quant_job *j, int64_t n0, int64_t n1) {
     SIMD_NAME(quant_linear)(what, j, n0, n1);
 }

@@ -1,6 +1,6 @@
 /* embedding from a table in blocks: rows decoded by the leaf of the products. */
 #include "cpu/launchers.h"
-#include "cpu/quant/quant_view.h"
+#include "cpu/quant/blocks.h"
 
 #include <string.h>
 
@@ -29,10 +29,7 @@ void quant_embedding_run(const kernel_task *t, int phase, int64_t lo, int64_t hi
     const tl_desc *table = &c->in[1].d;
     float scale = ATTR(c, embedding)->scale;
     int64_t count = tl_desc_count(&c->in[0].d), D = table->dim[1];
-    quant_job j = {.w = c->in[1].data,
-                   .w_bytes = (size_t)(table->stride[0] / tl_dtype_block(table->dtype)) * tl_dtype_bytes(table->dtype),
-                   .type = quant_type_of(table->dtype),
-                   .k = D};
+    quant_job j = blocks_job(c->in[1].data, table->dtype, table->stride[0], 0, D);
     (void)phase, (void)worker;
     for (int64_t i = lo * EMBEDDING_IDS; i < hi * EMBEDDING_IDS && i < count; i++) {
         int64_t id = ((const int32_t *)c->in[0].data)[embedding_at(&c->in[0].d, i)];

@@ -1,5 +1,6 @@
 /* The bodies of row_avx2.c and row_avx512.c: what every leaf loads and stores with, then the element-wise ones.
  * row_norm_body.h and row_misc_body.h hold the rest. */
+#include "cpu/philox_body.h"
 #include "cpu/row/row.h"
 #include "cpu/simd.h"
 #include "op/attrs.h"

@@ -86,6 +86,8 @@ class tl_session_options(C.Structure):
         ("ignore_eos", C.c_bool),
         ("no_cache", C.c_bool),
         ("cache_dtype", C.c_int),
+        ("cache_window", C.c_int64),
+        ("cache_first", C.c_int64),
     ]
 
 

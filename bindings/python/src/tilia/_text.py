@@ -414,7 +414,8 @@ class Session(Handle):
     max_tokens: to generate after each prompt (0: until the end or the context is full); context: positions to keep (0:
     the model's); temperature 0 is greedy; top_k, top_p, min_p, repeat_penalty, repeat_last: 0 is off (repeat_last: 64);
     stop: texts that end the generation and are not part of it; ignore_eos; no_cache recomputes everything;
-    cache_dtype: "f32", "bf16", "f16".
+    cache_dtype: "f32", "bf16", "f16", "q8_0"; cache_window: text without end, of which the last so many tokens are kept
+    and the first cache_first.
 
     Ctrl-C is honoured between tokens. One thread at a time. Errors: ValueError (an unknown id, a prompt that does not
     fit), MemoryError.
@@ -444,6 +445,8 @@ class Session(Handle):
         ignore_eos: bool = False,
         no_cache: bool = False,
         cache_dtype: Optional[str] = None,
+        cache_window: int = 0,
+        cache_first: int = 4,
     ) -> None:
         stops, n_stop = strings([stop] if isinstance(stop, str) else stop)
         o = tl_session_options(
@@ -461,6 +464,8 @@ class Session(Handle):
             ignore_eos=ignore_eos,
             no_cache=no_cache,
             cache_dtype=_dtype(cache_dtype),
+            cache_window=cache_window,
+            cache_first=cache_first if cache_window else 0,
         )
         out = C.c_void_p()
         with model._engine._lock:
