@@ -185,8 +185,10 @@ static tl_status read_lines(many *w, const char *path, tl_error *e) {
 
 static bool keep(void *user, const batch_text *t) {
     many *w = user;
-    w->result[t->index].text = mem_strndup(w->alloc, t->text, t->size);
-    w->failed |= !w->result[t->index].text;
+    char *text = mem_new(w->alloc, t->size + 1, 1); /* zeros may stand in it */
+    w->failed |= !text;
+    if (text) memcpy(text, t->text, t->size);
+    w->result[t->index].text = text;
     w->result[t->index].size = t->size;
     w->result[t->index].prompt = t->prompt;
     w->result[t->index].tokens = t->tokens;
