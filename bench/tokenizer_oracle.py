@@ -13,7 +13,7 @@ parts of a stream, and decoded again."""
 import argparse, base64, functools, json, os, random, struct, subprocess, sys, tempfile, time
 
 a = argparse.ArgumentParser()
-a.add_argument("build"), a.add_argument("data"), a.add_argument("--real"), a.add_argument("--only")
+a.add_argument("build"), a.add_argument("data"), a.add_argument("--real"), a.add_argument("--only"), a.add_argument("--write", help="writes --strings fuzzed strings with the others' answers to this folder, compares nothing")
 a.add_argument("--quick", action="store_true", help="without the texts of a megabyte"), a.add_argument("--strings", type=int, default=10000), a.add_argument("--seed", type=int, default=1)
 o = a.parse_args()
 R = random.Random(o.seed)
@@ -253,6 +253,15 @@ def compare(name, path, flags, ask, back, spans):
     return len(bad)
 
 
+def write():
+    """tests/tokenizer/vectors/fuzzed_*.cases.json: python3 bench/tokenizer_oracle.py build DATA --strings 250 --write tests/tokenizer/vectors"""
+    texts = [t for t in (fuzzed() for _ in range(o.strings)) if "\0" not in t]  # the JSON reader refuses those
+    for name, ask in (("gpt2", gpt2_hf()), ("llama", sp(sp_of_gguf(o.data + "/vocab/ggml-vocab-llama-spm.gguf")))):
+        rows = [[t, list(ask(t)[0])] for t in texts]
+        json.dump(rows, open(o.write + "/fuzzed_%s.cases.json" % name, "w"), separators=(",", ":"))
+
+
+if o.write: sys.exit(write())
 ALL = list(strings())
 total = sum(compare(*c) for c in cases() if not o.only or o.only in c[0])
 print("%d differences" % total)

@@ -1,8 +1,10 @@
-/* The tokenizer keys of GGUF: "gpt2" (byte-level BPE), "llama" (SentencePiece BPE), "t5" (Unigram). */
+/* The tokenizer keys of GGUF: "gpt2" (byte-level BPE), "llama" (SentencePiece BPE), "t5" (Unigram), "bert" (WordPiece).
+ */
 #include "format/gguf.h"
 #include "tokenizer/added.h"
 #include "tokenizer/alphabet.h"
 #include "tokenizer/load_pieces.h"
+#include "tokenizer/models.h"
 #include "tokenizer/split.h"
 #include <string.h>
 
@@ -159,9 +161,9 @@ static tl_status load_gg_bpe(tokenizer *t, const load_gg *x, str *buf, tl_error 
 
 /* ---- llama, t5 ------------------------------------------------------------------------------- */
 
-static tl_status load_gg_pieces(tokenizer *t, const load_gg *x, bool unigram, tl_error *e) {
+static tl_status load_gg_pieces(tokenizer *t, const load_gg *x, bool paths, tl_error *e) {
     if (!x->scores) return error_set(e, TL_NOTFOUND, "the file has no tokenizer.ggml.scores");
-    load_pieces p = {.n = x->tokens->count, .unigram = unigram, .dummy_prefix = x->prefix, .escape = true};
+    load_pieces p = {.n = x->tokens->count, .unigram = paths, .dummy_prefix = x->prefix, .escape = true};
     p.unk = x->unk, p.bos = x->bos, p.eos = x->eos;
     p.add_bos = x->add_bos, p.add_eos = x->add_eos;
     const gguf_value *map = NULL;
@@ -188,12 +190,76 @@ static tl_status load_gg_pieces(tokenizer *t, const load_gg *x, bool unigram, tl
     return st;
 }
 
+/* ---- bert ------------------------------------------------------------------------------------ */
+
+/* The file marks beginnings of words with U+2581 where the model's own vocabulary marks continuations with ##. */
+static tl_status load_gg_words_tokens(tokenizer *t, const load_gg *x, str *buf, tl_error *e) {
+    static const char mark[] = "\xe2\x96\x81";
+    size_t at = 0;
+    gguf_str s;
+    for (int64_t i = 0; gguf_next_str(x->tokens, &at, &s); i++) {
+        int type = load_gg_type(x, (size_t)i);
+        bool plain = type == PIECE_NORMAL && !(s.n > 1 && s.s[0] == '[' && s.s[s.n - 1] == ']');
+        bool begins = s.n > 3 && !memcmp(s.s, mark, 3);
+        str_clear(buf);
+        if (plain && !begins) str_adds(buf, "##");
+        str_add(buf, plain && begins ? s.s + 3 : s.s, plain && begins ? s.n - 3 : s.n);
+        if (buf->failed) return error_set(e, TL_NOMEM, "no memory for the vocabulary");
+        bool twice = vocab_find(&t->voc, buf->data, buf->len) >= 0;
+        TRY(vocab_put(&t->voc, i, buf->data, buf->len, twice ? VOCAB_HIDDEN : 0u, e));
+    }
+    return TL_OK;
+}
+
+/* The id a key gives, else the one found by its usual name, else -1. */
+static tl_status load_gg_id(const tokenizer *t, const load_gg *x, const char *key, const char *name, int64_t *id,
+                            tl_error *e) {
+    int64_t v = -1;
+    TRY(gguf_get_int(x->g, key, 0, UINT32_MAX, &v, e));
+    *id = v >= 0 && v < (int64_t)x->tokens->count ? v : vocab_find(&t->voc, name, strlen(name));
+    return TL_OK;
+}
+
+static tl_status load_gg_words(tokenizer *t, load_gg *x, str *buf, tl_error *e) {
+    t->model = MODEL_WORDPIECE;
+    wordpiece *w = t->wordpiece = mem_new(t->alloc, 1, sizeof *w);
+    if (!w || !(w->prefix = mem_strdup(t->alloc, "##"))) return error_set(e, TL_NOMEM, "no memory for a tokenizer");
+    TRY(load_gg_words_tokens(t, x, buf, e));
+    int64_t cls, sep;
+    TRY(load_gg_id(t, x, "tokenizer.ggml.cls_token_id", "[CLS]", &cls, e));
+    TRY(load_gg_id(t, x, "tokenizer.ggml.seperator_token_id", "[SEP]", &sep, e)); /* as the format spells it */
+    TRY(load_gg_id(t, x, "tokenizer.ggml.unknown_token_id", "[UNK]", &x->unk, e));
+    w->max_chars = 100;
+    w->unk = t->unk = (int32_t)x->unk;
+    str post;
+    str_init(&post, t->alloc);
+    load_template_text(t, cls, sep, &post);
+    tl_status s =
+        post.failed ? error_set(e, TL_NOMEM, "no memory for a tokenizer")
+                    : load_parts_text(t,
+                                      "{\"type\":\"BertNormalizer\",\"clean_text\":true,\"handle_chinese_chars\":true,"
+                                      "\"strip_accents\":null,\"lowercase\":true}",
+                                      "{\"type\":\"BertPreTokenizer\"}", post.data,
+                                      "{\"type\":\"WordPiece\",\"prefix\":\"##\",\"cleanup\":true}", e);
+    str_fini(&post);
+    if (x->bos < 0) x->bos = cls;
+    if (x->eos < 0) x->eos = sep;
+    size_t at = 0;
+    gguf_str text;
+    for (size_t i = 0; s == TL_OK && gguf_next_str(x->tokens, &at, &text); i++) {
+        int type = load_gg_type(x, i);
+        if (type == PIECE_CONTROL || type == PIECE_UNKNOWN || (int64_t)i == cls || (int64_t)i == sep)
+            s = load_added_token(t, (int64_t)i, text.s, text.n, ADDED_SPECIAL, e);
+    }
+    return s;
+}
+
 static tl_status load_gg_into(tokenizer *t, load_gg *x, str *buf, tl_error *e) {
     gguf_str model = {NULL, 0};
     TRY(gguf_get_str(x->g, "tokenizer.ggml.model", &model, e));
     if (!model.n) return error_set(e, TL_NOTFOUND, "the file has no tokenizer.ggml.model");
     bool llama = model.n == 5 && !memcmp(model.s, "llama", 5), gpt2 = model.n == 4 && !memcmp(model.s, "gpt2", 4),
-         t5 = model.n == 2 && !memcmp(model.s, "t5", 2);
+         t5 = model.n == 2 && !memcmp(model.s, "t5", 2), bert = model.n == 4 && !memcmp(model.s, "bert", 4);
     x->prefix = x->add_bos = llama; /* what a file means that does not say */
     if (t5) x->prefix = x->add_eos = true;
     TRY(load_gg_keys(x, e));
@@ -201,8 +267,10 @@ static tl_status load_gg_into(tokenizer *t, load_gg *x, str *buf, tl_error *e) {
         TRY(load_gg_bpe(t, x, buf, e));
     else if (llama || t5)
         TRY(load_gg_pieces(t, x, t5, e));
+    else if (bert)
+        TRY(load_gg_words(t, x, buf, e));
     else
-        return error_set(e, TL_UNSUPPORTED, "tokenizer.ggml.model \"%.*s\"; gpt2, llama and t5 are known",
+        return error_set(e, TL_UNSUPPORTED, "tokenizer.ggml.model \"%.*s\"; gpt2, llama, t5 and bert are known",
                          (int)(model.n < 40 ? model.n : 40), model.s);
     t->role[TOKENIZER_BOS] = (int32_t)x->bos;
     t->role[TOKENIZER_EOS] = (int32_t)x->eos;

@@ -116,3 +116,15 @@ for name, t in build():
                       t.decode(e.ids), [[len(s[:a].encode()), len(s[:b].encode())] for a, b in e.offsets]])
     json.dump(cases, open("vectors/%s.cases.json" % name, "w"), ensure_ascii=True, separators=(",", ":"))
     print(name, t.get_vocab_size())
+
+from gguf import GGUFWriter  # the vocabulary of "bert" as GGUF has it: marks at beginnings of words
+
+v = json.load(open("vectors/bert.json"))["model"]["vocab"]
+tokens = [k for k, _ in sorted(v.items(), key=lambda x: x[1])]
+special = [k[0] == "[" and k[-1] == "]" and len(k) > 2 for k in tokens]
+w = GGUFWriter("vectors/bert.gguf", "bert")
+w.add_tokenizer_model("bert")
+w.add_token_list([k if s else k[2:] if k.startswith("##") else "▁" + k for k, s in zip(tokens, special)])
+w.add_token_types([3 if s else 1 for s in special])
+w.add_unk_token_id(1), w.add_bos_token_id(2), w.add_sep_token_id(3), w.add_pad_token_id(0), w.add_mask_token_id(4)
+w.write_header_to_file(), w.write_kv_data_to_file(), w.write_tensors_to_file(), w.close()

@@ -143,6 +143,56 @@ static void answers_as_the_library_does(void **state) {
     assert_int_equal(bad, 0);
 }
 
+/* The same vocabulary as GGUF keeps it. */
+static void words_of_gguf(void **state) {
+    (void)state;
+    char path[600];
+    tokenizer *t;
+    tl_error e = {0};
+    snprintf(path, sizeof path, "%s/tests/tokenizer/vectors/bert.gguf", TILIA_SOURCE_DIR);
+    assert_ok(tokenizer_open(&mem_default, path, &t, &e), &e);
+    bad = 0;
+    run_all("bert", t);
+    assert_int_equal(bad, 0);
+    tokenizer_close(t);
+}
+
+/* Fuzzed strings and what other libraries make of them (bench/tokenizer_oracle.py has thousands more). */
+static void run_fuzzed(const char *name, const char *path, unsigned flags) {
+    char file[600];
+    json_t *rows;
+    tokenizer *t;
+    tl_error e = {0};
+    bad = 0;
+    assert_ok(tokenizer_open(&mem_default, path, &t, &e), &e);
+    snprintf(file, sizeof file, "%s/tests/tokenizer/vectors/fuzzed_%s.cases.json", TILIA_SOURCE_DIR, name);
+    assert_ok(json_read_file(&mem_default, file, 64 << 20, &rows, &e), &e);
+    assert_true(json_array_size(rows) >= 200);
+    for (size_t i = 0; i < json_array_size(rows); i++) {
+        const json_t *text = json_array_get(json_array_get(rows, i), 0);
+        token_list l;
+        token_list_init(&l, &mem_default);
+        assert_ok(tokenizer_encode(t, json_string_value(text), json_string_length(text), flags, &l, &e), &e);
+        same_ids(name, i, "fuzzed", json_string_value(text), &l, json_array_get(json_array_get(rows, i), 1));
+        token_list_fini(&l);
+    }
+    json_decref(rows);
+    tokenizer_close(t);
+    assert_int_equal(bad, 0);
+}
+
+static void fuzzed_gpt2(void **state) {
+    (void)state;
+    TEST_DATA_OR_SKIP(path, "gpt2/vocab.json");
+    run_fuzzed("gpt2", path, TOKENIZER_PARSE);
+}
+
+static void fuzzed_llama(void **state) {
+    (void)state;
+    TEST_DATA_OR_SKIP(path, "vocab/ggml-vocab-llama-spm.gguf");
+    run_fuzzed("llama", path, 0);
+}
+
 static void survives_saving(void **state) {
     (void)state;
     char dir[256];
@@ -168,6 +218,9 @@ static void survives_saving(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(answers_as_the_library_does),
+        cmocka_unit_test(words_of_gguf),
+        cmocka_unit_test(fuzzed_gpt2),
+        cmocka_unit_test(fuzzed_llama),
         cmocka_unit_test(survives_saving),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
