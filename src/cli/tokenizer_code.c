@@ -132,7 +132,7 @@ static tl_status code_decode(code_in *in, token_decoder *d, str *out, bool json,
         if (*end || end == in->word.data || errno || v < 0 || v > INT32_MAX)
             return error_set(e, TL_ARG, "\"%.40s\" is not an id", in->word.data);
         TRY(token_decoder_push(d, (int32_t)v, out, e));
-        if (json) continue;
+        if (json || !in->input) continue; /* ids of the command line: all of their text or none */
         fwrite(out->data, 1, out->len, stdout);
         str_clear(out);
     }
