@@ -1,6 +1,6 @@
 """Ids against Hugging Face tokenizers, tiktoken and SentencePiece: every difference is printed, the exit code tells.
 
-    python3 bench/tokenizer_oracle.py BUILD DATA [--real DIR] [--strings 10000] [--seed 1] [--only NAME] [--quick]
+    python3 bench/tokenizer_oracle.py BUILD DATA [--real DIR] [--strings 10000] [--seed 1] [--only NAME,NAME] [--quick]
 
 BUILD: where tilia and bench/tokenizer_ids were built; DATA: a folder with gpt2/, vocab/, tinyshakespeare.txt and
 wikitext2-*.txt; DIR: vocabularies in the wild, as tools/real_tokenizers fetches them. Needs a Python with tokenizers,
@@ -218,6 +218,11 @@ def cases_real():
     for name, digits in (("qwen", ""), ("llama3", "{1,3}")):
         path = d + name + ".tiktoken"
         if os.path.exists(path): yield name + " | tiktoken", path, 0, tt(name, cl % digits, ranks_of(path), {}, False), True, False
+    if os.path.exists(d + "llama4.tiktoken"):
+        from tiktoken_ext import openai_public as p
+        keep, p.load_tiktoken_bpe = p.load_tiktoken_bpe, lambda *_, **__: {}
+        pattern, p.load_tiktoken_bpe = p.o200k_base()["pat_str"], keep
+        yield "llama4 | tiktoken", d + "llama4.tiktoken", 0, tt("llama4", pattern, ranks_of(d + "llama4.tiktoken"), {}, False), True, False
     for name in sorted(os.listdir(d)):
         if name.endswith(".json"): yield name + " | tokenizers", d + name, 1, hf_file(d + name), False, False
         if name.endswith(".model"): yield name + " | sentencepiece", d + name, 0, sp(open(d + name, "rb").read()), False, False
@@ -239,14 +244,20 @@ def whole_characters(text, spans):
 def compare(name, path, flags, ask, back, spans):
     texts, bad, n, began = list(ALL), [], 0, time.time()
     mine = ours(path, [s.encode() for _, s in texts], flags)
+    gave_up = []
     for (what, s), (ids, at, text) in zip(texts, mine):
         n += 1
-        raw, (want, offsets) = s.encode(), ask(s)
+        raw = s.encode()
+        try: want, offsets = ask(s)
+        except Exception as e:  # a regular expression of the other library may overflow on a megabyte without a blank
+            gave_up.append((what, e))
+            want, offsets = ids, None
         if ids != list(want): bad.append((what, "ids", s, ids, list(want)))
         elif spans and offsets is not None and whole_characters(raw, at) != [tuple(x) for x in offsets]: bad.append((what, "spans", s, at, offsets))
         if back and text != raw: bad.append((what, "decoded", s, text[:100], ""))
     if len(mine) != len(texts): bad.append(("", "ended early", "", "", ""))
     print("%-46s %d texts, %d differ (%.0f s)" % (name, n, len(bad), time.time() - began), flush=True)
+    for what, e in gave_up[:5]: print("    %s: the other library gives up: %s" % (what, str(e)[:120]))
     for what, kind, s, x, y in bad[:5]:
         k = next((i for i, (p, q) in enumerate(zip(x, y)) if p != q), min(len(x), len(y)))
         print("    %s, %s: %r\n      at %d: ours %s\n            theirs %s" % (what, kind, s[:80], k, x[max(0, k - 3):k + 8], y[max(0, k - 3):k + 8]))
@@ -263,6 +274,6 @@ def write():
 
 if o.write: sys.exit(write())
 ALL = list(strings())
-total = sum(compare(*c) for c in cases() if not o.only or o.only in c[0])
+total = sum(compare(*c) for c in cases() if not o.only or any(x in c[0] for x in o.only.split(",")))
 print("%d differences" % total)
 sys.exit(total > 0)

@@ -8,35 +8,52 @@
 #include "tokenizer/split.h"
 #include <string.h>
 
+/* Patterns no scanner of ours knows. */
+static const char load_tekken[] =
+    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+|[^\\r\\n\\p"
+    "{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*|\\p{N}| ?[^\\s\\p{L}\\"
+    "p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+static const char load_deepseek_v3[] =
+    "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":\"\\\\p{N}{1,3}\""
+    "},\"behavior\":\"Isolated\",\"invert\":false},{\"type\":\"Split\",\"pattern\":{\"Regex\":\"[\\u4e00-\\"
+    "u9fa5\\u3040-\\u309f\\u30a0-\\u30ff]+\"},\"behavior\":\"Isolated\",\"invert\":false},{\"type\":\"Spli"
+    "t\",\"pattern\":{\"Regex\":\"[!\\\"#$%&'()*+,\\\\-./:;<=>?@\\\\[\\\\\\\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\"
+    "n\\\\p{L}\\\\p{P}\\\\p{S}]?[\\\\p{L}\\\\p{M}]+| ?[\\\\p{P}\\\\p{S}]+[\\r\\n]*|\\\\s*[\\r\\n]+|\\\\s+("
+    "?!\\\\S)|\\\\s+\"},\"behavior\":\"Isolated\",\"invert\":false},{\"type\":\"ByteLevel\",\"add_prefix_s"
+    "pace\":false,\"trim_offsets\":true,\"use_regex\":false}]}";
+
 /* tokenizer.ggml.pre: which pattern, whether digits stand alone before it, whether whole pieces are looked up. */
 static const struct {
     const char *name;
     split_kind split;
     bool digits, whole;
+    const char *pattern, *json; /* instead of split: a pattern, or a pre-tokenizer of tokenizer.json */
 } load_pre[] = {
-    {"gpt-2", SPLIT_GPT2, false, false},
-    {"phi-2", SPLIT_GPT2, false, false},
-    {"olmo", SPLIT_GPT2, false, false},
-    {"mpt", SPLIT_GPT2, false, false},
-    {"jina-es", SPLIT_GPT2, false, false},
-    {"roberta-bpe", SPLIT_GPT2, false, false},
-    {"default", SPLIT_GPT2, false, false},
-    {"smollm", SPLIT_GPT2, true, false},
-    {"starcoder", SPLIT_GPT2, true, false},
-    {"refact", SPLIT_GPT2, true, false},
-    {"command-r", SPLIT_GPT2, true, false},
-    {"codeshell", SPLIT_GPT2, true, false},
-    {"llama-bpe", SPLIT_CL100K, false, true},
-    {"llama3", SPLIT_CL100K, false, true},
-    {"llama-v3", SPLIT_CL100K, false, true},
-    {"dbrx", SPLIT_CL100K, false, false},
-    {"smaug-bpe", SPLIT_CL100K, false, false},
-    {"gpt-4", SPLIT_CL100K, false, false},
-    {"qwen2", SPLIT_QWEN2, false, false},
-    {"stablelm2", SPLIT_QWEN2, false, false},
-    {"deepseek-r1-qwen", SPLIT_QWEN2, false, false},
-    {"gpt-4o", SPLIT_O200K, false, false},
-    {"llama4", SPLIT_O200K, false, false},
+    {"gpt-2", SPLIT_GPT2, false, false, NULL, NULL},
+    {"phi-2", SPLIT_GPT2, false, false, NULL, NULL},
+    {"olmo", SPLIT_GPT2, false, false, NULL, NULL},
+    {"mpt", SPLIT_GPT2, false, false, NULL, NULL},
+    {"jina-es", SPLIT_GPT2, false, false, NULL, NULL},
+    {"roberta-bpe", SPLIT_GPT2, false, false, NULL, NULL},
+    {"default", SPLIT_GPT2, false, false, NULL, NULL},
+    {"smollm", SPLIT_GPT2, true, false, NULL, NULL},
+    {"starcoder", SPLIT_GPT2, true, false, NULL, NULL},
+    {"refact", SPLIT_GPT2, true, false, NULL, NULL},
+    {"command-r", SPLIT_GPT2, true, false, NULL, NULL},
+    {"codeshell", SPLIT_GPT2, true, false, NULL, NULL},
+    {"llama-bpe", SPLIT_CL100K, false, true, NULL, NULL},
+    {"llama3", SPLIT_CL100K, false, true, NULL, NULL},
+    {"llama-v3", SPLIT_CL100K, false, true, NULL, NULL},
+    {"dbrx", SPLIT_CL100K, false, false, NULL, NULL},
+    {"smaug-bpe", SPLIT_CL100K, false, false, NULL, NULL},
+    {"gpt-4", SPLIT_CL100K, false, false, NULL, NULL},
+    {"qwen2", SPLIT_QWEN2, false, false, NULL, NULL},
+    {"stablelm2", SPLIT_QWEN2, false, false, NULL, NULL},
+    {"deepseek-r1-qwen", SPLIT_QWEN2, false, false, NULL, NULL},
+    {"gpt-4o", SPLIT_O200K, false, false, NULL, NULL},
+    {"llama4", SPLIT_O200K, false, false, NULL, NULL},
+    {"tekken", SPLIT_NONE, false, true, load_tekken, NULL},
+    {"deepseek-v3", SPLIT_NONE, false, false, NULL, load_deepseek_v3},
 };
 
 typedef struct load_gg {
@@ -142,7 +159,10 @@ static tl_status load_gg_bpe(tokenizer *t, const load_gg *x, str *buf, tl_error 
     str_clear(buf);
     if (load_pre[which].digits)
         str_adds(buf, "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Digits\",\"individual_digits\":true},");
-    load_pre_text(buf, split_pattern(load_pre[which].split));
+    if (load_pre[which].json)
+        str_adds(buf, load_pre[which].json);
+    else
+        load_pre_text(buf, load_pre[which].pattern ? load_pre[which].pattern : split_pattern(load_pre[which].split));
     if (load_pre[which].digits) str_adds(buf, "]}");
     tl_status s = buf->failed || post.failed ? error_set(e, TL_NOMEM, "no memory for a tokenizer")
                                              : load_parts_text(t, NULL, buf->data, post.data, load_byte_decoder, e);

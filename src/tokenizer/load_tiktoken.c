@@ -1,10 +1,13 @@
 /* tiktoken's rank files: a line each with base64 bytes, a blank, the rank, which is the id. The file says neither
  * the pattern nor the special tokens; both follow from the encoding's name, which we take from the file's name, or
- * failing that from the number of ranks. */
+ * failing that from the number of ranks. What is known by neither is refused: a wrong pattern would give wrong ids and
+ * say nothing. */
 #include "tokenizer/added.h"
 #include "tokenizer/load.h"
 #include "tokenizer/split.h"
 #include <string.h>
+
+enum { LOAD_SPECIALS = 13 };
 
 static const struct {
     const char *name;
@@ -13,7 +16,7 @@ static const struct {
     struct {
         const char *text;
         int32_t id;
-    } special[6];
+    } special[LOAD_SPECIALS];
 } load_encodings[] = {
     {"gpt2", 50256, SPLIT_GPT2, {{"<|endoftext|>", 50256}}},
     {"r50k_base", 50256, SPLIT_GPT2, {{"<|endoftext|>", 50256}}},
@@ -31,7 +34,31 @@ static const struct {
     {"llama3",
      128000,
      SPLIT_CL100K,
-     {{"<|begin_of_text|>", 128000}, {"<|end_of_text|>", 128001}, {"<|eot_id|>", 128009}}},
+     {{"<|begin_of_text|>", 128000},
+      {"<|end_of_text|>", 128001},
+      {"<|finetune_right_pad_id|>", 128004},
+      {"<|step_id|>", 128005},
+      {"<|start_header_id|>", 128006},
+      {"<|end_header_id|>", 128007},
+      {"<|eom_id|>", 128008},
+      {"<|eot_id|>", 128009},
+      {"<|python_tag|>", 128010}}},
+    {"llama4",
+     200000,
+     SPLIT_O200K,
+     {{"<|begin_of_text|>", 200000},
+      {"<|end_of_text|>", 200001},
+      {"<|fim_prefix|>", 200002},
+      {"<|fim_middle|>", 200003},
+      {"<|fim_suffix|>", 200004},
+      {"<|header_start|>", 200005},
+      {"<|header_end|>", 200006},
+      {"<|eom|>", 200007},
+      {"<|eot|>", 200008},
+      {"<|step|>", 200009},
+      {"<|python_start|>", 200016},
+      {"<|python_end|>", 200017},
+      {"<|finetune_right_pad|>", 200018}}},
 };
 enum { LOAD_ENCODINGS = sizeof load_encodings / sizeof *load_encodings };
 
@@ -107,6 +134,16 @@ static int load_encoding(const char *path, size_t ranks) {
     return -1;
 }
 
+/* The pattern a file's name begins with; without a file, that of cl100k. */
+static split_kind load_named(const char *path) {
+    static const char *const name[] = {"gpt2", "cl100k", "o200k", "llama3", "qwen2"};
+    const char *base = path ? strrchr(path, '/') : "/cl100k";
+    base = base ? base + 1 : path;
+    for (size_t i = 0; i < sizeof name / sizeof *name; i++)
+        if (!strncmp(base, name[i], strlen(name[i]))) return split_by_name(name[i]);
+    return SPLIT_KINDS;
+}
+
 static tl_status load_tiktoken_into(tokenizer *t, const char *text, size_t n, const char *path, str *buf, tl_error *e) {
     TRY(load_tiktoken_lines(t, text, n, buf, e));
     size_t ranks = t->voc.used;
@@ -124,12 +161,18 @@ static tl_status load_tiktoken_into(tokenizer *t, const char *text, size_t n, co
     for (int i = 0; i < 256; i++)
         if (t->bpe->byte_id[i] < 0) return error_set(e, TL_FORMAT, "the byte 0x%02x has no rank", (unsigned)i);
     int which = load_encoding(path, ranks);
-    const char *pattern = split_pattern(which < 0 ? SPLIT_CL100K : load_encodings[which].split);
+    split_kind kind = which < 0 ? load_named(path) : load_encodings[which].split;
+    if (kind == SPLIT_KINDS)
+        return error_set(e, TL_UNSUPPORTED,
+                         "%zu ranks: of no encoding that is known, and a rank file does not say its pattern; let the "
+                         "file's name begin with gpt2, cl100k, o200k, llama3 or qwen2",
+                         ranks);
+    const char *pattern = split_pattern(kind);
     str_clear(buf);
     load_pre_text(buf, pattern);
     if (buf->failed) return error_set(e, TL_NOMEM, "no memory for a tokenizer");
     TRY(load_parts_text(t, NULL, buf->data, NULL, load_byte_decoder, e));
-    for (int i = 0; which >= 0 && i < 6 && load_encodings[which].special[i].text; i++) {
+    for (int i = 0; which >= 0 && i < LOAD_SPECIALS && load_encodings[which].special[i].text; i++) {
         const char *name = load_encodings[which].special[i].text;
         int64_t id = load_encodings[which].special[i].id;
         if (vocab_find(&t->voc, name, strlen(name)) >= 0) continue;

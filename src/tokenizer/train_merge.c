@@ -136,6 +136,8 @@ static tl_status merge_run(merge_state *s, const tokenizer_train_options *o, bpe
             st = error_set(e, TL_CANCELLED, "training was cancelled");
     }
     if (st == TL_OK && s->x.failed) st = error_set(e, TL_NOMEM, "no memory for merges");
+    if (st == TL_OK && o->progress && !o->progress(o->user, "merge", limit - 256, limit - 256))
+        st = error_set(e, TL_CANCELLED, "training was cancelled");
     str_fini(&joined);
     return st;
 }
