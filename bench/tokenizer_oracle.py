@@ -204,7 +204,26 @@ def cases():
         name = TMP + "/trained_%s.json" % (p if p.isalnum() else "own")
         tilia("tokenizer", "train", text, d + "/wikitext2-valid.txt", "--vocab", "4000", "--pattern", p, "--out", name)
         yield "trained here, %s | tokenizers" % p, name, 1, hf_file(name), True, True
+    for r in cases_pieces(): yield r
     for r in cases_real() if o.real else (): yield r
+
+
+def cases_pieces():
+    """SentencePiece models trained here, as .model and converted to tokenizer.json."""
+    import io, sentencepiece
+    lines = (read("wikitext2-valid.txt")[:300000] + "\n" + "\n".join(s for _, s in ALL[:800] if "\0" not in s)).split("\n")
+    for kind in ("unigram", "bpe"):
+        for rule in ("nmt_nfkc", "nfkc_cf", "identity"):
+            for fallback in (False, True):
+                f, name = io.BytesIO(), "%s, %s%s" % (kind, rule, ", bytes" if fallback else "")
+                sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(lines), model_writer=f, model_type=kind, vocab_size=2800,
+                                                         normalization_rule_name=rule, byte_fallback=fallback, minloglevel=9)
+                path = TMP + "/%s_%s_%d.model" % (kind, rule, fallback)
+                open(path, "wb").write(f.getvalue())
+                yield name + " | sentencepiece", path, 0, sp(f.getvalue()), False, False
+                if kind == "bpe" and not fallback: continue  # that library fuses unknown characters otherwise
+                tilia("tokenizer", "convert", path, path + ".json")
+                yield name + ", converted | tokenizers", path + ".json", 1, hf_file(path + ".json"), False, False
 
 
 def cases_real():

@@ -131,9 +131,11 @@ static void load_pieces_normalizer(const load_pieces *p, str *s) {
         load_add_base64(s, p->charsmap, p->charsmap_n);
         str_adds(s, "\"},");
     }
-    if (p->squeeze)
-        str_adds(s, "{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"\\\\A +| +\\\\z\"},\"content\":\"\"},"
-                    "{\"type\":\"Replace\",\"pattern\":{\"Regex\":\" {2,}\"},\"content\":\" \"},");
+    if (p->squeeze) /* at the end, marks in the text go too: they cannot be told from blanks any more */
+        str_addf(s,
+                 "{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"\\\\A +|[ %s]+\\\\z\"},\"content\":\"\"},"
+                 "{\"type\":\"Replace\",\"pattern\":{\"Regex\":\" {2,}\"},\"content\":\" \"},",
+                 p->escape ? load_mark : "");
     if (p->dummy_prefix) str_addf(s, "{\"type\":\"Prepend\",\"prepend\":\"%s\"},", p->escape ? load_mark : " ");
     if (p->escape) str_addf(s, "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"%s\"},", load_mark);
     if (s->failed) return;

@@ -11,7 +11,8 @@ void unigram_free(unigram *m);
 /* score[id] for every id of v; unk_id -1: none. */
 tl_status unigram_ready(unigram *m, const vocab *v, const double *score, int32_t unk, bool byte_fallback, tl_error *e);
 tl_status unigram_piece(const unigram *m, bpe_scratch *s, const uint8_t *p, size_t len, size_t *n, tl_error *e);
-/* Add scores in single precision, as SentencePiece does: near ties fall its way. */
+/* Before unigram_ready, to do as SentencePiece does: add scores in single precision, so that near ties fall its way,
+ * and never read the spelling of a byte's piece (<0x41>) in the text as that piece. */
 void unigram_narrow(unigram *m);
 /* Text never becomes this piece. */
 void unigram_hide(unigram *m, const char *text, size_t n);

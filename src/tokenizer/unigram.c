@@ -106,7 +106,8 @@ tl_status unigram_ready(unigram *m, const vocab *v, const double *score, int32_t
         if (!(x->flags & VOCAB_PRESENT) || (x->flags & VOCAB_HIDDEN)) continue;
         if (!any || score[i] < least) least = score[i];
         any = true;
-        if (x->len && !(x->flags & VOCAB_BYTE)) TRY(unigram_insert(m, v->blob + x->off, x->len, (int32_t)i, e));
+        if (x->len && !(m->narrow && (x->flags & VOCAB_BYTE)))
+            TRY(unigram_insert(m, v->blob + x->off, x->len, (int32_t)i, e));
     }
     m->unk_score = least - 10.0;
     for (int i = 0; i < 256; i++) {
