@@ -193,6 +193,53 @@ static void fuzzed_llama(void **state) {
     run_fuzzed("llama", path, 0);
 }
 
+/* Small SentencePiece models (the fuzzers' seeds) and what that library answers. */
+static void pieces_of_sentencepiece(void **state) {
+    (void)state;
+    char path[600];
+    json_t *all;
+    tl_error e = {0};
+    snprintf(path, sizeof path, "%s/tests/tokenizer/vectors/pieces.cases.json", TILIA_SOURCE_DIR);
+    assert_ok(json_read_file(&mem_default, path, 64 << 20, &all, &e), &e);
+    bad = 0;
+    for (void *it = json_object_iter(all); it; it = json_object_iter_next(all, it)) {
+        const char *name = json_object_iter_key(it);
+        const json_t *rows = json_object_iter_value(it);
+        tokenizer *t;
+        snprintf(path, sizeof path, "%s/tests/fuzz/seeds/f_sentencepiece/%s", TILIA_SOURCE_DIR, name);
+        assert_ok(tokenizer_open(&mem_default, path, &t, &e), &e);
+        assert_true(json_array_size(rows) > 20);
+        for (size_t i = 0; i < json_array_size(rows); i++) {
+            const json_t *text = json_array_get(json_array_get(rows, i), 0);
+            token_list l;
+            token_list_init(&l, &mem_default);
+            assert_ok(tokenizer_encode(t, json_string_value(text), json_string_length(text), 0, &l, &e), &e);
+            same_ids(name, i, "pieces", json_string_value(text), &l, json_array_get(json_array_get(rows, i), 1));
+            token_list_fini(&l);
+        }
+        tokenizer_close(t);
+    }
+    json_decref(all);
+    assert_int_equal(bad, 0);
+}
+
+/* The other library reads the spelling of a byte's piece as that piece. */
+static void bytes_spelt_out(void **state) {
+    (void)state;
+    char path[600];
+    tokenizer *t;
+    token_list l;
+    tl_error e = {0};
+    snprintf(path, sizeof path, "%s/tests/tokenizer/vectors/unigram_bytes.json", TILIA_SOURCE_DIR);
+    assert_ok(tokenizer_open(&mem_default, path, &t, &e), &e);
+    token_list_init(&l, &mem_default);
+    assert_ok(tokenizer_encode(t, "<0x41>", 6, 0, &l, &e), &e);
+    assert_int_equal(l.n, 2);
+    assert_int_equal(l.id[1], tokenizer_find(t, "<0x41>", 6));
+    token_list_fini(&l);
+    tokenizer_close(t);
+}
+
 static void survives_saving(void **state) {
     (void)state;
     char dir[256];
@@ -221,6 +268,8 @@ int main(void) {
         cmocka_unit_test(words_of_gguf),
         cmocka_unit_test(fuzzed_gpt2),
         cmocka_unit_test(fuzzed_llama),
+        cmocka_unit_test(pieces_of_sentencepiece),
+        cmocka_unit_test(bytes_spelt_out),
         cmocka_unit_test(survives_saving),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -31,13 +31,28 @@ ranks = [bytes([b]) for b in range(256)] + [b"lo", b"low", b"er", b"lower", "中
 put("f_tiktoken", "ranks", b"".join(base64.b64encode(x) + b" %d\n" % i for i, x in enumerate(ranks)))
 put("f_tiktoken", "few", b"YQ== 0\nYg== 1\nYWI= 2\n")
 
+TEXTS = ["", " ", "low", " low  lower ", "low\u2581", "\u2581low \u2581 ", "<0x41>low", "<s>low</s>", "caf\u00e9 \ufb01", "\U0001f642\u0001x",
+         "\u4e2d\u6587\u5206\u8bcd", "don't 12", "the cat  sat\n on\ta mat"] + LINES[:12]
+pieces = {}
+
+
+def answers(proto):
+    """The other library's ids: t_tok_vectors wants the same."""
+    p = sentencepiece.SentencePieceProcessor()
+    p.LoadFromSerializedProto(proto)
+    return [[t, p.encode(t)] for t in TEXTS]
+
+
 for kind, more in [("bpe", {}), ("unigram", {}), ("bpe", dict(byte_fallback=True)), ("unigram", dict(byte_fallback=True)),
                    ("unigram", dict(normalization_rule_name="identity", add_dummy_prefix=False))]:
     f = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(LINES), model_writer=f, model_type=kind,
                                              vocab_size=360 if "byte_fallback" in more else 70, hard_vocab_limit=False,
                                              **{"normalization_rule_name": "identity", **more})
-    put("f_sentencepiece", kind + "_" + "_".join(more or ["plain"]), f.getvalue())
+    name = kind + "_" + "_".join(more or ["plain"])
+    put("f_sentencepiece", name, f.getvalue())
+    pieces[name] = answers(f.getvalue())
+json.dump(pieces, open("tests/tokenizer/vectors/pieces.cases.json", "w"), separators=(",", ":"))
 
 
 def gguf(name, model, tokens, **kw):
