@@ -1,5 +1,6 @@
 #include "tokenizer/encode.h"
 #include "tokenizer/added.h"
+#include "tokenizer/encode_cut.h"
 #include "tokenizer/models.h"
 #include "tokenizer/normalize.h"
 #include "tokenizer/piece_cache.h"
@@ -12,6 +13,7 @@ struct encoder {
     bpe_scratch scratch;
     piece_cache *cache;
     text_buf a, b;
+    bool inside; /* a stream goes on between two added tokens: what the normalizer puts in front is there already */
 };
 
 static void encoder_free(encoder *x) {
@@ -52,6 +54,7 @@ tl_status encoder_take(const tokenizer *t, encoder **out, tl_error *e) {
 void encoder_give(encoder *x) {
     if (!x) return;
     tokenizer *w = (tokenizer *)(uintptr_t)x->t;
+    x->inside = false;
     pthread_mutex_lock(&w->lock);
     x->next = w->pool;
     w->pool = x;
@@ -72,7 +75,20 @@ static bool encoder_fast(const tokenizer *t) {
            t->pre->fast && !t->bpe->prefix && !t->bpe->suffix;
 }
 
+static bool encoder_cuts(const tokenizer *t) {
+    return t->cut_words || t->cut_lines;
+}
+
+bool encoder_inside(const encoder *x) {
+    return x->inside;
+}
+
+void encoder_set_inside(encoder *x, bool inside) {
+    x->inside = inside;
+}
+
 bool encoder_streams(const tokenizer *t) {
+    if (encoder_cuts(t)) return true;
     return t->model == MODEL_BYTES || t->model == MODEL_CHARS || (encoder_fast(t) && t->pre->scanner != SPLIT_NONE) ||
            (t->model == MODEL_BPE && t->byte_level && !t->normalizer && t->pre && t->pre->stream);
 }
@@ -268,6 +284,18 @@ static tl_status encode_normal(encoder *x, const text_buf *a, size_t begin, size
     return s;
 }
 
+/* The same piece by piece, where borders are sure. */
+static tl_status encode_words(encoder *x, const text_buf *a, size_t begin, size_t end, token_list *out, tl_error *e) {
+    const char *s = a->s + begin;
+    size_t n = end - begin;
+    for (size_t at = 0, to; at < n; at = to) {
+        to = at + 1;
+        while (to < n && !cut_here(x->t, s, n, to, false)) to++;
+        TRY(encode_piece(x, (const uint8_t *)s + at, to - at, a, begin + at, 0, out, e));
+    }
+    return TL_OK;
+}
+
 static tl_status encode_general(encoder *x, const char *text, size_t n, size_t base, bool special, token_list *out,
                                 tl_error *e) {
     const tokenizer *t = x->t;
@@ -276,12 +304,15 @@ static tl_status encode_general(encoder *x, const char *text, size_t n, size_t b
     text_put(a, text, n, (token_span){0, 0});
     for (size_t i = 0; a->spans && !a->failed && i < n; i++) a->from[i] = (token_span){base + i, base + i + 1};
     if (a->failed) return error_set(e, TL_NOMEM, "no memory for the text");
-    if (t->normalizer) TRY(normalizer_run(t->normalizer, t->uni, a, &x->b, e));
+    if (t->normalizer) TRY(normalizer_run(t->normalizer, t->uni, x->inside, a, &x->b, e));
     for (size_t at = 0; at < a->n;) {
         added_match m;
         bool found = added_next(t->added, t->uni, 1, special, a->s, at, a->n, &m);
         size_t end = found ? m.begin : a->n;
-        if (end > at) TRY(encode_normal(x, a, at, end, base == 0 && at == 0, out, e));
+        if (end > at && encoder_cuts(t))
+            TRY(encode_words(x, a, at, end, out, e));
+        else if (end > at)
+            TRY(encode_normal(x, a, at, end, base == 0 && at == 0, out, e));
         if (!found) break;
         token_span from = text_from(a, m.begin, m.end);
         if (!token_list_add(out, m.token->id, from.begin, from.end)) return error_set(e, TL_NOMEM, "no memory for ids");
@@ -310,10 +341,14 @@ static tl_status encode_plain(encoder *x, const char *text, size_t n, size_t bas
         return encode_fast(x, s, n, base, final, used, out, e);
     if (bytes && t->pre && t->pre->stream && !t->normalizer) return encode_pattern(x, s, n, base, final, used, out, e);
     if (!final) {
-        *used = 0;
-        return TL_OK;
+        size_t cut = encoder_cuts(t) && n ? n - 1 : 0;
+        while (cut && !cut_here(t, text, n, cut, true)) cut--;
+        *used = cut;
+        if (!cut) return TL_OK;
     }
-    return encode_general(x, text, n, base, special, out, e);
+    tl_status st = encode_general(x, text, *used, base, special, out, e);
+    x->inside = true;
+    return st;
 }
 
 tl_status encoder_run(encoder *x, const char *text, size_t n, size_t base, unsigned flags, bool final, size_t *used,
@@ -337,10 +372,14 @@ tl_status encoder_run(encoder *x, const char *text, size_t n, size_t base, unsig
             *used += part;
             if (part < end - from) return TL_OK;
         }
-        if (!sure) return TL_OK;
+        if (!sure) {
+            if (final) x->inside = false;
+            return TL_OK;
+        }
         if (!token_list_add(out, m.token->id, base + m.begin, base + m.end))
             return error_set(e, TL_NOMEM, "no memory for ids");
         *used = m.end;
+        x->inside = false;
     }
 }
 

@@ -15,6 +15,10 @@ void encoder_drop_pool(tokenizer *t);
  * ends here; otherwise only what no later byte can change is encoded. *used: bytes encoded. */
 tl_status encoder_run(encoder *x, const char *text, size_t n, size_t base, unsigned flags, bool final, size_t *used,
                       token_list *out, tl_error *e);
+/* Does the text to come go on between two added tokens, in the middle of what was normalized as one? Where a stream is
+ * cut there; a new text begins outside. */
+bool encoder_inside(const encoder *x);
+void encoder_set_inside(encoder *x, bool inside);
 /* Can this tokenizer decide anything before the text's end? */
 bool encoder_streams(const tokenizer *t);
 

@@ -48,6 +48,7 @@ struct tl_tokenizer {
     struct normalizer *normalizer; /* NULL: none */
     struct pretokenizer *pre;      /* NULL: none */
     struct unpacker *unpack;       /* decoder chain; NULL: joined as they are */
+    bool cut_words, cut_lines;     /* no token crosses the beginning of a word, the end of a line: encode_cut.h */
     int32_t *prefix, *suffix;      /* what the post-processor puts around one text */
     size_t prefix_n, suffix_n;
     tokenizer_spec spec;

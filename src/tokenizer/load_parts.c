@@ -1,5 +1,6 @@
 #include "base/file.h"
 #include "tokenizer/added.h"
+#include "tokenizer/encode_cut.h"
 #include "tokenizer/load.h"
 #include "tokenizer/models.h"
 #include "tokenizer/normalize.h"
@@ -175,7 +176,7 @@ tl_status load_added_token(tokenizer *t, int64_t id, const char *text, size_t n,
     text_reset(&a, false);
     text_put(&a, text, n, (token_span){0, 0});
     tl_status s = a.failed ? error_set(e, TL_NOMEM, "no memory for added tokens")
-                           : normalizer_run(t->normalizer, t->uni, &a, &b, e);
+                           : normalizer_run(t->normalizer, t->uni, false, &a, &b, e);
     if (s == TL_OK) s = added_put(t->added, (int32_t)id, a.s, a.n, flags, e);
     text_fini(&a);
     text_fini(&b);
@@ -249,5 +250,7 @@ tl_status load_finish(tokenizer *t, tl_error *e) {
         hidden = true;
         if (t->unigram) unigram_hide(t->unigram, t->voc.blob + x->off, x->len);
     }
-    return hidden ? vocab_reindex(&t->voc, e) : TL_OK;
+    if (hidden) TRY(vocab_reindex(&t->voc, e));
+    cut_learn(t);
+    return TL_OK;
 }

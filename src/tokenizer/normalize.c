@@ -154,9 +154,11 @@ tl_status normalizer_load(const tl_allocator *a, const json_t *v, normalizer **o
 
 /* ---- running --------------------------------------------------------------------------------- */
 
-tl_status normalizer_run(const normalizer *z, const unicode_table *u, text_buf *a, text_buf *b, tl_error *e) {
+tl_status normalizer_run(const normalizer *z, const unicode_table *u, bool inside, text_buf *a, text_buf *b,
+                         tl_error *e) {
     for (size_t i = 0; i < z->n; i++) {
         const normalize_step *s = &z->step[i];
+        if (inside && s->kind == NORMALIZE_PREPEND) continue;
         if (s->kind == NORMALIZE_BYTE_LEVEL) continue; /* our vocabularies hold bytes: nothing to rewrite */
         text_reset(b, a->spans);
         TRY(normalize_apply(s, u, a, b, e));

@@ -43,8 +43,10 @@ typedef struct normalizer {
 
 tl_status normalizer_load(const tl_allocator *a, const json_t *v, normalizer **out, tl_error *e); /* null: NULL */
 void normalizer_free(normalizer *z);
-/* Normalizes *a; the result is in *a again, *b is scratch. */
-tl_status normalizer_run(const normalizer *z, const unicode_table *u, text_buf *a, text_buf *b, tl_error *e);
+/* Normalizes *a; the result is in *a again, *b is scratch. inside: *a goes on where a text was cut, so nothing is put
+ * in front of it. */
+tl_status normalizer_run(const normalizer *z, const unicode_table *u, bool inside, text_buf *a, text_buf *b,
+                         tl_error *e);
 /* True if text is in NFC beyond doubt (false: it may be or not). */
 bool normalize_is_nfc(const uint8_t *p, size_t n);
 

@@ -2,6 +2,7 @@
  * text: a stream is cut only where every scanner would cut it. */
 #include "tokenizer/added.h"
 #include "tokenizer/encode.h"
+#include "tokenizer/encode_cut.h"
 #include "tokenizer/pretoken.h"
 #include <string.h>
 
@@ -75,6 +76,7 @@ typedef struct stream_part {
     const char *text;
     size_t n, base;
     unsigned flags;
+    bool inside;
     token_list out;
     tl_status status;
     tl_error error;
@@ -86,6 +88,7 @@ static void *stream_part_work(void *arg) {
     size_t used;
     p->status = encoder_take(p->t, &x, &p->error);
     if (p->status != TL_OK) return NULL;
+    encoder_set_inside(x, p->inside);
     p->status = encoder_run(x, p->text, p->n, p->base, p->flags, true, &used, &p->out, &p->error);
     encoder_give(x);
     return NULL;
@@ -94,17 +97,30 @@ static void *stream_part_work(void *arg) {
 /* Cuts are sure only for scanners, and where no added token could lie across one. */
 static bool stream_can_cut(const tokenizer *t, unsigned flags) {
     const added *d = t->added;
-    if (!encoder_streams(t) || t->model != MODEL_BPE || t->pre->stream) return false;
+    if (!encoder_streams(t) || t->model != MODEL_BPE || (t->pre && t->pre->stream)) return false;
     for (size_t i = 0; d && i < d->n; i++)
         if ((flags & TOKENIZER_PARSE) || !(d->token[i].flags & ADDED_SPECIAL)) return !d->blanks;
     return true;
 }
 
+/* Does the content of an added token end at text + at? What comes then would begin outside of any text before it. */
+static bool stream_behind_added(const tokenizer *t, const char *text, size_t at) {
+    for (size_t i = 0; t->added && i < t->added->n; i++) {
+        size_t n;
+        const char *s = vocab_text(&t->voc, t->added->token[i].id, &n);
+        if (s && n && n <= at && !memcmp(text + at - n, s, n)) return true;
+    }
+    return false;
+}
+
 /* A border in text at or after from, before to; to if there is none. */
-static size_t stream_border(const char *text, size_t n, size_t from, size_t to) {
+static size_t stream_border(const tokenizer *t, const char *text, size_t n, size_t from, size_t to) {
     const uint8_t *s = (const uint8_t *)text;
-    for (size_t i = from; i < to && i < n; i++)
-        if (split_is_border(s, s + i, s + n)) return i;
+    const bool words = !t->pre;
+    for (size_t i = from ? from : 1; i < to && i < n; i++)
+        if (words ? cut_here(t, text, n, i, true) && !stream_behind_added(t, text, i)
+                  : split_is_border(s, s + i, s + n))
+            return i;
     return to;
 }
 
@@ -130,9 +146,11 @@ static tl_status stream_parallel(token_encoder *s, const char *text, size_t n, s
     *used = 0;
     if (want < 2 || !stream_can_cut(s->t, s->flags)) return TL_OK;
     for (size_t i = 0; i < want; i++) {
-        size_t aim = n / want * (i + 1), to = stream_border(text, n, i + 1 == want ? n - STREAM_PART / 4 : aim, n);
+        size_t aim = n / want * (i + 1),
+               to = stream_border(s->t, text, n, i + 1 == want ? n - STREAM_PART / 4 : aim, n);
         if (to == n || to <= at) continue;
         part[k] = (stream_part){.t = s->t, .text = text + at, .n = to - at, .base = base + at, .flags = s->flags};
+        part[k].inside = k ? true : encoder_inside(s->x);
         token_list_init(&part[k].out, s->t->alloc);
         part[k++].out.want_spans = out->want_spans;
         at = to;
@@ -147,6 +165,7 @@ static tl_status stream_parallel(token_encoder *s, const char *text, size_t n, s
         token_list_fini(&part[i].out);
     }
     *used = at;
+    if (k) encoder_set_inside(s->x, true);
     return st;
 }
 
@@ -256,5 +275,6 @@ tl_status token_encoder_finish(token_encoder *s, token_list *out, tl_error *e) {
     if (st != TL_OK) out->n = old;
     s->n = s->base = 0;
     s->begun = false;
+    encoder_set_inside(s->x, false);
     return st;
 }

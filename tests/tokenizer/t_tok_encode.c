@@ -1,6 +1,7 @@
 /* Encoding: published vectors, scanners against their patterns, streams, spans, special tokens. */
 #include "support/testing.h"
 
+#include "tokenizer/internal.h"
 #include "tokenizer/regex.h"
 #include "tokenizer/split.h"
 #include "tokenizer/tokenizer.h"
@@ -223,6 +224,83 @@ static void threads_give_the_same(void **state) {
     free(text);
 }
 
+/* Vocabularies without a pre-tokenizer: words cut at sure borders, streams and threads give what merging the whole
+ * document at once gives. */
+static void same_without_cuts(tokenizer *t, const char *const *bits, uint32_t n_bits, int rounds) {
+    enum { N = 900000 };
+    static char text[N + 64];
+    assert_true(t->cut_words);
+    for (int round = 0; round < rounds; round++) {
+        const size_t most = round + 1 == rounds ? N : round % 4 ? 60 : 4000;
+        size_t n = 0;
+        while (n < most) {
+            const char *b = bits[any(n_bits)];
+            memcpy(text + n, b, strlen(b));
+            n += strlen(b);
+        }
+        token_list want, cut, part;
+        token_encoder *x;
+        tl_error e = {0};
+        token_list_init(&want, &mem_default);
+        token_list_init(&cut, &mem_default);
+        token_list_init(&part, &mem_default);
+        want.want_spans = cut.want_spans = part.want_spans = round & 1;
+        const unsigned flags = round & 2 ? TOKENIZER_PARSE : 0;
+        const bool words = t->cut_words, lines = t->cut_lines;
+        t->cut_words = t->cut_lines = false;
+        assert_ok(tokenizer_encode(t, text, n, flags, &want, &e), &e);
+        t->cut_words = words, t->cut_lines = lines;
+        assert_ok(tokenizer_encode(t, text, n, flags, &cut, &e), &e);
+        want_same(&want, &cut);
+        assert_ok(token_encoder_open(t, flags, 1 + (size_t)(round % 3), &x, &e), &e);
+        for (int again = 0; again < 2; again++) {
+            part.n = 0;
+            for (size_t at = 0, m; at < n; at += m) {
+                m = 1 + any(most == N ? 700000 : round % 4 ? 5 : 900);
+                if (m > n - at) m = n - at;
+                assert_ok(token_encoder_push(x, text + at, m, &part, &e), &e);
+                assert_true(most < N || token_encoder_held(x) < 10000);
+            }
+            assert_ok(token_encoder_finish(x, &part, &e), &e);
+            want_same(&want, &part);
+        }
+        token_encoder_close(x);
+        token_list_fini(&want);
+        token_list_fini(&cut);
+        token_list_fini(&part);
+    }
+}
+
+static void documents_fall_into_words(void **state) {
+    (void)state;
+    static const char *const bits[] = {" ",  " ",    "a",    "b",        "ab",           "ba",  "c",   "  ",
+                                       "\n", "é",    "\xff", "\xe4\xb8", "\xe2\x96\x81", "<s>", "</s", "\xe4\xb8\xad",
+                                       "a ", " ab b"};
+    static const char json[] =
+        "{\"version\":\"1.0\",\"added_tokens\":[{\"id\":1,\"content\":\"<s>\",\"special\":true}],"
+        "\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\",\"prepend\":\"▁\"},"
+        "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"▁\"}]},\"pre_tokenizer\":null,"
+        "\"post_processor\":null,\"decoder\":null,\"model\":{\"type\":\"BPE\",\"unk_token\":\"<unk>\",\"fuse_unk\":"
+        "true,"
+        "\"vocab\":{\"<unk>\":0,\"<s>\":1,\"▁\":2,\"a\":3,\"b\":4,\"\\n\":5,\"ab\":6,\"▁a\":7,\"▁▁\":8,\"▁ab\":9,"
+        "\"bb\":10,"
+        "\"▁▁▁▁\":11,\"aab\":12},"
+        "\"merges\":[\"a b\",\"▁ ▁\",\"▁ a\",\"▁ ab\",\"b b\",\"▁▁ ▁▁\",\"a ab\"]}}";
+    tokenizer *t;
+    tl_error e = {0};
+    assert_ok(tokenizer_from_json(&mem_default, json, sizeof json - 1, &t, &e), &e);
+    assert_true(t->cut_lines);
+    same_without_cuts(t, bits, sizeof bits / sizeof *bits, 120);
+    tokenizer_close(t);
+    TEST_DATA_OR_SKIP(path, "vocab/ggml-vocab-llama-spm.gguf");
+    assert_ok(tokenizer_open(&mem_default, path, &t, &e), &e);
+    static const char *const words[] = {
+        " the", " of", "tion", " \xe4\xb8\xad", "\xe6\x96\x87", "\n",           "\n\n", "  ",   "    ", "x", "1",
+        ".",    ",",   "'s",   "<s>",           "</s>",         "\xe2\x96\x81", "\t",   "\r\n", "é"};
+    same_without_cuts(t, words, sizeof words / sizeof *words, 60);
+    tokenizer_close(t);
+}
+
 static void many_documents(void **state) {
     (void)state;
     enum { DOCS = 40 };
@@ -432,6 +510,7 @@ int main(void) {
         cmocka_unit_test(known_by_name_and_pattern),
         cmocka_unit_test(streams_give_the_same),
         cmocka_unit_test(threads_give_the_same),
+        cmocka_unit_test(documents_fall_into_words),
         cmocka_unit_test(many_documents),
         cmocka_unit_test(bytes_come_back),
         cmocka_unit_test(special_tokens_only_when_asked),
