@@ -3,7 +3,7 @@
  * include it. vf: SIMD_W floats; vi: as many int32; vm: a mask of lanes. Loads and stores are unaligned; those ending
  * in _n touch only the first n lanes (0 <= n; n >= SIMD_W means all) and load zeros elsewhere.
  *
- * Error bounds, against the correctly rounded value, checked over every exponent by test_functions of tests/cpu/t_row.c:
+ * Error bounds, against the correctly rounded value, checked over every exponent by test_functions of t_row.c:
  *   vf_exp 2 ulp (results below 2^-126 to 1 unit of 2^-149; 0 at -inf, inf at inf and above ln of the largest float)
  *   vf_tanh 3 ulp, vf_erf 3 ulp, vf_sigmoid 3 ulp (down to 2^-126; it ends at 0 below -88.7)
  * NaN in gives NaN out everywhere. Sums across lanes use one fixed tree. */
@@ -156,6 +156,11 @@ static inline vf vf_select(vm m, vf yes, vf no) {
 /* v where m is set, 0 elsewhere */
 static inline vf vf_keep(vm m, vf v) {
     return _mm512_maskz_mov_ps(m, v);
+}
+/* 1/a to 1 ulp, for numbers whose reciprocals are normal; a division takes four times as long */
+static inline vf vf_recip(vf a) {
+    const vf r = _mm512_rcp14_ps(a);
+    return _mm512_fmadd_ps(_mm512_fnmadd_ps(a, r, _mm512_set1_ps(1.0f)), r, r);
 }
 
 static inline float vf_sum(vf v) {
@@ -377,6 +382,9 @@ static inline vf vf_select(vm m, vf yes, vf no) {
 }
 static inline vf vf_keep(vm m, vf v) {
     return _mm256_and_ps(_mm256_castsi256_ps(m), v);
+}
+static inline vf vf_recip(vf a) {
+    return _mm256_div_ps(_mm256_set1_ps(1.0f), a);
 }
 
 static inline float vf_sum(vf v) {
