@@ -96,8 +96,8 @@ static tl_status begin(batch *b, int64_t slot, const char *prompt, size_t index,
         return error_set(err, TL_LIMIT, "prompt %zu: %lld tokens do not fit the context of %lld", index,
                          (long long)s->prompt, (long long)b->dec.limit);
     TRY(sampler_init(&s->pick, b->model->alloc, &so, b->model->config.vocab, err));
-    token_decoder_init(&s->text, b->model->tokenizer, TOKENIZER_SKIP | TOKENIZER_REPLACE);
     s->sampling = s->decoding = s->active = true;
+    TRY(session_decoder_init(b->model, s->ids.id[s->prompt - 1], &s->text, &s->out, err));
     int32_t *place = mem_new(b->model->alloc, 2 * s->ids.n, sizeof *place), last = (int32_t)s->prompt - 1;
     if (!place) return error_set(err, TL_NOMEM, "no memory for a prompt of %lld tokens", (long long)s->prompt);
     for (int64_t i = 0; i < s->prompt; i++) {

@@ -7,10 +7,10 @@
  * and what of the text was not shown is copied. */
 static tl_status fork_text(const struct tl_session *s, struct tl_session *t, tl_error *err) {
     if (s->text_open) {
-        token_decoder_init(&t->text, t->model->tokenizer, TOKENIZER_SKIP | TOKENIZER_REPLACE);
+        size_t first = s->seen.n > (size_t)s->generated ? s->seen.n - (size_t)s->generated : 0;
         t->text_open = true;
-        for (size_t i = s->seen.n > (size_t)s->generated ? s->seen.n - (size_t)s->generated : 0; i < s->seen.n; i++)
-            TRY(token_decoder_push(&t->text, s->seen.id[i], &t->out, err));
+        TRY(session_decoder_init(t->model, first ? s->seen.id[first - 1] : -1, &t->text, &t->out, err));
+        for (size_t i = first; i < s->seen.n; i++) TRY(token_decoder_push(&t->text, s->seen.id[i], &t->out, err));
     }
     str_clear(&t->out);
     if (s->out.len > s->given) str_add(&t->out, s->out.data + s->given, s->out.len - s->given);

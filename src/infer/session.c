@@ -254,13 +254,24 @@ static tl_status finish(struct tl_session *s, tl_finish why, tl_piece *p, tl_err
 
 /* ---- the next token ---------------------------------------------------------------------------------------------- */
 
-static tl_status decode(struct tl_session *s, int32_t id, tl_error *err) {
+tl_status session_decoder_init(const tl_model *m, int32_t before, token_decoder *d, str *out, tl_error *err) {
+    size_t len = out->len;
+    token_decoder_init(d, m->tokenizer, TOKENIZER_SKIP | TOKENIZER_REPLACE);
+    if (before < 0) return TL_OK;
+    tl_status st = token_decoder_push(d, before, out, err);
+    if (!out->failed) out->len = len;
+    return st;
+}
+
+/* The last of seen to text. */
+static tl_status decode(struct tl_session *s, tl_error *err) {
     if (!s->model->tokenizer) return TL_OK;
+    size_t last = s->seen.n - 1;
     if (!s->text_open) {
-        token_decoder_init(&s->text, s->model->tokenizer, TOKENIZER_SKIP | TOKENIZER_REPLACE);
         s->text_open = true;
+        TRY(session_decoder_init(s->model, last ? s->seen.id[last - 1] : -1, &s->text, &s->out, err));
     }
-    TRY(token_decoder_push(&s->text, id, &s->out, err));
+    TRY(token_decoder_push(&s->text, s->seen.id[last], &s->out, err));
     return s->out.failed ? error_set(err, TL_NOMEM, "no memory for text") : TL_OK;
 }
 
@@ -287,7 +298,7 @@ tl_status session_next(struct tl_session *s, tl_piece *p, tl_error *err) {
     s->generated++;
     p->id = id;
     if (session_is_end(s->model, id) && !s->o.ignore_eos) return finish(s, TL_FINISH_EOS, p, err);
-    TRY(decode(s, id, err));
+    TRY(decode(s, err));
     bool stopped;
     size_t n = showable(s, &stopped);
     if (stopped) return finish(s, TL_FINISH_STOP, p, err);

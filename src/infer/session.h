@@ -33,6 +33,9 @@ tl_status session_text(struct tl_session *s, const char *text, size_t n, bool sp
 tl_status session_ids(struct tl_session *s, const int32_t *ids, size_t n, tl_error *err);
 /* The ids of a prompt appended to l; the first of a text gets what stands before texts. */
 tl_status session_prompt_ids(const tl_model *m, const char *text, size_t n, bool special, token_list *l, tl_error *err);
+/* A decoder for the tokens behind `before` (-1: none), which stands in the same text: a blank that they begin with is
+ * theirs, only that of a text's first word is not. out is work space and left as it was. */
+tl_status session_decoder_init(const tl_model *m, int32_t before, token_decoder *d, str *out, tl_error *err);
 /* The id that ends a text, -1 if there is none. */
 int32_t session_end_of(const tl_model *m);
 /* Is it that one, or another that the model's files name? */

@@ -1,5 +1,5 @@
 /* A real model: stories260K as GGUF writes the published text, by every way of computing it and after every form. */
-#include "infer/session.h"
+#include "infer/batch.h"
 #include "model/gguf.h"
 #include "support/testing.h"
 
@@ -99,6 +99,48 @@ static void a_prefill_of_the_text_goes_on_with_it(void **state) {
     }
     token_list_fini(&l);
     free(want);
+    model_close(m);
+}
+
+static bool same_text(void *user, const batch_text *t) {
+    const char *want = user;
+    assert_int_equal(t->size, strlen(want));
+    assert_memory_equal(t->text, want, t->size);
+    return true;
+}
+
+/* The blank before the first word is the text's own where a prompt stands before it: in a session, in its twin, among
+ * other prompts. */
+static void a_blank_behind_the_prompt_is_kept(void **state) {
+    (void)state;
+    TEST_DATA_OR_SKIP(path, "stories260K/stories260K.gguf");
+    const char *prompts[] = {"Once upon", "Once upon"}, want[] = " a time,";
+    tl_session_options o = {.max_tokens = 3};
+    tl_model *m;
+    tl_session *s, *twin;
+    tl_error e;
+    tl_piece p;
+    str text;
+    assert_ok(model_open(engine, path, &m, &e), &e);
+    assert_ok(session_create(m, &o, &s, &e), &e);
+    assert_ok(session_text(s, prompts[0], strlen(prompts[0]), false, &e), &e);
+    str_init(&text, &mem_default);
+    assert_ok(session_next(s, &p, &e), &e);
+    str_add(&text, p.text, p.size);
+    assert_ok(session_fork(s, &twin, &e), &e);
+    for (int i = 0; i < 3; i++) {
+        assert_ok(session_next(twin, &p, &e), &e);
+        str_add(&text, p.text, p.size);
+    }
+    assert_true(p.done);
+    assert_int_equal(text.len, strlen(want));
+    assert_memory_equal(text.data, want, text.len);
+    str_fini(&text);
+    session_destroy(twin);
+    session_destroy(s);
+    char user[sizeof want];
+    memcpy(user, want, sizeof want);
+    assert_ok(batch_run(m, &o, 2, prompts, 2, false, same_text, user, &e), &e);
     model_close(m);
 }
 
@@ -211,6 +253,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_published_text),
         cmocka_unit_test(a_prefill_of_the_text_goes_on_with_it),
+        cmocka_unit_test(a_blank_behind_the_prompt_is_kept),
         cmocka_unit_test(the_text_survives_every_form),
         cmocka_unit_test(blocks_in_place_equal_decoded_ones),
     };
