@@ -41,6 +41,10 @@ static void every_type_and_size(void **state) {
     for (size_t t = 0; t < 2; t++) { /* rows of a single block */
         add_case(&l, types[t], 1, 10, 32, 0, false);
         add_case(&l, types[t], 12, 10, 96, 1, true);
+        add_case(&l, types[t], 1, 70, 576, 0, false); /* rows that end within a chunk */
+        add_case(&l, types[t], 5, 35, 960, 2, true);
+        add_case(&l, types[t], 14, 67, 544, 0, false);
+        add_case(&l, types[t], 21, 40, 736, 1, true);
     }
     int taken = 0;
     for (size_t i = 0; i < l.n; i++) {

@@ -82,7 +82,8 @@ void quant_linear_run(const kernel_task *t, int phase, int64_t lo, int64_t hi, i
 
 /* The same over whole numbers. Every worker rounds x for itself: cheaper than waiting for one that does. */
 static size_t quant_ints_bytes(const linear_view *v) {
-    return (size_t)linear_up(v->m * (v->k + v->k / 8 + v->k / 8 + v->k), 64);
+    const int64_t k = quant_padded(v->k);
+    return (size_t)linear_up(v->m * (k + k / 8 + k / 8 + k), 64);
 }
 
 const char *quant_ints_prepare(const tl_op_call *c, int threads, bool dry, const tl_allocator *alloc, kernel_exec *x) {
@@ -90,7 +91,7 @@ const char *quant_ints_prepare(const tl_op_call *c, int threads, bool dry, const
     const char *why = quant_linear_prepare(c, threads, dry, alloc, x);
     if (why) return why;
     quant_view_of(c, &v);
-    if (v.k % 256) return "rows that are no multiple of 256";
+    if (v.k % QUANT_CHUNK && v.k < QUANT_SHORT) return "short rows that are no multiple of 256";
     x->scratch = (size_t)threads * quant_ints_bytes(&v);
     return NULL;
 }
@@ -104,9 +105,10 @@ void quant_ints_run(const kernel_task *t, int phase, int64_t lo, int64_t hi, int
     quant_job j = quant_job_of(t->call, &v);
     char *at = (char *)t->scratch + (size_t)worker * quant_ints_bytes(&v);
     quant_ints ints = {.shift = (int32_t *)(void *)at};
-    ints.scale = (float *)(void *)(at += v.m * v.k);
-    ints.sum = ints.scale + v.m * (v.k / 32);
-    ints.q = (int8_t *)(void *)(ints.sum + v.m * (v.k / 32));
+    const int64_t k = quant_padded(v.k);
+    ints.scale = (float *)(void *)(at += v.m * k);
+    ints.sum = ints.scale + v.m * (k / 32);
+    ints.q = (int8_t *)(void *)(ints.sum + v.m * (k / 32));
     j.ints = &ints;
     j.out = sum;
     j.out_row = DIRECT_COLS;

@@ -25,8 +25,18 @@ typedef struct quant_job {
     struct quant_ints *ints; /* x in whole numbers, for leaves that multiply those */
 } quant_job;
 
-/* x as the blocks of whole numbers it is multiplied as, (m, ...) row after row: 32 int8 to a scale. Rows of k numbers
- * take k, k/8, k/8 and k bytes. */
+/* Whole numbers come 256 at a time. Longer rows may end within such a chunk (of Q8_0 and Q4_0): the rest of it counts
+ * as zeros. For short rows that would be much work for nothing. */
+enum { QUANT_CHUNK = 256, QUANT_SHORT = 512 };
+static inline int64_t quant_chunks(int64_t k) {
+    return (k + QUANT_CHUNK - 1) / QUANT_CHUNK;
+}
+static inline int64_t quant_padded(int64_t k) {
+    return quant_chunks(k) * QUANT_CHUNK;
+}
+
+/* x as the blocks of whole numbers it is multiplied as, (m, ...) row after row: 32 int8 to a scale. Here k stands
+ * for quant_padded(k); rows take k, k/8, k/8 and k bytes. */
 typedef struct quant_ints {
     int8_t *q;      /* (m, k) */
     float *scale;   /* (m, k / 32) */
@@ -38,7 +48,7 @@ enum { QUANT_DOT, QUANT_DECODE, QUANT_INTS };
 typedef void quant_leaf(int what, const quant_job *j, int64_t n0, int64_t n1);
 quant_leaf quant_linear__avx2, quant_linear__avx512, quant_tiled__avx2, quant_tiled__avx512;
 quant_leaf quant_embedding__avx2, quant_embedding__avx512, quant_dx__avx2, quant_dx__avx512;
-/* QUANT_INTS: rows [n0, n1) of x into ints. QUANT_DOT from those; k a multiple of 256. */
+/* QUANT_INTS: rows [n0, n1) of x into ints. QUANT_DOT from those. */
 quant_leaf quant_ints__avx512vnni;
 
 #endif

@@ -50,8 +50,9 @@ INLINE __m512 chunk_scales(int type, const uint8_t *b, __m256 *min) {
 
 /* R rows of w from n on with M rows of x from m on; R M <= 4. */
 INLINE void dot(int type, const quant_job *j, int64_t n, int64_t n0, int64_t m, int R, int M) {
-    const int64_t k = j->k;
+    const int64_t k = quant_padded(j->k);
     const quant_ints *x = j->ints;
+    uint8_t room[4][LEVELS_BYTES];
     const uint8_t *b[4];
     __m512 sum[4][2];
     __m256 off[4];
@@ -59,6 +60,7 @@ INLINE void dot(int type, const quant_job *j, int64_t n, int64_t n0, int64_t m, 
     UNROLL for (int r = 0; r < R; r++) b[r] = j->w + (size_t)(n + r) * j->w_bytes;
     for (int64_t c = 0; c < k / 256; c++) {
         __m512 s[4];
+        if (256 * (c + 1) > j->k) UNROLL for (int r = 0; r < R; r++) b[r] = levels_rest(type, b[r], j->k, room[r]);
         UNROLL for (int r = 0; r < R; r++) {
             __m256 min;
             UNROLL for (int i = 0; i < (levels_bytes(type) + 63) / 64; i++)
@@ -143,18 +145,20 @@ static void ints_of(const quant_job *j, int64_t m) {
     const int type = j->type;
     const quant_ints *o = j->ints;
     const __m512i minus = _mm512_set1_epi32(-levels_high(j->type));
-    for (int64_t c = 0; c < j->k / 256; c++) {
+    const int64_t k = quant_padded(j->k);
+    for (int64_t c = 0; c < k / 256; c++) {
         int32_t fours[64];
-        const __m256 scale = levels_round(j->x + m * j->x_row + 256 * c, o->q + m * j->k + 256 * c, fours);
-        const int64_t at = m * (j->k / 32) + 8 * c;
+        float room[QUANT_CHUNK];
+        const __m256 scale = levels_round(levels_x(j->x + m * j->x_row, j->k, c, room), o->q + m * k + 256 * c, fours);
+        const int64_t at = m * (k / 32) + 8 * c;
         _mm256_storeu_ps(o->scale + at, scale);
         if (type == QUANT_Q4_K)
             _mm256_storeu_ps(o->sum + at, _mm256_mul_ps(scale, _mm256_cvtepi32_ps(sums_of_32(fours))));
         else if (type == QUANT_Q4_0)
-            lanes_of_four(o->q + m * j->k + 256 * c, o->shift + m * (j->k / 4) + 64 * c, fours);
+            lanes_of_four(o->q + m * k + 256 * c, o->shift + m * (k / 4) + 64 * c, fours);
         else
             UNROLL for (int i = 0; i < 4; i++)
-                _mm512_storeu_si512(o->shift + m * (j->k / 4) + 64 * c + 16 * i,
+                _mm512_storeu_si512(o->shift + m * (k / 4) + 64 * c + 16 * i,
                                     _mm512_mullo_epi32(_mm512_loadu_si512(fours + 16 * i), minus));
     }
 }

@@ -155,6 +155,21 @@ INLINE __m256 levels_round(const float *x, int8_t *q, int32_t fours[64]) {
     return _mm256_mask_blend_ps(odd, d, _mm256_set1_ps(__builtin_nanf("")));
 }
 
+/* Chunk c of a row of k numbers; the last one may have to be filled up with zeros, in `room`. */
+INLINE const float *levels_x(const float *x, int64_t k, int64_t c, float room[QUANT_CHUNK]) {
+    const int64_t left = k - QUANT_CHUNK * c;
+    if (left >= QUANT_CHUNK) return x + QUANT_CHUNK * c;
+    memset(room, 0, QUANT_CHUNK * sizeof *room);
+    return memcpy(room, x + QUANT_CHUNK * c, (size_t)left * sizeof *x);
+}
+
+/* The same of a weight, which b points at: its last blocks and others of zeros. */
+enum { LEVELS_BYTES = 272 };
+INLINE const uint8_t *levels_rest(int type, const uint8_t *b, int64_t k, uint8_t room[LEVELS_BYTES]) {
+    memset(room, 0, LEVELS_BYTES);
+    return memcpy(room, b, (size_t)(k % QUANT_CHUNK / 32 * (levels_bytes(type) / 8)));
+}
+
 /* Of 64 sums of 4 those of 32. */
 INLINE __m256i sums_of_32(const int32_t fours[64]) {
     __m256i t[4];

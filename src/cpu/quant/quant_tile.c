@@ -16,7 +16,7 @@ static size_t tile_up(size_t n) {
 }
 
 static tile_layout tile_layout_of(const linear_view *v, int type) {
-    const size_t m = (size_t)v->m, k = (size_t)v->k, group = (size_t)quant_tile_group(type);
+    const size_t m = (size_t)v->m, k = (size_t)quant_padded(v->k), group = (size_t)quant_tile_group(type);
     const bool minima = type == QUANT_Q4_K;
     tile_layout t;
     t.q = tile_up(m * k);
@@ -36,7 +36,7 @@ const char *quant_tile_prepare(const tl_op_call *c, int threads, bool dry, const
     const char *why = quant_view_of(c, &v);
     (void)dry, (void)alloc;
     if (why) return why;
-    if (v.k % 256) return "rows that are no multiple of 256";
+    if (v.k % QUANT_CHUNK && v.k < QUANT_SHORT) return "short rows that are no multiple of 256";
     const tile_layout t = tile_layout_of(&v, quant_type_of(v.b));
     x->phases = 2;
     x->tiles[0] = (v.m + TILE_ROUND - 1) / TILE_ROUND;

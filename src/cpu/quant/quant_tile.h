@@ -15,7 +15,7 @@ typedef struct quant_tile_job {
     const uint8_t *w; /* (n,k); row i begins at w + i * w_bytes */
     size_t w_bytes;
     int type;
-    int64_t m, n, k; /* k: a multiple of 256 */
+    int64_t m, n, k; /* below, k stands for quant_padded(k) */
     const float *x;
     int64_t x_row;
     /* x in whole numbers */

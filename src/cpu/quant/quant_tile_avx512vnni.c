@@ -8,10 +8,12 @@ enum { NC = QUANT_TILE_COLS, MR = QUANT_TILE_ROWS, AHEAD = 1024 /* bytes of a ro
 
 static void round_row(const quant_tile_job *j, int64_t m) {
     const __m256i minus = _mm256_set1_epi32(-levels_high(j->type));
-    for (int64_t c = 0; c < j->k / 256; c++) {
+    const int64_t k = quant_padded(j->k);
+    for (int64_t c = 0; c < k / 256; c++) {
         int32_t fours[64];
-        const __m256 scale = levels_round(j->x + m * j->x_row + 256 * c, j->q + m * j->k + 256 * c, fours);
-        const int64_t at = m * (j->k / 32) + 8 * c;
+        float room[QUANT_CHUNK];
+        const __m256 scale = levels_round(levels_x(j->x + m * j->x_row, j->k, c, room), j->q + m * k + 256 * c, fours);
+        const int64_t at = m * (k / 32) + 8 * c;
         _mm256_storeu_ps(j->scale + at, scale);
         if (j->type == QUANT_Q6_K) {
             for (int i = 0; i < 16; i++)
@@ -105,7 +107,10 @@ INLINE void pack(int type, const quant_tile_job *j, int64_t n0, uint8_t *level, 
             const int64_t n = n0 + half + i < j->n ? n0 + half + i : j->n - 1;
             row[i] = j->w + (size_t)n * j->w_bytes;
         }
-        for (int64_t c = 0; c < j->k / 256; c++) {
+        for (int64_t c = 0; c < quant_chunks(j->k); c++) {
+            uint8_t room[16][LEVELS_BYTES];
+            if (256 * (c + 1) > j->k)
+                for (int i = 0; i < 16; i++) row[i] = levels_rest(type, row[i], j->k, room[i]);
             UNROLL for (int p = 0; p < 4; p++) {
                 __m512i v[16];
                 for (int i = 0; i < 16; i++) {
@@ -138,7 +143,7 @@ INLINE void finish(const quant_tile_job *j, int64_t m, int64_t n, __m512 v) {
 INLINE void micro(int type, const quant_tile_job *j, int64_t m, int64_t n, const uint8_t *level, const float *step,
                   const float *least, int R) {
     const int G = type == QUANT_Q6_K ? 16 : 32;
-    const int64_t k = j->k, groups = k / 32, shifts = k / G;
+    const int64_t k = quant_padded(j->k), groups = k / 32, shifts = k / G;
     const int8_t *q = j->q + m * k;
     const float *sx = j->scale + m * groups, *sum = j->sum + m * groups;
     const int32_t *shift = j->shift + m * shifts;
@@ -212,7 +217,8 @@ void quant_tile__avx512vnni(int what, const quant_tile_job *j, int64_t lo, int64
         for (; lo < hi; lo++) round_row(j, lo);
         return;
     }
-    const int64_t level = NC * j->k, step = NC * (j->k / quant_tile_group(j->type)), least = NC * (j->k / 32);
+    const int64_t k = quant_padded(j->k);
+    const int64_t level = NC * k, step = NC * (k / quant_tile_group(j->type)), least = NC * (k / 32);
     for (int64_t n = lo; n < hi; n += NC) {
         const int64_t p = (n - lo) / NC;
         kinds[j->type].pack(j, n, j->level + p * level, j->step + p * step, j->least + p * least);
