@@ -279,6 +279,13 @@ def models():
         "epsilon_nan": (model({pre + "attention.layer_norm_rms_epsilon": ("f", struct.pack("<f", float("nan")))}), "CONFIG",
                         "not a finite number"),
         "architecture_unknown": (model(arch="mamba"), "UNSUPPORTED", "known are gpt2, llama"),
+        "own_config_missing": (model(arch="tilia"), "CONFIG", "tilia.config is missing"),
+        "own_config_no_json": (model(arch="tilia", extra=kv("tilia.config", STRING, s("{")), n_extra=1), "FORMAT", "JSON"),
+        "own_config_a_number": (model(arch="tilia", extra=kv("tilia.config", U32, u32(7)), n_extra=1), "CONFIG",
+                                "a string"),
+        "own_config_other_sizes": (model(arch="tilia", extra=kv("tilia.config", STRING, s(json.dumps(dict(
+            model_type="flash", hidden_size=1 << 20, num_hidden_layers=1024, vocab_size=1 << 24, expansion=8192,
+            max_position_embeddings=8)))), n_extra=1), "FORMAT", "the keys speak of"),
         "12_tensor_missing": (model(tensors={"blk.0.ffn_up.weight": None}), "NOTFOUND", "missing"),
         "12_tensor_extra": (model(tensors={"blk.1.ffn_up.weight": (8, 8)}), "FORMAT", "no such tensor"),
         "12_tensor_shape": (model(tensors={"blk.0.ffn_up.weight": (8, 4)}), "SHAPE", "its keys want"),
