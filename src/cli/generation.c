@@ -23,9 +23,9 @@ enum {
 
 static const struct argp_option table[] = {
     {"tokens", 'n', "N", 0, "tokens to write at most (default 256, in a conversation 512)", 0},
-    {"temperature", 't', "X", 0, "0 is greedy (default 0.8)", 0},
+    {"temperature", 't', "X", 0, "0 is greedy (default: what generation_config.json says, else 0.8)", 0},
     {"top-k", KEY_TOP_K, "K", 0, "only the K likeliest tokens (default 0: all)", 0},
-    {"top-p", KEY_TOP_P, "P", 0, "only the likeliest tokens that together reach P (default 0.95)", 0},
+    {"top-p", KEY_TOP_P, "P", 0, "only the likeliest tokens that together reach P (default: as there, else 0.95)", 0},
     {"min-p", KEY_MIN_P, "P", 0, "only tokens at least P times as likely as the likeliest", 0},
     {"repeat-penalty", KEY_PENALTY, "X", 0, "above 1: recent tokens become less likely", 0},
     {"context", KEY_CONTEXT, "N", 0, "positions to keep (default: the model's, or 4096 if more are not needed)", 0},
