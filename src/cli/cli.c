@@ -151,8 +151,13 @@ static void on_signal(int number) {
     caught = number;
 }
 
+/* On a stack of its own: generated code of oneDNN uses the stack pointer as one more register, so that a handler's frame
+ * would land in the middle of its data. Threads of the pool block signals. */
 void cli_catch_signals(void) {
-    struct sigaction a = {.sa_handler = on_signal};
+    static char room[64 << 10];
+    stack_t stack = {.ss_sp = room, .ss_size = sizeof room};
+    sigaltstack(&stack, NULL);
+    struct sigaction a = {.sa_handler = on_signal, .sa_flags = SA_ONSTACK};
     sigemptyset(&a.sa_mask);
     sigaction(SIGINT, &a, NULL);
     sigaction(SIGTERM, &a, NULL);

@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <time.h>
 #include <unistd.h>
@@ -166,12 +167,24 @@ tl_status pool_create(const tl_allocator *a, int threads, pool **out, tl_error *
     pthread_mutex_init(&p->lock, NULL);
     for (int i = 0; i < 2; i++) pthread_cond_init(&p->wake[i], NULL);
     for (int i = 0; i < threads; i++) p->worker[i] = (pool_worker){.pool = p, .number = i, .patience = SPIN_NS};
-    for (int i = 1; i < threads; i++) {
-        if (pthread_create(&p->worker[i].thread, NULL, pool_main, &p->worker[i]) != 0) {
-            pool_destroy(p);
-            return error_set(err, TL_DEVICE, "the system gives no more threads: %d of %d", i, threads);
-        }
-        p->started = i;
+    /* Signals are the host program's affair, and generated code of oneDNN has no room for a handler's frame on the stack. */
+    static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGPROF};
+    sigset_t all, before;
+    sigfillset(&all);
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) sigdelset(&all, faults[i]);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    bool failed = false;
+    for (int i = 1; i < threads && !failed; i++) {
+        if (pthread_create(&p->worker[i].thread, NULL, pool_main, &p->worker[i]) != 0)
+            failed = true;
+        else
+            p->started = i;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (failed) {
+        int got = p->started + 1;
+        pool_destroy(p);
+        return error_set(err, TL_DEVICE, "the system gives no more threads: %d of %d", got, threads);
     }
     *out = p;
     return TL_OK;

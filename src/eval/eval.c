@@ -149,6 +149,10 @@ static void add_losses(const evaluator *e, eval_result *r) {
         if (e->batch.target[i] < 0) continue;
         r->nats += (double)losses[i];
         r->tokens++;
+        if (e->o.by_position) {
+            e->o.by_position[i % (size_t)e->o.context] += (double)losses[i];
+            e->o.at_position[i % (size_t)e->o.context]++;
+        }
         size_t n = 0;
         const tokenizer *t = e->model->tokenizer;
         if (t && !tokenizer_is_special(t, e->batch.target[i]) && tokenizer_text(t, e->batch.target[i], &n))

@@ -13,6 +13,8 @@ typedef struct eval_options {
     bool packed;     /* whole documents packed into rows, each seeing itself alone; else windows over the whole text */
     int64_t stride;  /* windows: how far the next one begins behind the one before, 1..context; its first context -
                         stride  tokens are read and not counted again. 0: the context, each window begins anew */
+    double *by_position;    /* (context) nats are added here too, by the token's place in its row; NULL: not wanted */
+    int64_t *at_position;   /* (context) tokens added there */
 } eval_options;
 
 typedef struct eval_result {

@@ -93,9 +93,11 @@ static void plot_labels(plot_sheet *s) {
     }
 }
 
+/* Behind the last colour they come again, dashed. */
 static void plot_source(cairo_t *cr, int color, bool faint) {
-    const double *c = plot_color[color % PLOT_COLORS];
+    const double *c = plot_color[color % PLOT_COLORS], dash[] = {5, 3};
     cairo_set_source_rgba(cr, c[0], c[1], c[2], faint ? 0.25 : 1);
+    cairo_set_dash(cr, dash, color / PLOT_COLORS % 2 ? 2 : 0, 0);
 }
 
 static void plot_dots(plot_sheet *s, const plot_series *c) {
@@ -166,6 +168,7 @@ static void plot_curves(plot_sheet *s) {
         plot_curve(s, c);
         if (c->marked) plot_dots(s, c);
     }
+    cairo_set_dash(cr, NULL, 0, 0);
     cairo_restore(cr);
 }
 

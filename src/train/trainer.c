@@ -129,17 +129,40 @@ void trainer_pass_over(trainer *t) {
     t->skipped++;
 }
 
-tl_status trainer_probe(trainer *t, const loader *l, double *seconds, tl_error *err) {
+/* Forward and backward of the loader's next batch; the gradients stay. */
+static tl_status probe(trainer *t, const loader *l, tl_error *err) {
     loader_get_rows(l, t->step + t->data_shift, 0, t->set.rows, &t->batch);
     apply_objective(t);
     TRY(check_ids(t, err));
     *t->denom = (float)t->batch.labels;
-    double begin = now(), loss = 0, balance = 0;
+    double loss = 0, balance = 0;
     tl_status s = TL_OK;
     for (int64_t first = 0; first < t->padded && s == TL_OK; first += t->set.micro)
         s = run_micro(t, first, &loss, &balance);
     if (s == TL_OK) s = tl_plan_run(t->norm.plan);
+    return s == TL_OK ? TL_OK : error_set(err, s, "a step did not run");
+}
+
+tl_status trainer_probe(trainer *t, const loader *l, double *seconds, tl_error *err) {
+    double begin = now();
+    tl_status s = probe(t, l, err);
     clear_gradients(t);
     *seconds = now() - begin;
-    return s == TL_OK ? TL_OK : error_set(err, s, "a step did not run");
+    return s;
+}
+
+tl_status trainer_gradients(trainer *t, const loader *l, double *norm, tl_error *err) {
+    const model_params *p = &t->model->params;
+    const int64_t layers = t->model->config.layers;
+    tl_status s = probe(t, l, err);
+    for (int64_t i = 0; i <= layers; i++) norm[i] = 0;
+    for (size_t i = 0; i < p->n; i++) {
+        const model_param *q = &p->list[i];
+        const int64_t n = q->rows ? q->rows * q->cols : q->cols;
+        double *sum = &norm[q->layer < 0 ? layers : q->layer];
+        for (int64_t k = 0; k < n; k++) *sum += (double)t->grad[q->offset + k] * (double)t->grad[q->offset + k];
+    }
+    for (int64_t i = 0; i <= layers; i++) norm[i] = sqrt(norm[i]);
+    clear_gradients(t);
+    return s;
 }

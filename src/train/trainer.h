@@ -83,5 +83,8 @@ void trainer_pass_over(trainer *t);
 /* Forward and backward of the batch in place, `runs` micro-batches, no update: for measuring speed. Seconds of one
  * whole step are returned through *seconds. */
 tl_status trainer_probe(trainer *t, const loader *l, double *seconds, tl_error *err);
+/* Norm of the loss's gradient by layer on the loader's next batch, no update: (layers + 1), the last one is that of the
+ * parameters outside the layers (embedding, positions, last norm, head). [allocates: no] */
+tl_status trainer_gradients(trainer *t, const loader *l, double *norm, tl_error *err);
 
 #endif

@@ -154,13 +154,33 @@ static void every_allocation_may_fail(void **state) {
     assert_true(test_alloc_sweep(whole, NULL) > 15);
 }
 
+/* Losses by position are the same losses: a first token in each window, and fewer behind the last window's end. */
+static void positions_sum_to_the_whole(void **state) {
+    (void)state;
+    setup s;
+    tl_error e = {0};
+    eval_result r;
+    double nats[16] = {0}, sum = 0;
+    int64_t count[16] = {0}, n = 0;
+    assert_ok(setup_open(&s, NULL, 1, &e), &e);
+    eval_options o = {.rows = 3, .by_position = nats, .at_position = count};
+    assert_ok(eval_text(s.model, &o, text, strlen(text), &r, &e), &e);
+    for (int i = 0; i < 16; i++) {
+        sum += nats[i];
+        n += count[i];
+        assert_true(i == 0 || count[i] <= count[i - 1]);
+    }
+    assert_int_equal(n, r.tokens);
+    assert_int_equal(count[0], (r.tokens + 15) / 16);
+    assert_near(sum, r.nats, 1e-9 * r.nats);
+    setup_close(&s);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_model_that_knows_nothing),
-        cmocka_unit_test(every_token_once),
-        cmocka_unit_test(threads_change_no_bit),
-        cmocka_unit_test(documents_are_told_apart),
-        cmocka_unit_test(refusals),
+        cmocka_unit_test(a_model_that_knows_nothing), cmocka_unit_test(positions_sum_to_the_whole),
+        cmocka_unit_test(every_token_once),           cmocka_unit_test(threads_change_no_bit),
+        cmocka_unit_test(documents_are_told_apart),   cmocka_unit_test(refusals),
         cmocka_unit_test(every_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

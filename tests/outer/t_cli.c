@@ -147,6 +147,16 @@ static void mistakes_have_their_exit_code(void **state) {
         {"demo --lang fr", 2, "en or zh"},
         {"demo --prompt 'Zzz zzz' --seconds 1", 2, "no story of the grammar begins"},
         {"profile --dtype i8", 2, "--dtype"},
+        {"study", 2, "list, run ID or report"},
+        {"study sing", 2, "no \"study sing\""},
+        {"study run", 2, "which study"},
+        {"study run nosuch", 2, "no study or claim \"nosuch\"; there are mixers"},
+        {"study run mixers --scale huge", 2, "--scale"},
+        {"study run mixers --seeds 0", 2, "--seeds"},
+        {"study run mixers --where colour=red --out s", 2, "no factor \"colour\""},
+        {"study run char --scale quick --out s", 2, "--text FILE"},
+        {"study run char --scale quick --text nowhere.txt --out s", 1, "nowhere.txt"},
+        {"study report --out s", 2, "nothing has been measured"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         int code = run(rows[i].args);

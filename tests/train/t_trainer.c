@@ -210,8 +210,36 @@ static void every_allocation_may_fail(void **state) {
     assert_true(test_alloc_sweep(one_step, (void *)(uintptr_t)fixture_llama) > 20);
 }
 
+/* Norms by layer are parts of the norm that a step reports, and looking at them changes nothing. */
+static void gradients_by_layer_are_the_gradient(void **state) {
+    (void)state;
+    fixture f;
+    trainer *t;
+    tl_error e = {0};
+    tl_metrics m;
+    double plain[3], norm[3], sum = 0;
+    train(1, fixture_llama, B, TL_F32, false, false, 3, plain, NULL);
+    assert_ok(fixture_open(&f, NULL, 1, fixture_llama, B, T, false, &e), &e);
+    trainer_settings s = fixture_settings(B, B, T, TL_F32);
+    assert_ok(trainer_create(f.model, &s, &t, &e), &e);
+    for (int i = 0; i < 3; i++) {
+        sum = 0;
+        assert_ok(trainer_gradients(t, f.loader, norm, &e), &e);
+        for (int k = 0; k < 3; k++) {
+            assert_true(norm[k] > 0);
+            sum += norm[k] * norm[k];
+        }
+        assert_ok(trainer_step(t, f.loader, &m, &e), &e);
+        assert_near(sqrt(sum), m.norm, 1e-5 * m.norm);
+        assert_true(m.loss == plain[i]);
+    }
+    trainer_destroy(t);
+    fixture_close(&f);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(gradients_by_layer_are_the_gradient),
         cmocka_unit_test(it_learns),
         cmocka_unit_test(threads_change_no_bit),
         cmocka_unit_test(micro_batches_differ_by_rounding_only),
