@@ -154,6 +154,7 @@ static tl_status locked(runner *r, const study_cell *c, uint64_t seed, const stu
     }
     say(r, c, seed,
         study_results_find(&r->results, key, seed) ? "measured anew: its definition has changed" : "begins");
+    TRY(file_mkdirs(work, e));
     tl_error why = {0};
     tl_status s = measure(r, c, seed, set, hash, work, &why);
     if (s == TL_OK) {
@@ -174,6 +175,16 @@ static tl_status locked(runner *r, const study_cell *c, uint64_t seed, const stu
     say(r, c, seed, line);
     r->report->failed++;
     return TL_OK;
+}
+
+/* Another process that is done takes the empty folder away: it is made again. */
+static tl_status take_lock(const runner *r, const char *lock, int *fd, tl_error *e) {
+    tl_status s = TL_NOTFOUND;
+    for (int i = 0; i < 100 && s == TL_NOTFOUND; i++) {
+        TRY(file_mkdirs(r->work, e));
+        s = file_lock(lock, fd, e);
+    }
+    return s;
 }
 
 static tl_status one(runner *r, const study_cell *c, uint64_t seed, tl_error *e) {
@@ -200,9 +211,8 @@ static tl_status one(runner *r, const study_cell *c, uint64_t seed, tl_error *e)
     }
     work_name(key, seed, name, sizeof name);
     TRY(file_join(work, sizeof work, r->work, name, e));
-    TRY(file_mkdirs(work, e));
     snprintf(lock, sizeof lock, "%s.lock", work);
-    s = file_lock(lock, &fd, &why);
+    s = take_lock(r, lock, &fd, &why);
     if (s == TL_BUSY) {
         r->report->elsewhere++;
         return TL_OK;
