@@ -3,6 +3,7 @@
 
 #include "infer/decoder.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,19 +14,23 @@ typedef struct generate_times {
     int prompts, tokens;
 } generate_times;
 
-/* Bytes that one token streams: every matrix but tables that are only looked up. */
-static double streamed(const tl_model *m, tl_dtype dtype) {
+/* Bytes that a step of so many rows streams: every matrix but tables that are only looked up, and of a mixture of
+ * experts as many as rows meet that choose at random. */
+static double streamed(const tl_model *m, tl_dtype dtype, int64_t rows) {
+    const model_config *c = &m->config;
+    const double met = c->experts ? 1 - pow(1 - (double)c->experts_used / (double)c->experts, (double)rows) : 1;
     double bytes = 0;
     for (size_t i = 0; i < m->params.n; i++) {
         const model_param *p = &m->params.list[i];
         if (p->role == ROLE_POS || (p->role == ROLE_EMBED && !m->config.tied)) continue;
         const build_matrix *piece = m->flat || !p->decay ? NULL : &m->mapped.piece[i * PARAM_PIECES];
+        const double share = p->role == ROLE_EXPERT_UP || p->role == ROLE_EXPERT_DOWN ? met : 1;
         for (int k = 0; piece && k < PARAM_PIECES && piece[k].dtype != TL_NONE; k++)
-            bytes += (double)piece[k].rows * (double)(piece[k].cols / tl_dtype_block(piece[k].dtype)) *
+            bytes += share * (double)piece[k].rows * (double)(piece[k].cols / tl_dtype_block(piece[k].dtype)) *
                      (double)tl_dtype_bytes(piece[k].dtype);
         if (!piece)
-            bytes +=
-                (double)((p->rows ? p->rows : 1) * p->cols) * (double)(p->rows ? tl_dtype_bytes(dtype) : sizeof(float));
+            bytes += share * (double)((p->rows ? p->rows : 1) * p->cols) *
+                     (double)(p->rows ? tl_dtype_bytes(dtype) : sizeof(float));
     }
     return bytes;
 }
@@ -87,7 +92,7 @@ static tl_status generate_one(const bench_options *o, tl_model *m, tl_dtype dtyp
                          (long long)m->config.context);
     generate_times *t = calloc(1, sizeof *t);
     if (!t) return error_set(e, TL_NOMEM, "no memory for times");
-    const double bytes = streamed(m, dtype);
+    const double bytes = streamed(m, dtype, rows);
     decoder d;
     tl_status s = decoder_init(&d, m, rows, most, dtype, TL_F32, e);
     if (s == TL_OK) {
