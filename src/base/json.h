@@ -1,5 +1,5 @@
 /* JSON through jansson, with the place of every mistake. Readers are strict: no duplicate keys, depth and size
- * bounded. Values are jansson's json_t; only this file and its users in format/, model/, runlog/, cli/ see it. */
+ * bounded. Values are jansson's json_t; only this file and its users in format/, model/, cost/, runlog/, cli/ see it. */
 #ifndef BASE_JSON_H
 #define BASE_JSON_H
 

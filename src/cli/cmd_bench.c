@@ -46,7 +46,8 @@ static const struct {
     const char *name;
     tl_status (*run)(bench_options *o, tl_error *e);
 } parts[] = {{"gemm", bench_gemm},         {"attention", bench_attention}, {"train", bench_train},
-             {"generate", bench_generate}, {"kv-cache", bench_kv_cache},   {"tokenizer", bench_tokenizer}};
+             {"generate", bench_generate}, {"kv-cache", bench_kv_cache},   {"tokenizer", bench_tokenizer},
+             {"predict", bench_predict}};
 enum { PARTS = sizeof parts / sizeof *parts };
 
 static error_t parse(int key, char *arg, struct argp_state *st) {
@@ -77,7 +78,7 @@ static error_t parse(int key, char *arg, struct argp_state *st) {
         o->what = arg;
         return 0;
     case ARGP_KEY_END:
-        if (!o->what) argp_error(st, "measure what? gemm, attention, train, generate, kv-cache or tokenizer");
+        if (!o->what) argp_error(st, "measure what? gemm, attention, train, generate, kv-cache, tokenizer or predict");
         if (o->model && strcmp(o->what, "generate") != 0) argp_error(st, "--model goes with generate alone");
         if (o->model && (o->preset || o->dtype)) argp_error(st, "--model has its own shape and number types");
         return 0;
@@ -89,7 +90,7 @@ static const struct argp_child children[] = {{&cli_common_argp, 0, NULL, 0}, {0}
 static const struct argp argp = {
     table,
     parse,
-    "gemm|attention|train|generate|kv-cache|tokenizer",
+    "gemm|attention|train|generate|kv-cache|tokenizer|predict",
     "Measures kernels, whole models and tokenizers on this machine, beside the machine's own limits in the "
     "same run: multiply-adds a second, bytes read a second.",
     children,
@@ -195,6 +196,6 @@ int cmd_bench(int argc, char **argv) {
         return s == TL_OK ? EXIT_DONE : cli_fail(&e);
     }
     return cli_usage(
-        "nothing to measure is called \"%s\"; there are gemm, attention, train, generate, kv-cache and tokenizer",
+        "nothing to measure is called \"%s\"; there are gemm, attention, train, generate, kv-cache, tokenizer and predict",
         o.what);
 }

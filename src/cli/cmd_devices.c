@@ -1,14 +1,16 @@
 /* tilia devices: the machine as the engine sees it, and for every operator which kernel a typical call gets, what
- * stands before it and why that was refused. */
-#include "cli/cli.h"
+ * stands before it and why that was refused. --measure: what the machine can do, kept for plan, profile and train. */
+#include "cli/machine_cli.h"
 
-#include "engine/engine.h"
+#include "base/file.h"
+#include "cost/measure.h"
 
 #include <string.h>
+#include <unistd.h>
 
 typedef struct options {
     cli_common common;
-    bool all;
+    bool all, measure;
     /* while listing */
     bool first;
     const char *op, *dtype;
@@ -20,11 +22,16 @@ static error_t parse(int key, char *arg, struct argp_state *st) {
     switch (key) {
     case ARGP_KEY_INIT: st->child_inputs[0] = &o->common; return 0;
     case 'a': o->all = true; return 0;
+    case 'm': o->measure = true; return 0;
     default: return ARGP_ERR_UNKNOWN;
     }
 }
 
 static const struct argp_option own[] = {{"all", 'a', NULL, 0, "kernels that stand by behind the chosen one, too", 0},
+                                         {"measure", 'm', NULL, 0,
+                                          "measure the machine (about a minute, best when nothing else runs) and keep "
+                                          "the result for plan, profile and train",
+                                          0},
                                          {0}};
 static const struct argp_child children[] = {{&cli_common_argp, 0, NULL, 0}, {0}};
 static const struct argp argp = {
@@ -58,12 +65,76 @@ static void print_line(void *user, const engine_kernel *k) {
     o->first |= k->chosen;
 }
 
+/* ---- measuring ------------------------------------------------------------------------------------------ */
+
+static bool show_progress(void *user, const char *what, size_t done, size_t total) {
+    const options *o = user;
+    if (cli_signal()) return false;
+    if (o->common.quiet) return true;
+    bool terminal = isatty(STDERR_FILENO);
+    fprintf(stderr, "%smeasuring %zu/%zu: %s%s", terminal ? "\r\033[K" : "", done + 1, total, what,
+            terminal && done + 1 < total ? "" : "\n");
+    return true;
+}
+
+static void print_measured(const options *o, const cost_machine *m, const char *path) {
+    char a[32], b[32];
+    if (o->common.json) {
+        printf("{\"machine\": ");
+        cli_json_text(stdout, m->title, strlen(m->title));
+        printf(", \"threads\": %d, \"f32_flops\": %.6g, \"bf16_flops\": %.6g, \"int8_ops\": %.6g, "
+               "\"bytes_per_second\": %.6g, \"bytes_per_second_one_thread\": %.6g, \"attention_flops\": %.6g, "
+               "\"launch_seconds\": %.6g, \"memory_bytes\": %.0f, \"points\": %zu, \"file\": ",
+               m->threads, m->f32, m->half, m->int8, m->bandwidth, m->bandwidth_one, m->attention, m->launch, m->memory,
+               m->n);
+        cli_json_text(stdout, path, strlen(path));
+        printf("}\n");
+        return;
+    }
+    printf("%s\n", m->title);
+    printf("  %-28s %10sFLOP/s\n", "f32 multiply-adds", cli_count(m->f32, a, sizeof a));
+    printf("  %-28s %10sFLOP/s\n", "bf16 multiply-adds", cli_count(m->half, a, sizeof a));
+    printf("  %-28s %10sop/s\n", "int8 multiply-adds", cli_count(m->int8, a, sizeof a));
+    printf("  %-28s %10s/s, one thread %s/s\n", "read from memory", cli_bytes(m->bandwidth, a, sizeof a),
+           cli_bytes(m->bandwidth_one, b, sizeof b));
+    printf("  %-28s %10sFLOP/s, the best of the shapes tried\n", "attention, f32",
+           cli_count(m->attention, a, sizeof a));
+    printf("  %-28s %10.2f us\n", "to start a kernel", 1e6 * m->launch);
+    printf("  %-28s %10zu\n", "calls of operators timed", m->n);
+    printf("kept in %s\n", path);
+}
+
+static int measure(const options *o, tl_engine *e) {
+    char path[MACHINE_PATH], dir[MACHINE_PATH];
+    tl_error err = {0};
+    cost_machine m;
+    cli_catch_signals();
+    if (machine_path(e, path, sizeof path, &err) != TL_OK) return cli_fail(&err);
+    snprintf(dir, sizeof dir, "%.*s", (int)(strrchr(path, '/') - path), path);
+    if (file_mkdirs(dir, &err) != TL_OK) return cli_fail(&err); /* before the work, not after it */
+    options copy = *o;
+    if (measure_machine(e, &m, show_progress, &copy, &err) != TL_OK)
+        return cli_signal() ? cli_signal_code() : cli_fail(&err);
+    int code = EXIT_DONE;
+    if (machine_save(&m, tl_engine_isa(e), path, &err) != TL_OK)
+        code = cli_fail(&err);
+    else
+        print_measured(o, &m, path);
+    machine_fini(&m);
+    return code;
+}
+
 int cmd_devices(int argc, char **argv) {
     options o = {0};
     if (cli_parse(&argp, argc, argv, &o)) return EXIT_USAGE;
     tl_engine *e;
     tl_error err = {0};
     if (cli_engine(&o.common, &e, &err) != TL_OK) return cli_fail(&err);
+    if (o.measure) {
+        int code = measure(&o, e);
+        tl_engine_destroy(e);
+        return cli_finish(code);
+    }
     const char *name = e->host.dev->name, *isa = tl_engine_isa(e);
     if (o.common.json) {
         printf("{\"device\": \"%s\", \"isa\": \"%s\", \"threads\": %d, \"kernels\": [", name, isa,

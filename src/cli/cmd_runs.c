@@ -390,15 +390,15 @@ static tl_status add_curve(const options *o, arena *a, const metrics *m, const c
     TRY(take_points(a, m, x, metric, &px, &py, &n, e));
     if (!n) return TL_OK;
     if (n <= 60) {
-        c->s[c->n++] = (plot_series){name, px, py, n, color, false, n <= 40};
+        c->s[c->n++] = (plot_series){.name = name, .x = px, .y = py, .n = n, .color = color, .marked = n <= 40};
         return TL_OK;
     }
     double half = o->smooth >= 0 ? o->smooth : (double)n / 100;
     smooth = arena_new(a, n, sizeof *smooth);
     if (!smooth) return error_set(e, TL_NOMEM, "no memory for a curve");
     TRY(plot_smooth(a->alloc, py, n, half, smooth, e));
-    if (half > 0) c->s[c->n++] = (plot_series){NULL, px, py, n, color, true, false};
-    c->s[c->n++] = (plot_series){name, px, smooth, n, color, false, false};
+    if (half > 0) c->s[c->n++] = (plot_series){.x = px, .y = py, .n = n, .color = color, .faint = true};
+    c->s[c->n++] = (plot_series){.name = name, .x = px, .y = smooth, .n = n, .color = color};
     return TL_OK;
 }
 

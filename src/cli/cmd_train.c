@@ -96,13 +96,15 @@ static json_t *run_json(const train_run *r) {
     json_t *files = json_array();
     for (size_t i = 0; files && i < r->o->n_file; i++) json_array_append_new(files, json_string(r->o->file[i]));
     const tl_model *m = r->model;
-    return json_pack(
-        "{s:s,s:s,s:s,s:o,s:s,s:I,s:i,s:s,s:I,s:I,s:I,s:o,s:o,s:o,s:f}", "command", "train", "tilia", TILIA_VERSION,
-        "started", date, "files", files, "tokenizer", m->tokenizer ? tokenizer_kind(m->tokenizer) : "none", "seed",
-        (json_int_t)r->trainer->set.seed, "threads", tl_engine_threads(r->engine), "isa", tl_engine_isa(r->engine),
-        "params", (json_int_t)m->params.count, "params_no_embedding", (json_int_t)m->params.count_no_embedding,
-        "planned_bytes", (json_int_t)r->trainer->bytes.total, "model", config_write(&m->config), "settings",
-        checkpoint_settings_json(&r->trainer->set), "run", train_extra(r), "peak_flops", r->peak);
+    return json_pack("{s:s,s:s,s:s,s:o,s:s,s:I,s:i,s:s,s:I,s:I,s:I,s:o,s:o,s:o,s:f,s:f,s:f,s:f}", "command", "train",
+                     "tilia", TILIA_VERSION, "started", date, "files", files, "tokenizer",
+                     m->tokenizer ? tokenizer_kind(m->tokenizer) : "none", "seed", (json_int_t)r->trainer->set.seed,
+                     "threads", tl_engine_threads(r->engine), "isa", tl_engine_isa(r->engine), "params",
+                     (json_int_t)m->params.count, "params_no_embedding", (json_int_t)m->params.count_no_embedding,
+                     "planned_bytes", (json_int_t)r->trainer->bytes.total, "model", config_write(&m->config),
+                     "settings", checkpoint_settings_json(&r->trainer->set), "run", train_extra(r), "peak_flops",
+                     r->peak, "peak_bytes", r->bandwidth, "step_flops", r->trainer->flops, "step_bytes",
+                     r->trainer->moved);
 }
 
 static tl_status write_run_json(const train_run *r, tl_error *e) {
@@ -222,10 +224,10 @@ static void introduce(const train_run *r) {
     if (r->trainer->bytes.mapped)
         fprintf(stderr, "beside it: %s of weights mapped from their file\n",
                 cli_bytes((double)r->trainer->bytes.mapped, a, sizeof a));
-    fprintf(stderr, "step: %lld rows of %lld tokens in %s, %s FLOP; machine %s, %d threads, %s FLOP/s measured\n",
+    fprintf(stderr, "step: %lld rows of %lld tokens in %s, %s FLOP; machine %s, %d threads, %s FLOP/s, %s/s\n",
             (long long)s->rows, (long long)s->context, tl_dtype_name(s->dtype),
             cli_count(r->trainer->flops, a, sizeof a), tl_engine_isa(r->engine), tl_engine_threads(r->engine),
-            cli_count(r->peak, b, sizeof b));
+            cli_count(r->peak, b, sizeof b), cli_bytes(r->bandwidth, c, sizeof c));
     fprintf(stderr, "run: %s\n", r->path);
 }
 
@@ -235,7 +237,7 @@ static tl_status begin_new(train_run *r, tl_error *e) {
     trainer_settings s;
     if (!o->model || o->tokenizer) TRY(train_tokenizer(o, r->alloc, &r->tokenizer, e));
     tl_dtype dtype = o->dtype ? o->dtype : TL_F32;
-    TRY(train_peak(r->engine, dtype, &r->peak, e));
+    TRY(train_machine(r->engine, dtype, &r->peak, &r->bandwidth, e));
     if (o->model) TRY(train_model(o, r->engine, r->tokenizer, 0, 0, 0, &r->model, e));
     const tokenizer *t = o->model ? r->model->tokenizer : r->tokenizer;
     TRY(train_data_make(&r->data, o, r->alloc, r->path, t, (size_t)tl_engine_threads(r->engine), e));
@@ -291,7 +293,7 @@ static tl_status resume_from(train_run *r, const char *dir, const json_t *manife
     if (!extra) return error_set(e, TL_FORMAT, "the checkpoint is not one of tilia train");
     TRY(checkpoint_settings(manifest, &s, e));
     TRY((lora_only(dir) ? model_open_mapped : model_open)(r->engine, dir, &r->model, e));
-    TRY(train_peak(r->engine, s.dtype, &r->peak, e));
+    TRY(train_machine(r->engine, s.dtype, &r->peak, &r->bandwidth, e));
     TRY(train_data_open(&r->data, r->path, json_object_get(extra, "data"), e));
     if (r->o->steps) { /* a longer or shorter schedule: from here on another one */
         s.schedule.steps = r->o->steps;

@@ -63,8 +63,9 @@ void train_data_close(train_data *d);
  * machine. Both only choose the size where the options leave it open. */
 tl_status train_model(const train_options *o, tl_engine *engine, tokenizer *t, int64_t n_tokens, double seconds,
                       double peak, tl_model **out, tl_error *e);
-/* FLOP/s of products of the size that training makes, measured in a fraction of a second. */
-tl_status train_peak(tl_engine *engine, tl_dtype dtype, double *peak, tl_error *e);
+/* The machine's limits: operations a second with that type, bytes a second. What tilia devices --measure found, else
+ * measured in a fraction of a second. */
+tl_status train_machine(tl_engine *engine, tl_dtype dtype, double *peak, double *bandwidth, tl_error *e);
 
 /* ---- the run ------------------------------------------------------------------------------------------------- */
 
@@ -86,7 +87,8 @@ typedef struct train_run {
     int64_t eval_every, sample_every, save_every, keep;
     int64_t saved; /* step of the last good checkpoint, -1: none */
     int64_t rollbacks;
-    double peak, begin, deadline; /* deadline 0: the number of steps is fixed */
+    double peak, bandwidth; /* of the machine, a second */
+    double begin, deadline; /* deadline 0: the number of steps is fixed */
     double last_line, eval_seconds, loss, val_loss, bits_per_byte;
     int64_t next_estimate, val_step;
     bool terminal, line_open;

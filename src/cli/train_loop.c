@@ -35,7 +35,9 @@ static void show_step(train_run *r, const tl_metrics *m) {
     }
     fprintf(stderr, "step %lld/%lld | loss %.4f | norm %.3f | lr %.2e | %.0f ms | %.0f tok/s", (long long)m->step,
             (long long)s->steps, m->loss, m->norm, m->lr, 1e3 * m->seconds, rate);
-    if (r->peak > 0 && m->seconds > 0) fprintf(stderr, " | MFU %.1f%%", 100 * m->flops / m->seconds / r->peak);
+    if (r->peak > 0 && m->seconds > 0)
+        fprintf(stderr, " | MFU %.1f%% | %.0f%% of bandwidth", 100 * m->flops / m->seconds / r->peak,
+                100 * r->trainer->moved / m->seconds / r->bandwidth);
     if (r->terminal)
         r->line_open = true;
     else
@@ -65,6 +67,10 @@ static void log_step(train_run *r, const tl_metrics *m, bool evaluated, bool syn
     metrics_real(w, "ms", 1e3 * m->seconds);
     metrics_real(w, "tokens_per_second", m->seconds > 0 ? (double)m->tokens / m->seconds : 0);
     metrics_int(w, "tokens", r->trainer->tokens);
+    if (r->peak > 0 && m->seconds > 0) {
+        metrics_f32(w, "mfu", (float)(m->flops / m->seconds / r->peak));
+        metrics_f32(w, "bandwidth_use", (float)(r->trainer->moved / m->seconds / r->bandwidth));
+    }
     if (metrics_end(w, sync, &e) == TL_OK) return;
     if (!r->metrics_failed) warn(r, "metrics are not written, training goes on", &e);
     r->metrics_failed = true;

@@ -1,4 +1,5 @@
 /* Which model: given by name, by file, or chosen by time and text; and how fast the machine is. */
+#include "cli/machine_cli.h"
 #include "cli/train_cli.h"
 
 #include <math.h>
@@ -120,35 +121,11 @@ tl_status train_model(const train_options *o, tl_engine *engine, tokenizer *t, i
 /* ---- the machine's speed ------------------------------------------------------------------------------------------
  */
 
-/* The best of some products x w^T of M x K by N x K. */
-tl_status train_peak(tl_engine *engine, tl_dtype dtype, double *peak, tl_error *e) {
-    enum { M = 1024, K = 1024, N = 1024, RUNS = 6 };
-    const tl_allocator *a = tl_engine_allocator(engine);
-    tl_graph *g = NULL;
-    tl_plan *p = NULL;
-    size_t bytes = 2 * (size_t)M * K * sizeof(float);
-    char *data = mem_take(a, bytes);
-    tl_status s = data ? tl_graph_create(engine, &g) : TL_NOMEM;
-    if (s != TL_OK) {
-        if (data) mem_give(a, data, bytes);
-        return error_set(e, s, "no memory to measure the machine's speed");
-    }
-    memset(data, 0, bytes);
-    tl_tensor *x = tl_input(g, "x", dtype, 2, (int64_t[]){M, K}), *w = tl_const(g, "w", dtype, 2, (int64_t[]){N, K});
-    tl_output(g, tl_linear(g, x, w, NULL, TL_NONE), "y");
-    s = tl_plan_create(g, false, &p, e);
-    if (s == TL_OK) s = tl_plan_bind(p, x, data);
-    if (s == TL_OK) s = tl_plan_bind(p, w, data + bytes / 2);
-    *peak = 0;
-    for (int i = 0; i < RUNS && s == TL_OK; i++) {
-        double begin = train_now();
-        s = tl_plan_run(p);
-        double rate = 2.0 * M * K * N / (train_now() - begin);
-        if (rate > *peak) *peak = rate;
-        if (rate < 5e9) break; /* no fast kernel here: one run says enough */
-    }
-    tl_plan_destroy(p);
-    tl_graph_destroy(g);
-    mem_give(a, data, bytes);
-    return s;
+tl_status train_machine(tl_engine *engine, tl_dtype dtype, double *peak, double *bandwidth, tl_error *e) {
+    cost_machine m;
+    TRY(machine_now(engine, &m, e));
+    *peak = machine_peak(&m, dtype);
+    *bandwidth = m.bandwidth;
+    machine_fini(&m);
+    return TL_OK;
 }

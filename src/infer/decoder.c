@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-static const int64_t bucket_rows[DECODER_BUCKETS] = {1, 4, 16, 64, 256, 512};
+static const int64_t *const bucket_rows = build_bucket_rows;
 enum { LARGEST = 512, CACHE_ALIGN = 64 };
 
 size_t decoder_cache_per_token(const model_config *c, tl_dtype t) {

@@ -5,7 +5,7 @@
 
 #include "model/model.h"
 
-enum { DECODER_BUCKETS = 6 };
+enum { DECODER_BUCKETS = BUILD_BUCKETS };
 
 typedef struct decoder_plan {
     int64_t rows;

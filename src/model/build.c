@@ -4,6 +4,14 @@
 #include <stdio.h>
 #include <string.h>
 
+const int64_t build_bucket_rows[BUILD_BUCKETS] = {1, 4, 16, 64, 256, 512};
+
+int64_t build_bucket(int64_t rows) {
+    int k = 0;
+    while (k + 1 < BUILD_BUCKETS && build_bucket_rows[k] < rows) k++;
+    return build_bucket_rows[k];
+}
+
 static tl_tensor *param(const builder *b, param_role role, int64_t layer, int32_t nth) {
     int64_t i = params_find(b->p, role, (int32_t)layer, nth);
     return i < 0 ? NULL : b->r->params[i];

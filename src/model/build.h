@@ -76,6 +76,11 @@ size_t build_state_fixed(const model_config *c, tl_dtype cache);
 /* Of a sequence of `done` tokens, to which position not above n its state can go back. */
 int64_t build_rewind(const model_config *c, int64_t done, int64_t n);
 
+/* Decode graphs are made for so many rows: the smallest that holds the tokens at hand. */
+enum { BUILD_BUCKETS = 6 };
+extern const int64_t build_bucket_rows[BUILD_BUCKETS];
+int64_t build_bucket(int64_t rows); /* the largest for more than it holds */
+
 /* Builds into g; errors are g's sticky error. out->params etc. are allocated with a and freed by build_fini. */
 tl_status build_model(tl_graph *g, const tl_allocator *a, const model_config *c, const model_params *p,
                       const build_options *o, build_result *out, tl_error *e);

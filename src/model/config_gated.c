@@ -107,11 +107,22 @@ static const gated_preset gated_presets[] = {
     {"char", "10.6M, like char", 65, 384, 12, 720, 128, 64, 256, 0.2},
     {"char-cpu", "0.8M, like char-cpu", 65, 128, 8, 232, 64, 32, 64, 0},
     {"gpt2", "126M, like gpt2", 50257, 768, 24, 1536, 128, 256, 1024, 0},
+    {"stories", "15M, like stories", 32000, 288, 12, 544, 128, 128, 256, 0},
 };
 enum { GATED = sizeof gated_presets / sizeof *gated_presets };
-static const char *const gated_names[] = {
-    "gau-char",        "gau-char-cpu", "gau-gpt2",       "flash-quad-char", "flash-quad-char-cpu",
-    "flash-quad-gpt2", "flash-char",   "flash-char-cpu", "flash-gpt2",      NULL};
+static const char *const gated_names[] = {"gau-char",
+                                          "gau-char-cpu",
+                                          "gau-gpt2",
+                                          "gau-stories",
+                                          "flash-quad-char",
+                                          "flash-quad-char-cpu",
+                                          "flash-quad-gpt2",
+                                          "flash-quad-stories",
+                                          "flash-char",
+                                          "flash-char-cpu",
+                                          "flash-gpt2",
+                                          "flash-stories",
+                                          NULL};
 
 const char *config_gated_preset_name(size_t i, const char **about) {
     if (i >= sizeof gated_names / sizeof *gated_names) return NULL;

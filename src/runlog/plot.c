@@ -20,7 +20,10 @@ static void plot_widen(plot_axis *a, double v) {
 
 static void plot_label(double v, double step, char out[16]) {
     double size = fabs(v);
-    if (size >= 999999.5 && size < 1e15) {
+    if (size >= 999.9995e6 && size < 1e18) {
+        int k = size >= 999.9995e12 ? 2 : size >= 999.9995e9;
+        snprintf(out, 16, "%g%c", v / pow(1000, 3 + k), "GTP"[k]);
+    } else if (size >= 999999.5 && size < 1e15) {
         snprintf(out, 16, "%gM", v / 1e6);
     } else if (size >= 9999.5 && size < 1e15) {
         snprintf(out, 16, "%gk", v / 1e3);
@@ -91,11 +94,20 @@ static void plot_finish(plot_axis *a, bool pad, int most) {
         plot_linear_ticks(a, most);
 }
 
+static void plot_bytes(plot_axis *y, size_t i) {
+    static const char *const unit[] = {"B", "kB", "MB", "GB", "TB", "PB"};
+    double v = y->log ? pow(10, y->tick[i]) : y->tick[i];
+    size_t k = 0;
+    for (; k < 5 && fabs(v) >= 999.9995; k++) v /= 1000;
+    snprintf(y->label[i], sizeof y->label[i], "%g %s", v, unit[k]);
+}
+
 tl_status plot_fit(const plot_spec *p, plot_axis *x, plot_axis *y, tl_error *e) {
     *x = (plot_axis){.min = HUGE_VAL, .max = -HUGE_VAL, .log = p->log_x};
     *y = (plot_axis){.min = HUGE_VAL, .max = -HUGE_VAL, .log = p->log_y};
     for (size_t i = 0; i < p->n; i++)
         for (size_t k = 0; k < p->series[i].n; k++) {
+            if (p->series[i].base) plot_widen(y, p->series[i].base[k]);
             if (isnan(plot_scale(x, p->series[i].x[k])) || isnan(plot_scale(y, p->series[i].y[k]))) continue;
             plot_widen(x, p->series[i].x[k]);
             plot_widen(y, p->series[i].y[k]);
@@ -105,7 +117,8 @@ tl_status plot_fit(const plot_spec *p, plot_axis *x, plot_axis *y, tl_error *e) 
     bool given = p->y_min < p->y_max && !isnan(plot_scale(y, p->y_min)) && !isnan(plot_scale(y, p->y_max));
     if (given) y->min = plot_scale(y, p->y_min), y->max = plot_scale(y, p->y_max);
     plot_finish(x, false, 8);
-    plot_finish(y, !given, 7);
+    plot_finish(y, !given && !p->bytes_y, 7);
+    for (size_t i = 0; p->bytes_y && i < y->ticks; i++) plot_bytes(y, i);
     return TL_OK;
 }
 

@@ -11,6 +11,10 @@ typedef struct plot_series {
     int color;   /* index into the palette; -1: the next one */
     bool faint;  /* drawn thin and pale: raw values behind a smoothed curve */
     bool marked; /* a dot at every point: few measurements, like a validation loss */
+    bool dots;   /* dots alone, no line between them */
+    bool dashed;
+    const double *base;       /* (n) or NULL: the area between base and y is filled */
+    const char *const *label; /* (n) or NULL: written beside the points, where there is room */
 } plot_series;
 
 typedef struct plot_spec {
@@ -22,6 +26,8 @@ typedef struct plot_spec {
     double floor;
     const char *floor_name;
     double y_min, y_max; /* taken when y_min < y_max, else fitted */
+    bool bytes_y;        /* ticks as B, kB, MB, GB */
+    bool legend_left;    /* the legend at the top left, where curves rise to the right */
     int width, height;   /* pixels; 0: 900 x 560 */
 } plot_spec;
 

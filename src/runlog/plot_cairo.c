@@ -100,12 +100,89 @@ static void plot_source(cairo_t *cr, int color, bool faint) {
     cairo_set_dash(cr, dash, color / PLOT_COLORS % 2 ? 2 : 0, 0);
 }
 
-static void plot_dots(plot_sheet *s, const plot_series *c) {
+static void plot_dots(plot_sheet *s, const plot_series *c, double radius) {
     for (size_t i = 0; i < c->n; i++) {
         double x = plot_px(s, c->x[i]), y = plot_py(s, c->y[i]);
         if (isnan(x) || isnan(y)) continue;
-        cairo_arc(s->cr, x, y, 3, 0, 2 * M_PI);
+        cairo_arc(s->cr, x, y, radius, 0, 2 * M_PI);
         cairo_fill(s->cr);
+    }
+}
+
+/* ---- areas and labels ---- */
+
+static void plot_area(plot_sheet *s, const plot_series *c) {
+    cairo_t *cr = s->cr;
+    for (size_t i = 0; i < c->n; i++) cairo_line_to(cr, plot_px(s, c->x[i]), plot_py(s, c->y[i]));
+    for (size_t i = c->n; i-- > 0;) cairo_line_to(cr, plot_px(s, c->x[i]), plot_py(s, c->base[i]));
+    cairo_close_path(cr);
+    cairo_fill(cr);
+}
+
+typedef struct plot_box {
+    double x, y, w, h;
+} plot_box;
+enum { PLOT_BOXES = 64 };
+
+static bool plot_meets(const plot_box *a, const plot_box *b) {
+    return a->x < b->x + b->w && b->x < a->x + a->w && a->y < b->y + b->h && b->y < a->y + a->h;
+}
+
+/* A place near (x, y) that is inside the drawing area and meets nothing written before: around the point, in ever wider
+ * rings. */
+static plot_box plot_room(const plot_sheet *s, const plot_box *taken, size_t n, double x, double y, double w) {
+    static const double angle[] = {0, -0.6, 0.6, 3.14, -2.5, 2.5, -1.57, 1.57};
+    plot_box b = {x + 8, y - 7, w, 14};
+    for (double r = 10; r < 160; r += 12)
+        for (size_t k = 0; k < sizeof angle / sizeof *angle; k++) {
+            double cx = x + r * cos(angle[k]), cy = y + r * sin(angle[k]);
+            b.x = cos(angle[k]) > 0.1 ? cx : cos(angle[k]) < -0.1 ? cx - w : cx - w / 2;
+            b.y = cy - 7;
+            bool free = b.x > s->left + 2 && b.x + w < s->left + s->width - 2 && b.y > s->top + 2 &&
+                        b.y + b.h < s->top + s->height - 2;
+            for (size_t i = 0; i < n && free; i++) free = !plot_meets(&b, &taken[i]);
+            if (free) return b;
+        }
+    return b;
+}
+
+static void plot_labels_of(plot_sheet *s, const plot_series *c, int color, plot_box *taken, size_t *n) {
+    cairo_t *cr = s->cr;
+    for (size_t i = 0; i < c->n && c->label; i++) {
+        double x = plot_px(s, c->x[i]), y = plot_py(s, c->y[i]);
+        if (!c->label[i] || isnan(x) || isnan(y) || *n == PLOT_BOXES) continue;
+        cairo_text_extents_t t;
+        cairo_text_extents(cr, c->label[i], &t);
+        plot_box b = plot_room(s, taken, *n, x, y, t.x_advance + 2);
+        taken[(*n)++] = b;
+        double end = b.x > x ? b.x - 1 : b.x + b.w < x ? b.x + b.w + 1 : x;
+        if (hypot(end - x, b.y + 7 - y) > 14) { /* a thin line leads to the point */
+            plot_source(cr, color, true);
+            cairo_set_line_width(cr, 1);
+            cairo_move_to(cr, x, y);
+            cairo_line_to(cr, end, b.y + 7);
+            cairo_stroke(cr);
+        }
+        plot_ink(cr, 0.15);
+        plot_text(cr, b.x, b.y + 7, 0, 0.5, c->label[i]);
+    }
+}
+
+/* All labels, after all dots: a label keeps clear of every dot. */
+static void plot_all_labels(plot_sheet *s) {
+    plot_box taken[PLOT_BOXES];
+    size_t n = 0;
+    plot_font(s->cr, 12, false);
+    for (size_t i = 0; i < s->p->n; i++)
+        for (size_t k = 0; k < s->p->series[i].n && s->p->series[i].label && n < PLOT_BOXES; k++) {
+            double x = plot_px(s, s->p->series[i].x[k]), y = plot_py(s, s->p->series[i].y[k]);
+            if (!isnan(x) && !isnan(y) && s->p->series[i].dots) taken[n++] = (plot_box){x - 5, y - 5, 10, 10};
+        }
+    int next = 0;
+    for (size_t i = 0; i < s->p->n; i++) {
+        const plot_series *c = &s->p->series[i];
+        int color = c->color < 0 ? next++ : c->color;
+        plot_labels_of(s, c, color, taken, &n);
     }
 }
 
@@ -165,17 +242,31 @@ static void plot_curves(plot_sheet *s) {
         const plot_series *c = &s->p->series[i];
         plot_source(cr, c->color < 0 ? next++ : c->color, c->faint);
         cairo_set_line_width(cr, c->faint ? 1 : 2);
-        plot_curve(s, c);
-        if (c->marked) plot_dots(s, c);
+        double dash[] = {7, 5};
+        if (c->dashed) cairo_set_dash(cr, dash, 2, 0);
+        if (c->base)
+            plot_area(s, c);
+        else if (!c->dots)
+            plot_curve(s, c);
+        cairo_set_dash(cr, NULL, 0, 0);
+        if (c->marked || c->dots) plot_dots(s, c, c->dots ? 5 : 3);
     }
     cairo_set_dash(cr, NULL, 0, 0);
     cairo_restore(cr);
 }
 
-static void plot_legend_line(plot_sheet *s, double x, double y, const char *name) {
-    cairo_move_to(s->cr, x, y);
-    cairo_line_to(s->cr, x + 22, y);
-    cairo_stroke(s->cr);
+static void plot_legend_line(plot_sheet *s, double x, double y, const plot_series *c, const char *name) {
+    if (c && c->dots) {
+        cairo_arc(s->cr, x + 11, y, 5, 0, 2 * M_PI);
+        cairo_fill(s->cr);
+    } else if (c && c->base) {
+        cairo_rectangle(s->cr, x, y - 6, 22, 12);
+        cairo_fill(s->cr);
+    } else {
+        cairo_move_to(s->cr, x, y);
+        cairo_line_to(s->cr, x + 22, y);
+        cairo_stroke(s->cr);
+    }
     cairo_set_dash(s->cr, NULL, 0, 0);
     plot_ink(s->cr, 0.15);
     plot_text(s->cr, x + 29, y, 0, 0.5, name);
@@ -195,7 +286,7 @@ static void plot_legend(plot_sheet *s) {
         lines++;
     }
     if (lines < 1) return;
-    double x = s->left + s->width - wide - 50, y = s->top + 8;
+    double x = s->p->legend_left ? s->left + 18 : s->left + s->width - wide - 50, y = s->top + 8;
     cairo_set_source_rgba(cr, 1, 1, 1, 0.85);
     cairo_rectangle(cr, x - 8, y - 2, wide + 46, lines * 18 + 6);
     cairo_fill(cr);
@@ -207,7 +298,8 @@ static void plot_legend(plot_sheet *s) {
         if (!c->name) continue;
         plot_source(cr, color, c->faint);
         cairo_set_line_width(cr, 2);
-        plot_legend_line(s, x, y, c->name);
+        if (c->dashed) cairo_set_dash(cr, (double[]){7, 5}, 2, 0);
+        plot_legend_line(s, x, y, c, c->name);
         y += 18;
     }
     if (s->p->has_floor && s->p->floor_name) {
@@ -215,7 +307,7 @@ static void plot_legend(plot_sheet *s) {
         cairo_set_dash(cr, dash, 2, 0);
         cairo_set_line_width(cr, 1.5);
         plot_ink(cr, 0.25);
-        plot_legend_line(s, x, y, s->p->floor_name);
+        plot_legend_line(s, x, y, NULL, s->p->floor_name);
     }
 }
 
@@ -232,6 +324,7 @@ static cairo_status_t plot_draw(plot_sheet *s, cairo_surface_t *surface) {
     plot_grid(s);
     plot_labels(s);
     plot_curves(s);
+    plot_all_labels(s);
     plot_legend(s);
     cairo_status_t r = cairo_status(s->cr);
     cairo_destroy(s->cr);

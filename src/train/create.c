@@ -1,6 +1,8 @@
 /* How a trainer comes to be: settings, memory, graphs, plans. */
 #include "train/trainer.h"
 
+#include "model/update.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -98,46 +100,15 @@ static tl_status plan_norm(tl_engine *e, const model_params *p, bool dry, traine
                            tl_tensor **norm, tl_error *err) {
     tl_status st = tl_graph_create(e, &out->graph);
     if (st != TL_OK) return error_set(err, st, "no memory for a graph");
-    *x = tl_input(out->graph, "gradients", TL_F32, 1, &p->total);
-    *norm = tl_global_norm(out->graph, *x);
-    tl_output(out->graph, *norm, "norm");
+    update_norm(out->graph, p, x, norm);
     return tl_plan_create(out->graph, dry, &out->plan, err);
-}
-
-/* What a range of the flat buffers is bound to. */
-typedef struct update_range {
-    tl_tensor *p, *m, *v, *g, *p16;
-    int64_t at;
-} update_range;
-
-typedef struct update_inputs {
-    update_range range[2]; /* matrices, then vectors; p NULL: there are none */
-    tl_tensor *hyper, *norm;
-} update_inputs;
-
-/* Matrices decay and have a bf16 copy, vectors do neither. */
-static void add_range(tl_graph *g, update_inputs *u, int k, int64_t at, int64_t n, bool copy) {
-    static const char *const names[2][5] = {{"p", "m", "v", "g", "p16"}, {"vp", "vm", "vv", "vg", "vp16"}};
-    update_range *r = &u->range[k];
-    *r = (update_range){.at = at};
-    if (n < 1) return;
-    r->p = tl_input(g, names[k][0], TL_F32, 1, &n);
-    r->m = tl_input(g, names[k][1], TL_F32, 1, &n);
-    r->v = tl_input(g, names[k][2], TL_F32, 1, &n);
-    r->g = tl_input(g, names[k][3], TL_F32, 1, &n);
-    if (copy) r->p16 = tl_input(g, names[k][4], TL_BF16, 1, &n);
-    tl_adamw(g, r->p, r->m, r->v, r->g, r->p16, u->hyper, u->norm, k == 0);
 }
 
 static tl_status plan_update(tl_engine *e, const model_params *p, bool bf16, bool dry, trainer_plan *out,
                              update_inputs *u, tl_error *err) {
-    int64_t one = 1, hyper = HYPER_COUNT;
     tl_status st = tl_graph_create(e, &out->graph);
     if (st != TL_OK) return error_set(err, st, "no memory for a graph");
-    u->hyper = tl_input(out->graph, "hyper", TL_F32, 1, &hyper);
-    u->norm = tl_input(out->graph, "norm", TL_F32, 1, &one);
-    add_range(out->graph, u, 0, 0, p->decayed, bf16);
-    add_range(out->graph, u, 1, p->decayed, p->total - p->decayed, false);
+    update_adamw(out->graph, p, bf16, u);
     return tl_plan_create(out->graph, dry, &out->plan, err);
 }
 
@@ -320,6 +291,7 @@ static tl_status make_plans(trainer *t, tl_error *err) {
     add_cost(&cost, t->norm.plan, 1);
     add_cost(&cost, t->update.plan, 1);
     t->flops = cost.flops;
+    t->moved = cost.bytes_read + cost.bytes_written;
     count_bytes(&w, &t->set, arena_bytes(t->fwd.plan) + arena_bytes(t->norm.plan) + arena_bytes(t->update.plan),
                 &t->bytes);
     return TL_OK;

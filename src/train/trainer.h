@@ -60,7 +60,7 @@ typedef struct trainer {
     float *small; /* slopes, then the sinusoid, then hyper, norm, denominator, bound by the plans */
     float *slopes, *sinusoid, *hyper, *norm_value, *denom;
     size_t small_count;
-    double flops; /* of a whole step */
+    double flops, moved; /* of a whole step: operations, bytes read and written */
     trainer_bytes bytes;
 } trainer;
 

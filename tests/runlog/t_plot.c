@@ -133,8 +133,9 @@ static void files(void **state) {
     tl_error smooth_error = {0};
     assert_ok(plot_smooth(&mem_default, y, N, 50, z, &smooth_error), &smooth_error);
     for (int i = 0; i < V; i++) vx[i] = (i + 1) * 500, vy[i] = 1.25 + 3 * exp(-vx[i] / 380.0);
-    plot_series s[] = {
-        {NULL, x, y, N, 0, true, false}, {"loss", x, z, N, 0, false, false}, {"validation", vx, vy, V, 1, false, true}};
+    plot_series s[] = {{.x = x, .y = y, .n = N, .faint = true},
+                       {.name = "loss", .x = x, .y = z, .n = N},
+                       {.name = "validation", .x = vx, .y = vy, .n = V, .color = 1, .marked = true}};
     plot_spec p = {.title = "runs/first",
                    .xlabel = "step",
                    .ylabel = "nats per token",

@@ -1,8 +1,5 @@
 #include "cpu/product/linear.h"
 
-#if defined(__x86_64__) || defined(__i386__)
-#include <cpuid.h>
-#endif
 #include <string.h>
 
 /* Distance between rows; any number will do for a single one. */
@@ -48,10 +45,12 @@ int gemm_type(tl_dtype t) {
     return t == TL_F32 ? GEMM_F32 : t == TL_BF16 ? GEMM_BF16 : t == TL_F16 ? GEMM_F16 : -1;
 }
 
+/* Asked at every product that is planned: what was found out when the program began, not CPUID, which traps to the
+ * hypervisor in a virtual machine and then costs more than the rest of the planning. */
 bool product_slow_bf16(void) {
 #if defined(__x86_64__) || defined(__i386__)
-    unsigned a, b, c, d;
-    return __get_cpuid(0, &a, &b, &c, &d) && b == 0x756e6547u && d == 0x49656e69u; /* "Genu" "ineI" */
+    __builtin_cpu_init();
+    return __builtin_cpu_is("intel") != 0;
 #else
     return false;
 #endif

@@ -8,7 +8,7 @@
 
 /* Does n rounds; returns their floating-point operations. */
 typedef double peak_leaf(int64_t n);
-peak_leaf peak_f32__avx2, peak_f32__avx512, peak_bf16__avx512bf16;
+peak_leaf peak_f32__avx2, peak_f32__avx512, peak_bf16__avx512bf16, peak_int8__avx512vnni;
 /* Reads bytes (a multiple of 256) from p, aligned to 64; returns something that depends on them. */
 typedef int64_t peak_read_leaf(const void *p, size_t bytes);
 peak_read_leaf peak_read__avx2, peak_read__avx512;

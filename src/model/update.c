@@ -1,0 +1,31 @@
+#include "model/update.h"
+
+#include "op/attrs.h"
+
+void update_norm(tl_graph *g, const model_params *p, tl_tensor **x, tl_tensor **norm) {
+    *x = tl_input(g, "gradients", TL_F32, 1, &p->total);
+    *norm = tl_global_norm(g, *x);
+    tl_output(g, *norm, "norm");
+}
+
+/* Matrices decay and have a bf16 copy, vectors do neither. */
+static void update_add(tl_graph *g, update_inputs *u, int k, int64_t at, int64_t n, bool copy) {
+    static const char *const names[2][5] = {{"p", "m", "v", "g", "p16"}, {"vp", "vm", "vv", "vg", "vp16"}};
+    update_range *r = &u->range[k];
+    *r = (update_range){.at = at};
+    if (n < 1) return;
+    r->p = tl_input(g, names[k][0], TL_F32, 1, &n);
+    r->m = tl_input(g, names[k][1], TL_F32, 1, &n);
+    r->v = tl_input(g, names[k][2], TL_F32, 1, &n);
+    r->g = tl_input(g, names[k][3], TL_F32, 1, &n);
+    if (copy) r->p16 = tl_input(g, names[k][4], TL_BF16, 1, &n);
+    tl_adamw(g, r->p, r->m, r->v, r->g, r->p16, u->hyper, u->norm, k == 0);
+}
+
+void update_adamw(tl_graph *g, const model_params *p, bool bf16, update_inputs *u) {
+    int64_t one = 1, hyper = HYPER_COUNT;
+    u->hyper = tl_input(g, "hyper", TL_F32, 1, &hyper);
+    u->norm = tl_input(g, "norm", TL_F32, 1, &one);
+    update_add(g, u, 0, 0, p->decayed, bf16);
+    update_add(g, u, 1, p->decayed, p->total - p->decayed, false);
+}

@@ -1,0 +1,25 @@
+/* The two small graphs behind a training step: the norm of all gradients, and the optimizer's pass over the flat
+ * buffers. The trainer runs them; cost/ counts and times the same ones. */
+#ifndef MODEL_UPDATE_H
+#define MODEL_UPDATE_H
+
+#include "model/params.h"
+#include "tilia/graph.h"
+
+/* What a range of the flat buffers is bound to. */
+typedef struct update_range {
+    tl_tensor *p, *m, *v, *g, *p16;
+    int64_t at;
+} update_range;
+
+typedef struct update_inputs {
+    update_range range[2]; /* matrices, then vectors; p NULL: there are none */
+    tl_tensor *hyper, *norm;
+} update_inputs;
+
+/* Norm of all gradients: x (total) f32 -> *norm (1), an output. Errors are g's sticky error. */
+void update_norm(tl_graph *g, const model_params *p, tl_tensor **x, tl_tensor **norm);
+/* AdamW over both ranges; bf16: matrices have a 16-bit copy, written in the same pass. */
+void update_adamw(tl_graph *g, const model_params *p, bool bf16, update_inputs *u);
+
+#endif
