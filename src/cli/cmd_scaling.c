@@ -138,7 +138,7 @@ static tl_status read_file(const char *path, scaling_run *run, size_t *n, tl_err
         s = read_run(json_array_get(list, i), &run[i], err);
         if (s != TL_OK && err) {
             char text[sizeof err->text];
-            snprintf(text, sizeof text, "run %zu: %.380s", i + 1, err->text);
+            snprintf(text, sizeof text, "run %zu: %.360s", i + 1, err->text);
             memcpy(err->text, text, sizeof text);
         }
         *n = i + 1;
