@@ -272,7 +272,18 @@ static void plot_legend_line(plot_sheet *s, double x, double y, const plot_serie
     plot_text(s->cr, x + 29, y, 0, 0.5, name);
 }
 
-/* At the top right, on white. */
+/* Points of curves within a box. */
+static size_t plot_covered(const plot_sheet *s, double left, double top, double width, double height) {
+    size_t n = 0;
+    for (size_t i = 0; i < s->p->n; i++)
+        for (size_t k = 0; k < s->p->series[i].n; k++) {
+            double x = plot_px(s, s->p->series[i].x[k]), y = plot_py(s, s->p->series[i].y[k]);
+            n += x >= left && x <= left + width && y >= top && y <= top + height;
+        }
+    return n;
+}
+
+/* On white, in the corner where it covers least: at the top right (or left, if asked) unless another is better. */
 static void plot_legend(plot_sheet *s) {
     cairo_t *cr = s->cr;
     double wide = 0, lines = 0;
@@ -286,7 +297,20 @@ static void plot_legend(plot_sheet *s) {
         lines++;
     }
     if (lines < 1) return;
-    double x = s->p->legend_left ? s->left + 18 : s->left + s->width - wide - 50, y = s->top + 8;
+    const double w = wide + 58, h = lines * 18 + 14;
+    const double xs[] = {s->left + s->width - w, s->left + 8}, ys[] = {s->top, s->top + s->height - h};
+    const int first = s->p->legend_left;
+    double x = xs[first], y = ys[0];
+    size_t least = plot_covered(s, x, y, w, h);
+    for (int i = 1; i < 4; i++) {
+        size_t n = plot_covered(s, xs[(i ^ first) % 2], ys[i / 2], w, h);
+        if (n >= least) continue;
+        least = n;
+        x = xs[(i ^ first) % 2];
+        y = ys[i / 2];
+    }
+    x += 8;
+    y += 8;
     cairo_set_source_rgba(cr, 1, 1, 1, 0.85);
     cairo_rectangle(cr, x - 8, y - 2, wide + 46, lines * 18 + 6);
     cairo_fill(cr);

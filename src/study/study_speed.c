@@ -108,7 +108,7 @@ const study study_speed = {
     .about =
         {"One Transformer layer (D 768, 12 heads, SwiGLU of 2048) against two gated layers (e = 1536, s = 128, chunks "
          "of "
-         "256), 7.1 and 7.3 million parameters with their tiny vocabulary: whole training steps, one sequence, one "
+         "256), 7.3 and 7.5 million parameters with their tiny vocabulary: whole training steps, one sequence, one "
          "thread, f32. Processor time, the fastest of up to three steps.",
          "一个 Transformer 层（D 768，12 头，SwiGLU 2048）与两个门控层（e = 1536，s = 128，块长 "
          "256）比较：完整训练步，单序列，单线程，"
