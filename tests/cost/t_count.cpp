@@ -18,6 +18,8 @@ extern "C" {
 #pragma GCC diagnostic ignored "-Wconversion"
 #define _Alignas alignas
 extern "C" {
+#include "base/half.h"
+#include "base/rng.h"
 #include "cost/measure.h"
 #include "cost/graphs.h"
 #include "tensor/block.h"
