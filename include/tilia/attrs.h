@@ -109,6 +109,13 @@ struct expert_linear_dx_attr { int32_t pad; };
 struct expert_linear_dw_attr { int32_t pad; };
 struct expert_sum_attr { int32_t pad; };
 struct expert_sum_bwd_attr { int32_t pad; };
+struct chunk_state_attr { float scale; float tau; int32_t causal; int32_t ones; }; /* scale 0: 1 */
+struct chunk_state_bwd_attr { struct chunk_state_attr f; };
+struct chunk_state_step_attr { struct chunk_state_attr f; };
+struct row_divide_attr { float eps; };
+struct row_divide_bwd_attr { float eps; };
+struct favor_attr { int32_t pad; };
+struct favor_bwd_attr { int32_t pad; };
 
 /* One number, or a row of numbers, of an operator's attributes. type: 'f' float, 'i' int32_t, 'l' int64_t,
  * 'd' tl_dtype. Every byte of the struct that is not padding belongs to exactly one field. */

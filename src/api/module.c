@@ -39,8 +39,8 @@ static tl_status take_memory(tl_module *f, tl_error *err) {
     f->sinusoid = f->slopes + heads;
     for (size_t i = 0; i < f->cells; i++) f->pos[i] = (int32_t)(i % (size_t)f->o.context);
     double mscale;
-    if (c->positions == POS_ROPE) build_rope_freq(c, f->o.context, f->freq, &mscale);
-    if (c->positions == POS_ALIBI) build_alibi_slopes(c->heads, f->slopes);
+    build_rope_freq(c, f->o.context, f->freq, &mscale);
+    (void)build_head_constants(c, f->slopes);
     build_sinusoid(table, c->width, f->sinusoid);
     return TL_OK;
 }

@@ -33,7 +33,7 @@ static tl_status take_memory(evaluator *e, tl_error *err) {
     const model_config *c = &e->model->config;
     int64_t table = build_sinusoid_rows(c, e->o.context);
     e->small_count = 16 + pad16((size_t)c->heads) + (size_t)(table * c->width);
-    e->freq_count = c->positions == POS_ROPE ? (size_t)build_rope_dims(c) / 2 + 1 : 1;
+    e->freq_count = (size_t)build_rope_dims(c) / 2 + 1;
     e->block = mem_take(e->alloc, 4 * cells(e) * sizeof *e->block);
     e->small = mem_take(e->alloc, e->small_count * sizeof *e->small);
     e->freq = mem_take(e->alloc, e->freq_count * sizeof *e->freq);
@@ -44,8 +44,8 @@ static tl_status take_memory(evaluator *e, tl_error *err) {
     memset(e->freq, 0, e->freq_count * sizeof *e->freq);
     e->small[0] = 1; /* losses are wanted one by one; the graph's own mean is not used */
     double mscale;
-    if (c->positions == POS_ROPE) build_rope_freq(c, e->o.context, e->freq, &mscale);
-    if (c->positions == POS_ALIBI) build_alibi_slopes(c->heads, e->small + 16);
+    build_rope_freq(c, e->o.context, e->freq, &mscale);
+    (void)build_head_constants(c, e->small + 16);
     build_sinusoid(table, c->width, e->small + 16 + pad16((size_t)c->heads));
     return TL_OK;
 }

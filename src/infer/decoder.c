@@ -36,7 +36,7 @@ static tl_status take_memory(decoder *d, tl_error *err) {
     d->select = d->slot + LARGEST;
     double mscale;
     build_rope_freq(c, d->capacity, d->freq, &mscale);
-    build_alibi_slopes(c->heads, d->slopes);
+    (void)build_head_constants(c, d->slopes);
     if (d->sinusoid) build_sinusoid(build_sinusoid_rows(c, d->capacity), c->width, d->sinusoid);
     return TL_OK;
 }

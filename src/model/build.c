@@ -110,7 +110,7 @@ static tl_tensor *attend(const builder *b, tl_tensor *q, tl_tensor *k, tl_tensor
                                .causal = config_causal(c),
                                .window = config_window(c, layer),
                                .doc = b->r->doc,
-                               .slopes = b->r->slopes,
+                               .slopes = c->positions == POS_ALIBI ? b->r->slopes : NULL,
                                .bias = bias};
     if (b->o->mode == BUILD_TRAIN) ao.drop = (float)c->drop_attn;
     if (b->o->mode != BUILD_DECODE) return tl_attention(b->g, q, k, v, &ao, NULL);
@@ -133,6 +133,7 @@ static tl_tensor *mix(const builder *b, tl_tensor *x, int64_t layer) {
         q = tl_rmsnorm(b->g, q, param(b, ROLE_QNORM, layer, 0), (float)c->norm_eps, 0);
         k = tl_rmsnorm(b->g, k, param(b, ROLE_KNORM, layer, 0), (float)c->norm_eps, 0);
     }
+    if (config_stateful(c, layer)) return build_state_mixer(b, x, q, k, v, layer);
     if (config_mixer(c, layer) == MIXER_CHUNK) return flat_of(b, build_chunk_mixer(b, q, k, v, layer), width[0]);
     if (b->rope) {
         q = tl_rope(b->g, q, b->rope, c->rope_interleaved);
@@ -256,7 +257,7 @@ static void declare_params(builder *b) {
         int64_t dim[2] = {m->rows ? m->rows : m->cols, m->cols};
         tl_dtype t = b->o->dtype == TL_F64 ? TL_F64 : m->decay ? b->o->dtype : TL_F32;
         tl_tensor *(*make)(tl_graph *, const char *, tl_dtype, int, const int64_t *) =
-            b->o->trainable && m->trainable && !b->o->lora ? tl_param : tl_const;
+            b->o->trainable && m->trainable && m->role != ROLE_FEATURES && !b->o->lora ? tl_param : tl_const;
         b->r->params[i] = make(b->g, m->name, t, m->rows ? 2 : 1, dim);
     }
 }
@@ -265,15 +266,15 @@ static void declare_inputs(builder *b) {
     const build_options *o = b->o;
     const model_config *c = b->c;
     build_result *r = b->r;
-    int64_t one = 1, rope = build_rope_dims(c) / 2;
+    int64_t one = 1, rope = build_rope_dims(c) / 2; /* with cosFormer's */
     tl_dtype sum = o->dtype == TL_F64 ? TL_F64 : TL_F32;
     if (o->mode == BUILD_BLOCKS)
         r->x = tl_input(b->g, "x", o->dtype, 3, (int64_t[]){o->rows, o->context, c->width});
     else
         r->ids = tl_input(b->g, "ids", TL_I32, b->n_lead, b->lead);
     r->pos = tl_input(b->g, "pos", TL_I32, b->n_lead, b->lead);
-    if (c->positions == POS_ROPE) r->freq = tl_const(b->g, "rope.freq", TL_F64, 1, &rope);
-    if (c->positions == POS_ALIBI) r->slopes = tl_const(b->g, "alibi.slopes", sum, 1, &c->heads);
+    if (rope > 0) r->freq = tl_const(b->g, "rope.freq", TL_F64, 1, &rope);
+    if (build_head_constants(c, NULL)) r->slopes = tl_const(b->g, "alibi.slopes", sum, 1, &c->heads);
     if (config_sinusoids(c))
         r->sinusoid = tl_const(b->g, "sinusoid", sum, 2, (int64_t[]){build_sinusoid_rows(c, o->context), c->width});
     if (o->mode != BUILD_DECODE) {
@@ -298,14 +299,15 @@ static void declare_inputs(builder *b) {
 
 static void rope_of(builder *b) {
     double mscale;
-    if (b->c->positions != POS_ROPE) return;
+    int64_t dims[3], half[3];
+    tl_tensor *freq[3] = {b->r->freq};
+    const int n = build_rope_parts(b->c, dims), cosine = config_has(b->c, MIXER_COSFORMER), rope = n - cosine;
+    for (int i = 0; i < n; i++) half[i] = dims[i] / 2;
     build_rope_freq(b->c, b->o->context, NULL, &mscale);
-    int64_t dims[2];
-    tl_tensor *freq[2] = {b->r->freq, b->r->freq};
-    const int n = build_rope_parts(b->c, dims);
-    if (n == 2) tl_split(b->g, b->r->freq, 2, (int64_t[]){dims[0] / 2, dims[1] / 2}, freq);
-    b->rope = b->gated_rope = tl_rope_table(b->g, b->r->pos, freq[0], (float)mscale);
-    if (n == 2) b->gated_rope = tl_rope_table(b->g, b->r->pos, freq[1], (float)mscale);
+    if (n > 1) tl_split(b->g, b->r->freq, n, half, freq);
+    if (rope > 0) b->rope = b->gated_rope = tl_rope_table(b->g, b->r->pos, freq[0], (float)mscale);
+    if (rope > 1) b->gated_rope = tl_rope_table(b->g, b->r->pos, freq[1], (float)mscale);
+    if (cosine) b->cos_table = tl_rope_table(b->g, b->r->pos, freq[rope], 1);
 }
 
 /* Sinusoids times one learned number (Hua et al. 2022), beside whatever positions there are. */

@@ -50,7 +50,7 @@ typedef struct build_result {
     tl_tensor *ids, *targets, *pos, *doc;
     tl_tensor *denom;             /* (1): labels of the whole step */
     tl_tensor *freq;              /* (R/2) f64: RoPE frequencies, of every part one after the other */
-    tl_tensor *slopes;            /* (H) ALiBi */
+    tl_tensor *slopes;            /* (H) ALiBi, or log decays */
     tl_tensor *sinusoid;          /* (context, D) fixed position table */
     tl_tensor *slot, *select;     /* DECODE: (rows), (outputs): row indices whose logits are wanted */
     tl_tensor **state;            /* DECODE: BUILD_STATES a layer, NULL where build_state gives none */
@@ -89,7 +89,10 @@ void build_fini(build_result *r, const tl_allocator *a);
 /* Constants that graphs bind: RoPE frequencies (count head_dim*partial/2), the factor on cos and sin, ALiBi slopes
  * (heads), the sinusoid table. seen: tokens in the context, for scalings that depend on it. */
 int64_t build_rope_dims(const model_config *c);
-int build_rope_parts(const model_config *c, int64_t dims[2]);
+/* Dims of ordinary layers, of gated ones where they differ, of cosFormer's one angle; returns how many. */
+int build_rope_parts(const model_config *c, int64_t dims[3]);
+/* A number for every head: ALiBi's slopes, or the logarithms of retention's decays. false: the model has none. */
+bool build_head_constants(const model_config *c, float *x);
 void build_rope_freq(const model_config *c, int64_t seen, double *freq, double *mscale);
 void build_alibi_slopes(int64_t heads, float *slopes);
 void build_sinusoid(int64_t rows, int64_t width, float *table);

@@ -34,6 +34,11 @@ const char *build_state(const model_config *c, const build_options *o, int64_t l
         *d = tl_desc_make(k == 0 ? TL_F32 : t, ndim, k == 0 ? m : rows);
         return chunk_names[k];
     }
+    if (config_stateful(c, layer)) {
+        s = build_state_features(c, layer, &e);
+        *d = tl_desc_make(TL_F32, 4, (int64_t[]){o->slots, c->heads, s, e});
+        return k == 0 ? "s" : NULL;
+    }
     const bool gau = mixer == MIXER_GAU;
     *d = tl_desc_make(t, 4,
                       (int64_t[]){o->slots, o->context, gau ? heads : c->kv_heads,
@@ -45,7 +50,8 @@ const char *build_state(const model_config *c, const build_options *o, int64_t l
 
 bool build_endless(const model_config *c) {
     for (int64_t l = 0; l < c->layers; l++)
-        if (config_mixer(c, l) != MIXER_FLASH && config_mixer(c, l) != MIXER_CHUNK) return false;
+        if (config_mixer(c, l) != MIXER_FLASH && config_mixer(c, l) != MIXER_CHUNK && !config_stateful(c, l))
+            return false;
     return (c->positions == POS_ROPE || c->positions == POS_NONE) && !c->scaled_sin;
 }
 
@@ -74,6 +80,8 @@ int64_t build_rewind(const model_config *c, int64_t done, int64_t n) {
     if (n >= done) return done;
     int64_t least = 0;
     if (config_has(c, MIXER_FLASH) || config_has(c, MIXER_CHUNK)) least = (done - 1) / c->chunk * c->chunk;
+    for (int64_t l = 0; l < c->layers; l++)
+        if (config_stateful(c, l)) least = done; /* a sum that no token can be taken from */
     if (c->token_shift && config_has_gated(c) && least < done - 1) least = done - 1;
     return n >= least ? n : 0;
 }

@@ -10,8 +10,9 @@ typedef struct builder {
     const model_params *p;
     const build_options *o;
     build_result *r;
+    tl_tensor *cos_table;         /* (N..,2 Dh) the one angle of cosFormer, or NULL */
     tl_tensor *rope, *gated_rope; /* (N..,R) cos and sin of ordinary and of gated layers, NULL without RoPE */
-    int64_t lead[2]; /* leading dims of activations: (B,T), or (R) */
+    int64_t lead[2];              /* leading dims of activations: (B,T), or (R) */
     int n_lead;
 } builder;
 
@@ -38,6 +39,10 @@ tl_tensor *builder_piece(const builder *b, param_role role, int64_t layer, int k
 tl_tensor *build_experts(const builder *b, tl_tensor *acc, tl_tensor *x, int64_t layer);
 /* The loss that keeps them equally busy, where there are any. */
 void build_balance(const builder *b);
+/* A mixer whose memory is one matrix a head; in: (N..,D), q, k, v (N..,H,Dh) -> (N..,H Dh). */
+tl_tensor *build_state_mixer(const builder *b, tl_tensor *in, tl_tensor *q, tl_tensor *k, tl_tensor *v, int64_t layer);
+/* Width of its q and k, columns of its state. */
+int64_t build_state_features(const model_config *c, int64_t layer, int64_t *columns);
 /* A layer of gau or flash. */
 tl_tensor *build_gated(const builder *b, tl_tensor *x, int64_t layer);
 

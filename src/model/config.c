@@ -12,7 +12,8 @@ static const char *const position_names[] = {"learned", "sinusoidal", "rope", "a
 static const char *const init_names[] = {"gpt2", "fan", "xavier", "zero-out", NULL};
 static const char *const act_names[] = {"relu",    "gelu", "gelu_tanh", "silu", "relu2",
                                         "sigmoid", "tanh", "identity",  NULL};
-static const char *const mixer_names[] = {"attention", "gau", "flash", "mixed_chunk", NULL};
+static const char *const mixer_names[] = {"attention",  "gau", "flash",     "mixed_chunk", "retention",
+                                          "simple_gla", "gla", "performer", "cosformer",   NULL};
 static const char *const score_names[] = {"relu2",    "laplace", "softplus2", "smooth2",   "smooth1",
                                           "identity", "softmax", "l2",        "relu2_sum", NULL};
 static const char *const count_names[] = {"none", "visible", "fixed", "length", NULL};
@@ -222,6 +223,11 @@ model_mixer config_mixer(const model_config *c, int64_t l) {
 bool config_gated(const model_config *c, int64_t l) {
     model_mixer m = config_mixer(c, l);
     return m == MIXER_GAU || m == MIXER_FLASH;
+}
+
+bool config_stateful(const model_config *c, int64_t l) {
+    const model_mixer m = config_mixer(c, l);
+    return m >= MIXER_RETENTION && m <= MIXER_COSFORMER;
 }
 
 bool config_has(const model_config *c, model_mixer m) {
@@ -446,6 +452,22 @@ tl_status config_objective(model_config *c, int objective, bool may_grow, tl_err
 
 /* ---- checks ------------------------------------------------------------------------------------------- */
 
+static tl_status state_check(const model_config *c, tl_error *e) {
+    for (int64_t l = 0; l < c->layers; l++) {
+        const model_mixer m = config_mixer(c, l);
+        if (!config_stateful(c, l)) continue;
+        if (c->kv_heads != c->heads)
+            return error_set(e, TL_CONFIG, "\"%s\" gives every head its own keys and values: kv_heads must be %lld",
+                             mixer_names[m], (long long)c->heads);
+        if (m < MIXER_PERFORMER && !config_causal(c))
+            return error_set(e, TL_CONFIG, "\"%s\" decays from token to token: it has no form that sees both sides",
+                             mixer_names[m]);
+        if (m == MIXER_RETENTION && c->positions == POS_ALIBI)
+            return error_set(e, TL_CONFIG, "\"retention\" has decays of its own in the place of ALiBi's slopes");
+    }
+    return TL_OK;
+}
+
 tl_status config_check(const model_config *c, tl_error *e) {
     const struct {
         const char *key;
@@ -488,6 +510,7 @@ tl_status config_check(const model_config *c, tl_error *e) {
     if (c->parallel && c->place != PLACE_PRE)
         return error_set(e, TL_CONFIG, "a parallel block needs \"norm_place\": \"pre\"");
     TRY(config_gated_check(c, e));
+    TRY(state_check(c, e));
     if (c->mask >= c->vocab)
         return error_set(e, TL_CONFIG, "mask_token_id %d is outside the vocabulary of %lld", c->mask,
                          (long long)c->vocab);

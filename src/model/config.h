@@ -13,7 +13,18 @@ typedef enum model_place { PLACE_PRE, PLACE_POST, PLACE_SANDWICH, PLACE_KINDS } 
 typedef enum model_positions { POS_LEARNED, POS_SINUSOIDAL, POS_ROPE, POS_ALIBI, POS_NONE, POS_KINDS } model_positions;
 typedef enum model_init { INIT_GPT2, INIT_FAN, INIT_XAVIER, INIT_ZERO_OUT, INIT_KINDS } model_init;
 /* What mixes the tokens of a layer. gau and flash are whole layers; the others sit in a block with an mlp. */
-typedef enum model_mixer { MIXER_ATTENTION, MIXER_GAU, MIXER_FLASH, MIXER_CHUNK, MIXER_KINDS } model_mixer;
+typedef enum model_mixer {
+    MIXER_ATTENTION,
+    MIXER_GAU,
+    MIXER_FLASH,
+    MIXER_CHUNK,
+    MIXER_RETENTION,
+    MIXER_SIMPLE_GLA,
+    MIXER_GLA,
+    MIXER_PERFORMER,
+    MIXER_COSFORMER,
+    MIXER_KINDS
+} model_mixer;
 typedef enum model_scaling {
     SCALING_NONE,
     SCALING_LINEAR,
@@ -73,8 +84,8 @@ typedef struct model_config {
     uint8_t dense[MODEL_MAX_LAYERS / 8]; /* bit l: layer l has a plain mlp all the same (config_experts) */
     int64_t window;     /* 0: none; a token sees so many, itself included */
     uint8_t full[MODEL_MAX_LAYERS / 8]; /* bit l: layer l has no window (config_full) */
-    model_mixer mixer;  /* of every layer, unless there is a pattern */
-    int32_t pattern;    /* > 0: mixers of the first so many layers, repeated behind them (config_mixer) */
+    model_mixer mixer;                  /* of every layer, unless there is a pattern */
+    int32_t pattern; /* > 0: mixers of the first so many layers, repeated behind them (config_mixer) */
     uint8_t mixers[MODEL_MAX_LAYERS];
     int objective;      /* OBJECTIVE_CAUSAL ..: what the model is trained for, and so what a token may see */
     int32_t mask;       /* id that stands for a hidden token, -1: none */
@@ -82,13 +93,13 @@ typedef struct model_config {
     bool scaled_sin;    /* sinusoids times a learned number, added to the embeddings beside the other positions */
     int64_t shared, expand, gate_heads; /* gated layers: s, e, heads that share Z and split V. A model of gated layers
                                            alone has heads 1, head_dim s, mlp e */
-    int64_t chunk;      /* flash, mixed_chunk: tokens of a chunk */
-    int chunk_parts;    /* CHUNK_BOTH, CHUNK_LOCAL, CHUNK_FAR: which halves there are */
-    int score, score_count; /* GATE_RELU2 ..; GATE_COUNT_NONE .. */
-    int score_scale;        /* SCALE_NS .. */
-    double score_fixed;     /* of the fixed count and of scales by length: tokens; 0: the context */
-    bool score_kappa;       /* softmax: log-length factor */
-    int chunk_norm;         /* CHUNK_VISIBLE, CHUNK_CONST */
+    int64_t chunk;                      /* flash, mixed_chunk: tokens of a chunk */
+    int chunk_parts;                    /* CHUNK_BOTH, CHUNK_LOCAL, CHUNK_FAR: which halves there are */
+    int score, score_count;             /* GATE_RELU2 ..; GATE_COUNT_NONE .. */
+    int score_scale;                    /* SCALE_NS .. */
+    double score_fixed;                 /* of the fixed count and of scales by length: tokens; 0: the context */
+    bool score_kappa;                   /* softmax: log-length factor */
+    int chunk_norm;                     /* CHUNK_VISIBLE, CHUNK_CONST */
     bool rel_bias, token_shift;
     double drop_embed, drop_resid, drop_attn; /* in training: of embeddings, residual branches, attention weights */
     model_init init;
@@ -127,6 +138,8 @@ bool config_gated(const model_config *c, int64_t l);
 bool config_has(const model_config *c, model_mixer m);
 bool config_has_gated(const model_config *c);
 bool config_all_gated(const model_config *c);
+/* Is the memory of a layer one matrix a head (op chunk_state)? */
+bool config_stateful(const model_config *c, int64_t l);
 /* Heads that each of a layer's gate_heads (in a block: heads) makes by scale and offset: q, k; in chunks 4, or 2 of
  * one half alone. */
 int64_t config_gate_parts(const model_config *c, int64_t l);
@@ -138,9 +151,9 @@ static inline bool config_causal(const model_config *c) {
 static inline bool config_sinusoids(const model_config *c) {
     return c->positions == POS_SINUSOIDAL || c->scaled_sin;
 }
-/* Changes keys of config.json: n texts KEY=VALUE, the value JSON or a word. layers, width, heads, kv_heads, mlp, context
- * and norm_eps are known in every family, beside its own keys and those of the "tilia" object; heads stay as wide as
- * the width divides. [fails: CONFIG, naming the key] */
+/* Changes keys of config.json: n texts KEY=VALUE, the value JSON or a word. layers, width, heads, kv_heads, mlp,
+ * context and norm_eps are known in every family, beside its own keys and those of the "tilia" object; heads stay as
+ * wide as the width divides. [fails: CONFIG, naming the key] */
 tl_status config_set(model_config *c, const char *const *set, size_t n, tl_error *e);
 /* A model for this objective: its attention, and room for the token that hides others. [fails: CONFIG] */
 tl_status config_objective(model_config *c, int objective, bool may_grow, tl_error *e);

@@ -34,6 +34,27 @@ static float draw(rng_key key, int64_t i, bool truncated) {
     }
 }
 
+/* 2 d directions of d numbers: two orthogonal frames, each direction as long as a normal vector. */
+static void features(rng_key key, int64_t d, float *w) {
+    for (int64_t i = 0; i < 2 * d; i++) {
+        float *x = w + i * d;
+        double length = 0, sum = 0;
+        for (int64_t k = 0; k < d; k++) {
+            x[k] = rng_normal(key, 0, (uint64_t)(i * d + k));
+            length += (double)x[k] * (double)x[k];
+        }
+        for (int again = 0; again < 2; again++)
+            for (int64_t j = i / d * d; j < i; j++) {
+                double dot = 0, own = 0;
+                for (int64_t k = 0; k < d; k++) dot += (double)x[k] * (double)w[j * d + k];
+                for (int64_t k = 0; k < d; k++) own += (double)w[j * d + k] * (double)w[j * d + k];
+                for (int64_t k = 0; k < d; k++) x[k] -= (float)(dot / own * (double)w[j * d + k]);
+            }
+        for (int64_t k = 0; k < d; k++) sum += (double)x[k] * (double)x[k];
+        for (int64_t k = 0; k < d; k++) x[k] = (float)((double)x[k] * sqrt(length / sum));
+    }
+}
+
 void params_initialize(const model_params *p, const model_config *c, uint64_t seed, float *flat) {
     memset(flat, 0, (size_t)p->total * sizeof *flat);
     for (size_t k = 0; k < p->n; k++) {
@@ -45,6 +66,8 @@ void params_initialize(const model_params *p, const model_config *c, uint64_t se
             rng_key key = rng_key_make(seed, 0, 0x696e6974 + (uint64_t)k); /* "init" + number */
             if (std > 0)
                 for (int64_t i = 0; i < m->rows * m->cols; i++) w[i] = (float)(std * (double)draw(key, i, truncated));
+        } else if (m->role == ROLE_FEATURES) {
+            features(rng_key_make(seed, 0, 0x696e6974 + (uint64_t)k), c->head_dim, w);
         } else if (m->role == ROLE_SIN_SCALE) {
             w[0] = (float)(1 / sqrt((double)c->width));
         } else if (m->role == ROLE_REL_BIAS || m->role == ROLE_ATTN_BIAS ||

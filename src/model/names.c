@@ -136,7 +136,7 @@ static const name_row *find(const model_config *c, const char *ours) {
 
 static bool is_bias(param_role r) {
     return r == ROLE_NORM_BIAS || r == ROLE_QKV_BIAS || r == ROLE_ATTN_OUT_BIAS || r == ROLE_UP_BIAS ||
-           r == ROLE_DOWN_BIAS || r == ROLE_HEAD_BIAS || r == ROLE_GAU_IN_BIAS;
+           r == ROLE_DOWN_BIAS || r == ROLE_HEAD_BIAS || r == ROLE_GAU_IN_BIAS || r == ROLE_MIX_DECAY_BIAS;
 }
 
 /* What llama.cpp calls "llama" rotates neighbours: its files have the rows of q and k in that order. */

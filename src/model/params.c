@@ -54,7 +54,15 @@ static void put_gated(table *t, const model_config *c, int64_t l) {
 static void put_mixer(table *t, const model_config *c, int64_t l) {
     if (config_mixer(c, l) == MIXER_ATTENTION && c->attn_rel_bias)
         put(t, "attn_bias", ROLE_ATTN_BIAS, l, 0, c->heads * (2 * c->context - 1));
-    if (config_mixer(c, l) != MIXER_CHUNK) return;
+    const model_mixer m = config_mixer(c, l);
+    const int64_t width = c->heads * c->head_dim, logits = m == MIXER_GLA ? width : c->heads;
+    if (config_stateful(c, l) && m < MIXER_PERFORMER) put(t, "mix_gate", ROLE_MIX_GATE, l, width, c->width);
+    if (m == MIXER_GLA || m == MIXER_SIMPLE_GLA) {
+        put(t, "mix_decay", ROLE_MIX_DECAY, l, logits, c->width);
+        put(t, "mix_decay.bias", ROLE_MIX_DECAY_BIAS, l, 0, logits);
+    }
+    if (m == MIXER_PERFORMER) put(t, "features", ROLE_FEATURES, l, 0, 2 * c->head_dim * c->head_dim);
+    if (m != MIXER_CHUNK) return;
     put(t, "gamma", ROLE_GAMMA, l, 0, config_gate_parts(c, l) * c->heads * c->head_dim);
     put(t, "beta", ROLE_BETA, l, 0, config_gate_parts(c, l) * c->heads * c->head_dim);
     if (c->rel_bias) put(t, "rel_bias", ROLE_REL_BIAS, l, 0, 2 * c->chunk - 1);

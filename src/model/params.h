@@ -26,6 +26,10 @@ typedef enum param_role {
     ROLE_BETA,
     ROLE_REL_BIAS,
     ROLE_ATTN_BIAS, /* (H (2P-1)) relative positions of ordinary attention */
+    ROLE_MIX_GATE,  /* (H Dh, D) of mixers with a state */
+    ROLE_MIX_DECAY, /* (H or H Dh, D) */
+    ROLE_MIX_DECAY_BIAS,
+    ROLE_FEATURES,  /* (2 Dh Dh) fixed directions of random features: a constant */
     ROLE_SIN_SCALE, /* (1) of the sinusoids beside the embeddings */
     ROLE_HEAD,
     ROLE_HEAD_BIAS,

@@ -3,16 +3,19 @@
 
 #include <math.h>
 
-/* Rotated dims of ordinary layers and of gated ones, where the model has both and they differ. */
-int build_rope_parts(const model_config *c, int64_t dims[2]) {
-    if (c->positions != POS_ROPE) return 0;
-    dims[0] = (int64_t)((double)c->head_dim * c->rope_partial);
-    dims[1] = config_has_gated(c) ? (int64_t)((double)c->shared * c->rope_partial) : dims[0];
-    return dims[1] == dims[0] ? 1 : 2;
+int build_rope_parts(const model_config *c, int64_t dims[3]) {
+    int n = 0;
+    if (c->positions == POS_ROPE) {
+        const int64_t gated = config_has_gated(c) ? (int64_t)((double)c->shared * c->rope_partial) : 0;
+        dims[n++] = (int64_t)((double)c->head_dim * c->rope_partial);
+        if (gated && gated != dims[0]) dims[n++] = gated;
+    }
+    if (config_has(c, MIXER_COSFORMER)) dims[n++] = 2 * c->head_dim;
+    return n;
 }
 
 int64_t build_rope_dims(const model_config *c) {
-    int64_t dims[2], n = 0;
+    int64_t dims[3], n = 0;
     for (int i = build_rope_parts(c, dims) - 1; i >= 0; i--) n += dims[i];
     return n;
 }
@@ -68,8 +71,10 @@ void build_rope_freq(const model_config *c, int64_t seen, double *freq, double *
     if (c->scaling == SCALING_LONGROPE && f > 1) *mscale = sqrt(1 + log(f) / log(rope_context(c)));
     if (c->scaling_attention > 0) *mscale = c->scaling_attention;
     if (!freq) return;
-    int64_t dims[2];
-    for (int i = 0, n = build_rope_parts(c, dims); i < n; freq += dims[i] / 2, i++) part_freq(c, dims[i], seen, freq);
+    int64_t dims[3];
+    const int n = build_rope_parts(c, dims), cosine = config_has(c, MIXER_COSFORMER);
+    for (int i = 0; i < n - cosine; freq += dims[i] / 2, i++) part_freq(c, dims[i], seen, freq);
+    for (int64_t k = 0; cosine && k < c->head_dim; k++) freq[k] = M_PI / 2 / (double)c->context;
 }
 
 /* 2^(-8 h / H) for powers of two; otherwise the slopes of the power below, then every other one of the power above
@@ -80,6 +85,16 @@ void build_alibi_slopes(int64_t heads, float *slopes) {
     for (int64_t h = 0; h < heads; h++)
         slopes[h] = (float)(h < two ? pow(2, -8.0 * (double)(h + 1) / (double)two)
                                     : pow(2, -4.0 * (double)(2 * (h - two) + 1) / (double)two));
+}
+
+/* gamma_h = 1 - 2^(-5-h) (Sun et al. 2023) */
+bool build_head_constants(const model_config *c, float *x) {
+    if (c->positions == POS_ALIBI) {
+        if (x) build_alibi_slopes(c->heads, x);
+        return true;
+    }
+    for (int64_t h = 0; h < c->heads && x; h++) x[h] = (float)log1p(-pow(2, -5.0 - (double)h));
+    return config_has(c, MIXER_RETENTION);
 }
 
 /* [sin | cos] halves, frequencies 10000^(-k / (D/2)) (Vaswani et al. 2017, with the halves side by side). */

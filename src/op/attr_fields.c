@@ -93,6 +93,15 @@ ROW(expert_linear_dx) F(expert_linear_dx, pad)
 ROW(expert_linear_dw) F(expert_linear_dw, pad)
 ROW(expert_sum) F(expert_sum, pad)
 ROW(expert_sum_bwd) F(expert_sum_bwd, pad)
+ROW(chunk_state) F(chunk_state, scale) F(chunk_state, tau) F(chunk_state, causal) F(chunk_state, ones)
+ROW(chunk_state_bwd) I(chunk_state_bwd, f, scale) I(chunk_state_bwd, f, tau) I(chunk_state_bwd, f, causal)
+                     I(chunk_state_bwd, f, ones)
+ROW(chunk_state_step) I(chunk_state_step, f, scale) I(chunk_state_step, f, tau) I(chunk_state_step, f, causal)
+                      I(chunk_state_step, f, ones)
+ROW(row_divide) F(row_divide, eps)
+ROW(row_divide_bwd) F(row_divide_bwd, eps)
+ROW(favor) F(favor, pad)
+ROW(favor_bwd) F(favor_bwd, pad)
 };
 /* clang-format on */
 

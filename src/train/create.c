@@ -130,7 +130,7 @@ static size_t small_floats(const model_config *c, int64_t context) {
 }
 
 static size_t freq_doubles(const model_config *c) {
-    int64_t n = c->positions == POS_ROPE ? build_rope_dims(c) / 2 : 0;
+    int64_t n = build_rope_dims(c) / 2;
     return n > 0 ? (size_t)n : 1;
 }
 
@@ -237,8 +237,8 @@ static void fill_constants(trainer *t) {
     t->denom = t->norm_value + 16;
     t->slopes = t->denom + 16;
     t->sinusoid = t->slopes + ((size_t)c->heads + 15) / 16 * 16;
-    if (c->positions == POS_ROPE) build_rope_freq(c, t->set.context, t->freq, &mscale);
-    if (c->positions == POS_ALIBI) build_alibi_slopes(c->heads, t->slopes);
+    build_rope_freq(c, t->set.context, t->freq, &mscale);
+    (void)build_head_constants(c, t->slopes);
     build_sinusoid(build_sinusoid_rows(c, t->set.context), c->width, t->sinusoid);
 }
 

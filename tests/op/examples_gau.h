@@ -261,6 +261,26 @@ static inline void examples_gau_kv(op_examples *l) {
             if (kind == GATE_SOFTMAX) example_in(x, 7, D1(sum, 1), FILL_NORMAL);
             x->cost_bound = true;
         }
+    for (int n = 0; n < 4; n++) /* a prompt: rows of one slot, one after the other */
+        for (int form = 0; form < 3; form++) {
+            tl_dtype t = example_floats[n], sum = example_sum(t);
+            struct gau_attention_kv_attr a;
+            memset(&a, 0, sizeof a);
+            a.f = example_gate(form == 1   ? GATE_SOFTMAX
+                               : form == 2 ? GATE_L2
+                                           : GATE_RELU2,
+                               form ? 0 : GATE_COUNT_VISIBLE, 1, 0);
+            op_example *x = EXAMPLE_GAU(l, "gau_attention_kv", a, t, "prompt");
+            example_in(x, 0, D2(t, 71, s), FILL_NORMAL);
+            example_in(x, 1, D4(t, Q, 90, 1, s), FILL_NORMAL);
+            example_in(x, 2, D4(t, Q, 90, 1, e), FILL_NORMAL);
+            example_in(x, 3, D1(TL_I32, 71), FILL_CONST);
+            x->lo[3] = 1;
+            example_in(x, 4, D1(TL_I32, 71), FILL_ARANGE);
+            x->lo[4] = form * 9;
+            if (form == 1) example_in(x, 5, D1(sum, 2 * 90 - 1), FILL_NORMAL);
+            x->cost_bound = true;
+        }
 }
 
 /* Positions of a slot in order: rows go round the slots, each from a beginning of its own. */
@@ -351,7 +371,131 @@ static inline void examples_offset(op_examples *l) {
         }
 }
 
+/* Logarithms of decays are not positive; documents; positions in order. */
+static inline void example_state_prepare(example_call *x) {
+    const bool step = strcmp(x->op->name, "chunk_state_step") == 0;
+    const struct chunk_state_attr *a = (const struct chunk_state_attr *)x->attr;
+    tl_arg *g = &x->call.in[strcmp(x->op->name, "chunk_state_bwd") == 0 ? 5 : 3];
+    for (int64_t i = 0; g->data && !(a->tau > 0) && i < tl_desc_count(&g->d); i++) {
+        if (g->d.dtype == TL_F64)
+            ((double *)g->data)[i] *= -1;
+        else
+            ((float *)g->data)[i] *= -1;
+    }
+    if (step) {
+        int32_t *slot = (int32_t *)x->call.in[4].data, *pos = (int32_t *)x->call.in[5].data, next[8];
+        for (int i = 0; i < 8; i++) next[i] = i % 2 ? pos[0] : 0;
+        for (int64_t r = 0; r < x->call.in[4].d.dim[0]; r++) pos[r] = slot[r] < 0 ? 0 : next[slot[r]]++;
+    } else {
+        example_gau_docs(x);
+    }
+}
+
+/* decay: 0 none, 1 a number of a head, 2 of a token, 3 a vector */
+static inline void examples_state_one(op_examples *l, tl_dtype t, const int64_t *dim, int decay, float tau, int with,
+                                      const char *form) {
+    int64_t B = dim[0], T = dim[1], H = dim[2], s = dim[3], e = dim[4];
+    const bool ones = with & GAU_WITH_THETA, causal = !(with & GAU_WITH_PAD);
+    const int64_t n = e + ones;
+    tl_dtype sum = example_sum(t);
+    struct chunk_state_attr a;
+    struct chunk_state_bwd_attr back;
+    memset(&a, 0, sizeof a);
+    a.scale = decay ? 0.5f : 0, a.tau = tau, a.causal = causal, a.ones = ones;
+    back.f = a;
+    tl_desc q = D4(t, B, T, H, s), v = D4(t, B, T, H, e);
+    if (with & GAU_WITH_VIEWS) q = example_view(q, 3), v = example_view(v, 5);
+    for (int bwd = 0; bwd < 2; bwd++) {
+        op_example *x =
+            bwd ? EXAMPLE_GAU(l, "chunk_state_bwd", back, t, form) : EXAMPLE_GAU(l, "chunk_state", a, t, form);
+        const int at = bwd ? 2 : 0;
+        for (int i = 0; i < 2; i++) example_in(x, at + i, q, FILL_NORMAL);
+        example_in(x, at + 2, v, FILL_NORMAL);
+        tl_desc g = decay == 1 ? D1(sum, H) : decay == 2 ? D3(sum, B, T, H) : D4(sum, B, T, H, s);
+        if (decay) example_in(x, at + 3, g, tau > 0 ? FILL_NORMAL : FILL_POSITIVE);
+        if (with & GAU_WITH_DOC) example_in(x, at + 4, D2(TL_I32, B, T), FILL_IDS), example_range(x, at + 4, 0, 1000);
+        if (with & GAU_WITH_STATE) example_in(x, at + 5, D4(sum, B, H, s, n), FILL_NORMAL);
+        x->cost_bound = (with & GAU_WITH_DOC) != 0;
+        x->prepare = example_state_prepare;
+        if (bwd) {
+            example_in(x, 0, D4(t, B, T, H, n), FILL_NORMAL);
+            if (with & GAU_WITH_DSTATE) example_in(x, 1, D4(sum, B, H, s, n), FILL_NORMAL);
+            if (T == 5) x->unwanted = 5;
+        } else {
+            if (!causal || T == 5) x->unwanted = 2;
+            if (t == TL_F64 && B * T * H * (2 * s + e) <= 300) {
+                x->diff = 7u | (decay ? 8u : 0) | (with & GAU_WITH_STATE ? 32u : 0);
+                x->tol = 3e-6;
+            }
+        }
+    }
+}
+
+static inline void examples_state(op_examples *l) {
+    enum { R = 7, Q = 3, H = 2, s = 5, e = 9 };
+    static const int64_t one[] = {1, 1, 1, 1, 1}, odd[] = {2, 5, 2, 3, 4}, small[] = {1, 7, 2, 4, 5},
+                         less[] = {1, 63, 1, 5, 17}, more[] = {1, 65, 2, 17, 9}, far[] = {1, 193, 1, 8, 8};
+    for (int n = 0; n < 4; n++) {
+        tl_dtype t = example_floats[n];
+        for (int decay = 0; decay < 4; decay++) {
+            const float tau = decay == 3 ? 2.0f : 0;
+            examples_state_one(l, t, one, decay, 0, 0, "one");
+            examples_state_one(l, t, odd, decay, tau, GAU_WITH_VIEWS | GAU_WITH_THETA, "views, ones");
+            examples_state_one(l, t, small, decay, decay ? 1.0f : 0, GAU_WITH_STATE | GAU_WITH_DSTATE, "state");
+            examples_state_one(l, t, small, decay, 0, GAU_WITH_DOC | GAU_WITH_STATE | GAU_WITH_DSTATE, "documents");
+            if (t == TL_F16) continue;
+            examples_state_one(l, t, less, decay, tau, GAU_WITH_DOC | GAU_WITH_STATE | GAU_WITH_DSTATE, "padded");
+            examples_state_one(l, t, more, decay, tau, 0, "65");
+        }
+        examples_state_one(l, t, odd, 0, 0, GAU_WITH_PAD | GAU_WITH_THETA, "both ways");
+        examples_state_one(l, t, small, 0, 0, GAU_WITH_PAD | GAU_WITH_DOC, "padded both ways");
+        if (t == TL_F32) examples_state_one(l, t, far, 2, 4.0f, GAU_WITH_STATE, "193");
+        if (t == TL_F32) examples_state_one(l, t, far, 0, 0, GAU_WITH_PAD, "193 both ways");
+        for (int decay = 0; decay < 4; decay++) {
+            struct chunk_state_step_attr a;
+            tl_dtype sum = example_sum(t);
+            memset(&a, 0, sizeof a);
+            a.f.causal = 1, a.f.ones = decay == 1, a.f.tau = decay == 2 ? 16.0f : 0;
+            op_example *x = EXAMPLE_GAU(l, "chunk_state_step", a, t, "rows");
+            for (int i = 0; i < 2; i++) example_in(x, i, D3(t, R, H, s), FILL_NORMAL);
+            example_in(x, 2, D3(t, R, H, e), FILL_NORMAL);
+            if (decay)
+                example_in(x, 3,
+                           decay == 1   ? D1(sum, H)
+                           : decay == 2 ? D2(sum, R, H)
+                                        : D3(sum, R, H, s),
+                           FILL_POSITIVE);
+            example_in(x, 4, D1(TL_I32, R), FILL_IDS);
+            example_range(x, 4, -1, Q);
+            example_in(x, 5, D1(TL_I32, R), FILL_IDS);
+            example_range(x, 5, 0, 3);
+            x->bound[1] = D4(sum, Q, H, s, e + (decay == 1));
+            x->acc = 2;
+            x->cost_bound = true;
+            x->prepare = example_state_prepare;
+        }
+        for (int bwd = 0; bwd < 2; bwd++) {
+            struct row_divide_attr a = {0.25f};
+            struct row_divide_bwd_attr back = {0.25f};
+            op_example *x =
+                bwd ? EXAMPLE_GAU(l, "row_divide_bwd", back, t, "rows") : EXAMPLE_GAU(l, "row_divide", a, t, "rows");
+            example_in(x, 0, D3(t, 2, 3, 5), FILL_NORMAL);
+            example_in(x, 1, D3(t, 2, 3, 1), FILL_POSITIVE);
+            if (bwd) example_in(x, 2, D3(t, 2, 3, 5), FILL_NORMAL);
+            if (!bwd && t == TL_F64) x->diff = 3;
+            struct favor_attr f = {0};
+            struct favor_bwd_attr fb = {0};
+            x = bwd ? EXAMPLE_GAU(l, "favor_bwd", fb, t, "rows") : EXAMPLE_GAU(l, "favor", f, t, "rows");
+            example_in(x, 0, D3(t, 2, 3, 7), FILL_NORMAL);
+            example_in(x, 1, D3(t, 2, 3, 4), FILL_NORMAL);
+            if (bwd) example_in(x, 2, D3(t, 2, 3, 7), FILL_POSITIVE);
+            if (!bwd && t == TL_F64) x->diff = 3;
+        }
+    }
+}
+
 static inline void examples_gau(op_examples *l) {
+    examples_state(l);
     examples_offset(l);
     examples_gau_attention(l);
     examples_gau_kv(l);

@@ -17,6 +17,9 @@ static const char *const configs[] = {
                    "\"attn_rel_bias\":true,\"scaled_sin\":true}"),
     GATED("flash", ",\"chunk_size\":5,\"tilia\":{\"gate_heads\":2,\"mixers\":[\"flash\",\"mixed_chunk\"],\"heads\":2,"
                    "\"mlp\":32}"),
+    GATED("gau", ",\"tilia\":{\"mixers\":[\"retention\",\"simple_gla\"],\"heads\":2,\"mlp\":32}"),
+    GATED("gau", ",\"tilia\":{\"mixers\":[\"gla\",\"cosformer\"],\"heads\":2,\"mlp\":32}"),
+    GATED("gau", ",\"tilia\":{\"mixers\":[\"performer\",\"gau\"],\"heads\":2,\"mlp\":32}"),
     GATED("gau", ",\"tilia\":{\"mixers\":[\"attention\",\"gau\"],\"heads\":2,\"mlp\":32,\"positions\":\"learned\"}"),
 };
 enum { CONFIGS = sizeof configs / sizeof *configs };

@@ -1,5 +1,5 @@
 /* A training step and ten updates of a tiny GPT-2, a tiny Llama and two tiny mixtures of experts against PyTorch in
- * float64 (tools/vectors/train_vectors.py). */
+ * float64 (tools/vectors/train_vectors.py), and a step of FLASH-pytorch's FLASHTransformer (flash_vectors.py). */
 #include "fixture.h"
 
 #include "format/safetensors.h"
@@ -183,6 +183,10 @@ static void llama_step_f32(void **state) {
     (void)state;
     one_step("llama", TL_F32);
 }
+static void flash_step_f32(void **state) {
+    (void)state;
+    one_step("flash", TL_F32);
+}
 static void gpt2_step_bf16(void **state) {
     (void)state;
     one_step("gpt2", TL_BF16);
@@ -222,7 +226,7 @@ int main(void) {
         cmocka_unit_test(gpt2_step_f32),      cmocka_unit_test(llama_step_f32),   cmocka_unit_test(gpt2_step_bf16),
         cmocka_unit_test(llama_step_bf16),    cmocka_unit_test(gpt2_ten_steps),   cmocka_unit_test(llama_ten_steps),
         cmocka_unit_test(qwen3_moe_step_f32), cmocka_unit_test(mixtral_step_f32), cmocka_unit_test(qwen3_moe_ten_steps),
-        cmocka_unit_test(mixtral_ten_steps),
+        cmocka_unit_test(mixtral_ten_steps),  cmocka_unit_test(flash_step_f32),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

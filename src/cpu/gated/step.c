@@ -1,7 +1,7 @@
 /* Launchers of decoding: gau_attention_kv over a cache that grows, chunk_step over a state that does not. */
 #include "cpu/gated/launch.h"
 
-enum { STEP_KEYS = 512, STEP_COLUMNS = 128, STEP_SCORES = 1 << 20 };
+enum { STEP_KEYS = 512, STEP_COLUMNS = 128, STEP_SCORES = 1 << 20, STEP_ROWS = 64, STEP_RUN = 8 };
 
 static int32_t step_int(const tl_arg *a, int64_t r) {
     return ((const int32_t *)a->data)[r * a->d.stride[0]];
@@ -42,18 +42,24 @@ static const char *step_kv_open(const tl_op_call *c, step_kv *j) {
     return j->R < 1 ? "nothing to do" : NULL;
 }
 
+/* Scratch of one worker: a slice of columns, and room for products of a run of rows. */
+static int64_t step_kv_worker(const step_kv *j) {
+    return linear_up(STEP_COLUMNS + gated_space_floats(STEP_ROWS, STEP_ROWS * j->s, gated_max(j->C, j->s)), 16);
+}
+
 const char *gated_gau_kv_prepare(const tl_op_call *c, int threads, bool dry, const tl_allocator *alloc,
                                  kernel_exec *x) {
     step_kv j;
     (void)dry, (void)alloc;
     const char *why = step_kv_open(c, &j);
     if (why) return why;
+    const int64_t blocks = gated_ceil(j.group, STEP_ROWS);
     x->phases = 3;
-    x->tiles[0] = j.group * j.key_blocks;
+    x->tiles[0] = blocks * j.key_blocks;
     x->tiles[1] = j.group;
-    x->tiles[2] = j.group * j.columns;
+    x->tiles[2] = blocks * j.columns;
     x->repeats = gated_ceil(j.R, j.group);
-    x->scratch = sizeof(float) * (size_t)(j.group * linear_up(j.C, 16) + threads * STEP_COLUMNS);
+    x->scratch = sizeof(float) * (size_t)(j.group * linear_up(j.C, 16) + threads * step_kv_worker(&j));
     return NULL;
 }
 
@@ -64,7 +70,26 @@ static bool step_kv_row(const step_kv *j, int64_t r, int64_t *slot, int64_t *pos
     return *slot >= 0 && *slot < j->Q && *pos >= 0;
 }
 
-static void step_kv_weigh(const step_kv *j, const gated_leaf *f, float *s, int64_t pos, int64_t lo) {
+/* How many rows from r on are a prompt's: of one slot, at positions that follow one another and have not gone round. */
+static int64_t step_kv_run(const step_kv *j, int64_t r, int64_t end) {
+    int64_t slot, pos, lo, next, at, m = 1;
+    if (j->H > 1 || !step_kv_row(j, r, &slot, &pos, &lo) || lo > 0) return 1;
+    while (r + m < end && step_kv_row(j, r + m, &next, &at, &lo) && next == slot && at == pos + m && lo == 0) m++;
+    return m < STEP_RUN ? 1 : m;
+}
+
+/* Columns of a row's scores that are to be written: a run's rows go as far as its last. */
+static int64_t step_kv_reach(const step_kv *j, int64_t r, int64_t n) {
+    const int64_t first = r / j->group * j->group, block = first + (r - first) / STEP_ROWS * STEP_ROWS;
+    const int64_t end = gated_min(gated_min(block + STEP_ROWS, first + j->group), j->R);
+    for (int64_t i = block, m; i <= r; i += m) {
+        m = step_kv_run(j, i, end);
+        if (r < i + m && m > 1) return n + (i + m - 1 - r);
+    }
+    return n;
+}
+
+static void step_kv_weigh(const step_kv *j, const gated_leaf *f, float *s, int64_t row, int64_t pos, int64_t lo) {
     const int64_t n = pos + 1 - lo;
     gated_row r = gated_row_of(&j->gate, lo - pos);
     r.factor = gated_factor(&j->gate, n);
@@ -78,34 +103,63 @@ static void step_kv_weigh(const step_kv *j, const gated_leaf *f, float *s, int64
         else
             r.stat = top + (j->gate.a->kind == GATE_L2 ? 0.5f : 1.0f) * logf(sum);
     }
-    f->weigh(&r, s, 0, n, n);
+    f->weigh(&r, s, 0, n, step_kv_reach(j, row, n));
+}
+
+/* Scores of m rows from r on with the part-th block of the keys they see; s: of the first row, ld apart. */
+static void step_kv_scores(const step_kv *j, const gated_leaf *f, const gated_space *sp, int64_t r, int64_t m,
+                           int64_t part, float *s, int64_t ld) {
+    int64_t slot, pos, first;
+    if (!step_kv_row(j, r, &slot, &pos, &first)) return;
+    const int64_t from = first + part * STEP_KEYS, end = gated_min(pos + m, from + STEP_KEYS);
+    if (m > 1 && from < end)
+        gated_product(f, sp, m, end - from, j->s, gated_rows(step_row(&j->q, r, 0), j->q.type, j->q.batch),
+                      gated_turned(gated_at(&j->k, slot, from), j->k.type, j->k.row), s + from, ld, false);
+    for (int64_t p = from; p < end && m == 1; p++)
+        s[p - first] = f->dot(step_row(&j->q, r / j->H, r % j->H), j->q.type,
+                              gated_at(&j->k, slot * j->H + r % j->H, p % j->C), j->k.type, j->s);
+}
+
+/* Weights times values, columns [d0, d0 + n). */
+static void step_kv_values(const step_kv *j, const gated_leaf *f, const gated_space *sp, int64_t r, int64_t m,
+                           int64_t d0, int64_t n, const float *s, int64_t ld, float *sum) {
+    int64_t slot, pos, first;
+    const bool busy = step_kv_row(j, r, &slot, &pos, &first);
+    if (m > 1) {
+        gated_product_to(f, sp, m, n, pos + m, gated_rows(s, GEMM_F32, ld),
+                         gated_rows(gated_at(&j->v, slot, 0) + j->v.size * d0, j->v.type, j->v.row),
+                         step_row(&j->o, r, 0) + j->o.size * d0, j->o.type, j->o.batch, false);
+        return;
+    }
+    memset(sum, 0, (size_t)n * sizeof *sum);
+    for (int64_t p = first; p <= pos && busy; p++)
+        f->axpy(s[p - first], gated_at(&j->v, slot * j->H + r % j->H, p % j->C) + j->v.size * d0, j->v.type, sum, n);
+    f->put(sum, step_row(&j->o, r / j->H, r % j->H) + j->o.size * d0, j->o.type, n, false);
 }
 
 void gated_gau_kv_run(const kernel_task *t, int phase, int64_t lo, int64_t hi, int worker) {
     step_kv j;
     (void)step_kv_open(t->call, &j);
     const gated_leaf *f = gated_leaf_of(t->exec);
-    const int64_t per = phase == 0 ? j.key_blocks : phase == 1 ? 1 : j.columns, ld = linear_up(j.C, 16);
-    float *sum = (float *)t->scratch + j.group * ld + worker * STEP_COLUMNS;
-    for (int64_t tile = lo; tile < hi; tile++) {
-        const int64_t r = t->repeat * j.group + tile / per, part = tile % per;
+    const int64_t ld = linear_up(j.C, 16), per = phase == 0 ? j.key_blocks : j.columns, begin = t->repeat * j.group;
+    const int64_t all = gated_min(begin + j.group, j.R);
+    float *scores = t->scratch, *sum = scores + j.group * ld + worker * step_kv_worker(&j);
+    const gated_space sp = gated_space_at(sum + STEP_COLUMNS, STEP_ROWS, STEP_ROWS * j.s, gated_max(j.C, j.s));
+    for (int64_t tile = lo; tile < hi && phase == 1; tile++) {
         int64_t slot, pos, first;
-        if (r >= j.R) continue;
-        float *s = (float *)t->scratch + tile / per * ld;
-        const bool busy = step_kv_row(&j, r, &slot, &pos, &first);
-        if (phase == 0 && busy) {
-            const int64_t end = gated_min(pos + 1, first + (part + 1) * STEP_KEYS);
-            for (int64_t p = first + part * STEP_KEYS; p < end; p++)
-                s[p - first] = f->dot(step_row(&j.q, r / j.H, r % j.H), j.q.type,
-                                      gated_at(&j.k, slot * j.H + r % j.H, p % j.C), j.k.type, j.s);
-        } else if (phase == 1 && busy) {
-            step_kv_weigh(&j, f, s, pos, first);
-        } else if (phase == 2) {
-            const int64_t d0 = part * STEP_COLUMNS, n = gated_min(STEP_COLUMNS, j.e - d0);
-            memset(sum, 0, (size_t)n * sizeof *sum);
-            for (int64_t p = first; p <= pos && busy; p++)
-                f->axpy(s[p - first], gated_at(&j.v, slot * j.H + r % j.H, p % j.C) + j.v.size * d0, j.v.type, sum, n);
-            f->put(sum, step_row(&j.o, r / j.H, r % j.H) + j.o.size * d0, j.o.type, n, false);
+        if (begin + tile < all && step_kv_row(&j, begin + tile, &slot, &pos, &first))
+            step_kv_weigh(&j, f, scores + tile * ld, begin + tile, pos, first);
+    }
+    for (int64_t tile = lo; tile < hi && phase != 1; tile++) {
+        const int64_t r0 = begin + tile / per * STEP_ROWS, end = gated_min(r0 + STEP_ROWS, all), part = tile % per;
+        const int64_t d0 = part * STEP_COLUMNS;
+        for (int64_t r = r0, m; r < end; r += m) {
+            float *s = scores + (r - begin) * ld;
+            m = step_kv_run(&j, r, end);
+            if (phase == 0)
+                step_kv_scores(&j, f, &sp, r, m, part, s, ld);
+            else
+                step_kv_values(&j, f, &sp, r, m, d0, gated_min(STEP_COLUMNS, j.e - d0), s, ld, sum);
         }
     }
 }

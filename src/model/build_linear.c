@@ -1,0 +1,82 @@
+/* Mixers of ordinary blocks whose memory is one matrix a head (op chunk_state): RetNet's retention (Sun et al. 2023),
+ * gated linear attention with a number or a vector a token (Yang et al. 2023; Mamba-2's form), and two approximations
+ * of softmax, Performer's (Choromanski et al. 2020) and cosFormer's (Qin et al. 2022). */
+#include "model/builder.h"
+#include "op/op.h"
+
+#include <math.h>
+
+enum { GLA_TAU = 16 };
+
+int64_t build_state_features(const model_config *c, int64_t layer, int64_t *columns) {
+    const model_mixer m = config_mixer(c, layer);
+    const bool sums = m == MIXER_PERFORMER || m == MIXER_COSFORMER; /* divides by the sum of weights */
+    *columns = c->head_dim + (sums ? 1 : 0);
+    return sums ? 2 * c->head_dim : c->head_dim;
+}
+
+static tl_tensor *emit(const builder *b, const tl_op_def *op, const void *attr, tl_tensor *const *in, int n) {
+    return tl_apply(b->g, op, attr, in, n, NULL, NULL, 0);
+}
+
+/* relu(x) cos, relu(x) sin of the angle pi i / (2 context): (N..,H,2 Dh) */
+static tl_tensor *cos_features(const builder *b, tl_tensor *x) {
+    tl_tensor *r = tl_act(b->g, x, TL_ACT_RELU), *both[] = {r, tl_scale(b->g, r, 0)};
+    return tl_rope(b->g, tl_concat(b->g, both, 2), b->cos_table, false);
+}
+
+/* exp(w x - |x|^2 / 2) / sqrt(m) of x / Dh^(1/4), w fixed and orthogonal: (N..,H,m) */
+static tl_tensor *random_features(const builder *b, tl_tensor *x, int64_t layer) {
+    const int64_t d = b->c->head_dim;
+    const struct favor_attr none = {0};
+    tl_tensor *w = builder_param(b, ROLE_FEATURES, layer);
+    w = tl_reshape(b->g, w, 2, (int64_t[]){2 * d, d});
+    if (b->o->dtype == TL_BF16) w = tl_cast(b->g, w, TL_BF16);
+    x = tl_scale(b->g, x, (float)pow((double)d, -0.25));
+    tl_tensor *in[] = {tl_linear(b->g, x, w, NULL, TL_NONE), x};
+    return emit(b, OP_DEF(favor), &none, in, 2);
+}
+
+/* Logits of the decay of every head, or of every number of it. */
+static tl_tensor *decay_of(const builder *b, tl_tensor *in, int64_t layer) {
+    const model_config *c = b->c;
+    const tl_dtype sum = b->o->dtype == TL_F64 ? TL_F64 : TL_F32;
+    tl_tensor *g = tl_linear(b->g, in, builder_matrix(b, ROLE_MIX_DECAY, layer),
+                             builder_param(b, ROLE_MIX_DECAY_BIAS, layer), sum);
+    return config_mixer(c, layer) == MIXER_GLA ? builder_fold(b, g, c->heads, c->head_dim) : g;
+}
+
+static tl_tensor *apply_state(const builder *b, tl_tensor *q, tl_tensor *k, tl_tensor *v, tl_tensor *g,
+                              struct chunk_state_attr a, int64_t layer) {
+    const build_result *r = b->r;
+    if (b->o->mode != BUILD_DECODE) return emit(b, OP_DEF(chunk_state), &a, (tl_tensor *[]){q, k, v, g, r->doc}, 5);
+    struct chunk_state_step_attr step = {a};
+    tl_tensor *in[] = {q, k, v, g, r->slot, r->pos}, *acc[TL_OP_OUTS] = {NULL, r->state[layer * BUILD_STATES]};
+    return tl_apply(b->g, OP_DEF(chunk_state_step), &step, in, 6, acc, NULL, 0);
+}
+
+tl_tensor *build_state_mixer(const builder *b, tl_tensor *in, tl_tensor *q, tl_tensor *k, tl_tensor *v, int64_t layer) {
+    const model_config *c = b->c;
+    const model_mixer m = config_mixer(c, layer);
+    const int64_t d = c->head_dim, width = c->heads * d;
+    struct chunk_state_attr a = {.causal = config_causal(c)};
+    if (m == MIXER_PERFORMER || m == MIXER_COSFORMER) {
+        const struct row_divide_attr eps = {1e-6f};
+        const bool cosine = m == MIXER_COSFORMER;
+        q = cosine ? cos_features(b, q) : random_features(b, q, layer);
+        k = cosine ? cos_features(b, k) : random_features(b, k, layer);
+        a.ones = 1;
+        tl_tensor *part[2], *o = apply_state(b, q, k, v, NULL, a, layer);
+        tl_split(b->g, o, 2, (int64_t[]){d, 1}, part);
+        return builder_flat(b, emit(b, OP_DEF(row_divide), &eps, part, 2), width);
+    }
+    if (b->rope) {
+        q = tl_rope(b->g, q, b->rope, c->rope_interleaved);
+        k = tl_rope(b->g, k, b->rope, c->rope_interleaved);
+    }
+    a.scale = (float)(1 / sqrt((double)d));
+    if (m != MIXER_RETENTION) a.tau = GLA_TAU;
+    tl_tensor *o = apply_state(b, q, k, v, m == MIXER_RETENTION ? b->r->slopes : decay_of(b, in, layer), a, layer);
+    o = builder_flat(b, tl_rmsnorm(b->g, o, NULL, (float)c->norm_eps, 0), width);
+    return tl_glu(b->g, tl_linear(b->g, in, builder_matrix(b, ROLE_MIX_GATE, layer), NULL, TL_NONE), o, TL_ACT_SILU);
+}
