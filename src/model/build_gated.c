@@ -11,9 +11,9 @@
 /* What a layer of chunks keeps: heads, their widths. */
 static void chunk_widths(const model_config *c, int64_t layer, int64_t *heads, int64_t *s, int64_t *e) {
     const bool gated = config_gated(c, layer);
-    *heads = gated ? c->gate_heads : c->heads;
+    *heads = gated ? config_gate_heads(c, layer) : c->heads;
     *s = gated ? c->shared : c->head_dim;
-    *e = gated ? c->expand / c->gate_heads : c->head_dim;
+    *e = gated ? c->expand / *heads : c->head_dim;
 }
 
 const char *build_state(const model_config *c, const build_options *o, int64_t layer, int k, tl_desc *d) {
@@ -140,7 +140,7 @@ static tl_tensor *mix_unit(const builder *b, tl_tensor *const *head, tl_tensor *
     }
     struct gau_attention_kv_attr a = {.f = gate_of(c, l)};
     tl_tensor **state = &r->state[l * BUILD_STATES], *k = head[1];
-    if (c->gate_heads == 1) { /* with heads they are folded already */
+    if (config_gate_heads(c, l) == 1) { /* with heads they are folded already */
         k = builder_fold(b, k, 1, c->shared);
         v = builder_fold(b, v, 1, c->expand);
     }
@@ -161,7 +161,7 @@ static tl_tensor *scaled_heads(const builder *b, tl_tensor *z, tl_tensor *gamma,
 
 tl_tensor *build_gated(const builder *b, tl_tensor *x, int64_t l) {
     const model_config *c = b->c;
-    const int64_t e = c->expand, s = c->shared, h = c->gate_heads, n = config_gate_parts(c, l), w = h * s;
+    const int64_t e = c->expand, s = c->shared, h = config_gate_heads(c, l), n = config_gate_parts(c, l), w = h * s;
     const bool post = c->place == PLACE_POST;
     tl_tensor *part[3], *head[4], *in = shifted(b, post ? x : builder_norm(b, x, l, 0), l);
     tl_tensor *y = builder_linear(b, in, ROLE_GAU_IN, ROLE_GAU_IN_BIAS, l);

@@ -76,6 +76,7 @@ static const part_row parts[] = {
     {"chunk_size", PART_INT, AT(chunk), NULL, 1, MODEL_MAX_CONTEXT},
     {"shared_size", PART_INT, AT(shared), NULL, 1, 1024},
     {"expansion", PART_INT, AT(expand), NULL, 1, 8192},
+    {"gate_fall", PART_REAL, AT(gate_fall), NULL, 0, 1e3},
     {"gate_heads", PART_INT, AT(gate_heads), NULL, 1, 1024},
     {"heads", PART_INT, AT(heads), NULL, 1, 65536},
     {"mlp", PART_INT, AT(mlp), NULL, 1, 16 * (int64_t)MODEL_MAX_WIDTH},
@@ -223,6 +224,12 @@ model_mixer config_mixer(const model_config *c, int64_t l) {
 bool config_gated(const model_config *c, int64_t l) {
     model_mixer m = config_mixer(c, l);
     return m == MIXER_GAU || m == MIXER_FLASH;
+}
+
+int64_t config_gate_heads(const model_config *c, int64_t l) {
+    int64_t h = (int64_t)ceil((double)c->gate_heads / (1 + c->gate_fall * (double)l));
+    while (h > 1 && c->expand % h) h--;
+    return h;
 }
 
 bool config_stateful(const model_config *c, int64_t l) {

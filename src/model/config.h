@@ -93,6 +93,7 @@ typedef struct model_config {
     bool scaled_sin;    /* sinusoids times a learned number, added to the embeddings beside the other positions */
     int64_t shared, expand, gate_heads; /* gated layers: s, e, heads that share Z and split V. A model of gated layers
                                            alone has heads 1, head_dim s, mlp e */
+    double gate_fall; /* 0: every layer has gate_heads */
     int64_t chunk;                      /* flash, mixed_chunk: tokens of a chunk */
     int chunk_parts;                    /* CHUNK_BOTH, CHUNK_LOCAL, CHUNK_FAR: which halves there are */
     int score, score_count;             /* GATE_RELU2 ..; GATE_COUNT_NONE .. */
@@ -138,6 +139,9 @@ bool config_gated(const model_config *c, int64_t l);
 bool config_has(const model_config *c, model_mixer m);
 bool config_has_gated(const model_config *c);
 bool config_all_gated(const model_config *c);
+/* Heads of a gated layer: gate_heads, falling with depth as gate_heads / (1 + gate_fall l), rounded up, then down to a
+ * divisor of the expansion. */
+int64_t config_gate_heads(const model_config *c, int64_t l);
 /* Is the memory of a layer one matrix a head (op chunk_state)? */
 bool config_stateful(const model_config *c, int64_t l);
 /* Heads that each of a layer's gate_heads (in a block: heads) makes by scale and offset: q, k; in chunks 4, or 2 of

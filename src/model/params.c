@@ -39,7 +39,7 @@ static void put_norm(table *t, const model_config *c, const char *name, int64_t 
 /* A gated layer: one matrix in, one out, scales and offsets of the heads, perhaps a table of relative positions. */
 static void put_gated(table *t, const model_config *c, int64_t l) {
     const bool chunks = config_mixer(c, l) == MIXER_FLASH;
-    int64_t e = c->expand, s = c->shared, heads = config_gate_parts(c, l) * c->gate_heads;
+    int64_t e = c->expand, s = c->shared, heads = config_gate_parts(c, l) * config_gate_heads(c, l);
     put_norm(t, c, "norm1", l);
     put(t, "gau_in", ROLE_GAU_IN, l, 2 * e + s, c->width);
     if (c->bias_qkv) put(t, "gau_in.bias", ROLE_GAU_IN_BIAS, l, 0, 2 * e + s);

@@ -45,7 +45,7 @@ static const char *const configs[] = {
     GPT2("\"mixers\":[\"retention\",\"simple_gla\"],\"positions\":\"rope\""),
     GPT2("\"mixers\":[\"gla\",\"performer\"]"),
     GPT2("\"mixers\":[\"cosformer\",\"attention\"],\"positions\":\"none\""),
-    GATED("gau", ",\"tilia\":{\"gate_heads\":4}"),
+    GATED("gau", ",\"tilia\":{\"gate_heads\":4,\"gate_fall\":1}"),
     GATED("flash", ",\"chunk_size\":6,\"tilia\":{\"gate_heads\":2,\"token_shift\":true}"),
     GATED("flash", ",\"chunk_size\":6,\"tilia\":{\"chunk_parts\":\"local\"}"),
     GPT2("\"norm_place\":\"post\",\"kv_heads\":1,\"norm_offset\":1,\"norm\":\"rmsnorm\",\"embed_scale\":5.65"),

@@ -97,6 +97,21 @@ static void wrong_ones_are_refused(void **state) {
     }
 }
 
+/* h(l) = ceil(4 / (1 + l / 2)) is 4 3 2 2 2 2 1: of a width of 40, where three heads are none, 4 2 2 2 2 2 1. */
+static void heads_by_depth(void **state) {
+    (void)state;
+    static const int64_t want[] = {4, 2, 2, 2, 2, 2, 1};
+    model_config c;
+    tl_error e;
+    assert_ok(config_preset("gau-char", &c, &e), &e);
+    c.expand = 40, c.gate_heads = 4, c.gate_fall = 0.5;
+    for (int l = 0; l < 7; l++) assert_int_equal(config_gate_heads(&c, l), want[l]);
+    c.expand = 48;
+    assert_int_equal(config_gate_heads(&c, 1), 3);
+    c.gate_fall = 0;
+    assert_int_equal(config_gate_heads(&c, 6), 4);
+}
+
 /* s e + c (2 s + e) numbers a layer, whatever the length; at the paper's sizes 655,360. */
 static void state_by_formula(void **state) {
     (void)state;
@@ -155,8 +170,8 @@ static void files_hold_them(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(presets_match), cmocka_unit_test(they_survive_writing),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(presets_match),          cmocka_unit_test(they_survive_writing),
                                        cmocka_unit_test(wrong_ones_are_refused), cmocka_unit_test(state_by_formula),
-                                       cmocka_unit_test(files_hold_them)};
+                                       cmocka_unit_test(heads_by_depth),         cmocka_unit_test(files_hold_them)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
