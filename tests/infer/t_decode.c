@@ -180,7 +180,7 @@ static void decoding_equals_the_training_graph(void **state) {
         double freq[64], mscale;
         float slopes[8], *sinusoid = malloc((size_t)(m->config.context * m->config.width) * sizeof(float));
         build_rope_freq(&m->config, N, freq, &mscale);
-        build_alibi_slopes(m->config.heads, slopes);
+        (void)build_head_constants(&m->config, slopes);
         build_sinusoid(m->config.context, m->config.width, sinusoid);
         for (size_t i = 0; i < m->params.n; i++)
             assert_ok(tl_plan_bind(p, r.params[i], m->flat + m->params.list[i].offset), NULL);

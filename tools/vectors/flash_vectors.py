@@ -61,8 +61,9 @@ def main(folder):
     model = FLASHTransformer(dim=DIM, num_tokens=V, depth=DEPTH, group_size=CHUNK, query_key_dim=S,
                              expansion_factor=E / DIM, causal=True, norm_type="layernorm").double().eval()
     with torch.no_grad():
-        for p in model.parameters():
-            p.copy_((torch.randn_like(p) * 0.15 + (p if p.ndim == 1 else 0)).float().double())
+        for name, p in model.named_parameters():
+            if not name.endswith("freqs"):  # of RoPE: a constant
+                p.copy_((torch.randn_like(p) * 0.15 + (p if p.ndim == 1 else 0)).float().double())
     ids = torch.randint(0, V, (B, T + 1))
     before = model(ids[:, :-1])
     for l in model.layers:
