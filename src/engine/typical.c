@@ -59,6 +59,13 @@ static const typical_row typical_rows[] = {
     {OP_mixed_chunk, "xBTW xBTW xBTW xBTW xBTD"},
     {OP_mixed_chunk_bwd, "xBTD - xBTW xBTW xBTW xBTW xBTD"},
     {OP_chunk_step, "x8W x8W x8W x8W x8D i8 i8 > - s8WD x8WW x8WW x8WD"},
+    {OP_chunk_state, "xBTHW xBTHW xBTHW sH"}, /* retention: a decay for each head */
+    {OP_chunk_state_bwd, "xBTHW - xBTHW xBTHW xBTHW sH"},
+    {OP_chunk_state_step, "x8HW x8HW x8HW sH i8 i8 > - s8HWW"},
+    {OP_row_divide, "xBTD xBT1"},
+    {OP_row_divide_bwd, "xBTD xBT1 xBTD"},
+    {OP_favor, "xBTF xBTW"},
+    {OP_favor_bwd, "xBTF xBTW xBTF"},
     {OP_route, "sR8"}, /* 2 of 8 experts */
     {OP_route_bwd, "sR8 iR2 sR2 s8"},
     {OP_balance, "s8 s8 s1"},
@@ -131,6 +138,8 @@ static void typical_attr(int op, tl_dtype dtype, void *to) {
         struct shift_attr shift;
         struct gau_attention_attr gau;
         struct mixed_chunk_attr chunk;
+        struct chunk_state_attr state;
+        struct row_divide_attr divide;
         struct route_attr route;
         struct balance_attr balance;
         struct expert_sort_attr sort;
@@ -152,6 +161,11 @@ static void typical_attr(int op, tl_dtype dtype, void *to) {
         a.gau.f.count = GATE_COUNT_VISIBLE;
         if (op == OP_mixed_chunk || op == OP_mixed_chunk_bwd || op == OP_chunk_step) a.chunk.chunk = W;
         break;
+    case OP_chunk_state:
+    case OP_chunk_state_bwd:
+    case OP_chunk_state_step: a.state.causal = 1; break;
+    case OP_row_divide:
+    case OP_row_divide_bwd: a.divide.eps = 1e-6f; break;
     case OP_route:
     case OP_route_bwd: a.route = (struct route_attr){.k = 2, .norm = 1}; break;
     case OP_balance:

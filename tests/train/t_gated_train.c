@@ -73,7 +73,10 @@ static void half_precision_is_close(void **state) {
     for (int k = 0; k < CONFIGS; k++) {
         train(configs[k], 1, TL_F32, false, false, 6, full);
         train(configs[k], 1, TL_BF16, false, false, 6, half);
-        for (int i = 0; i < 6; i++) assert_near(full[i], half[i], 0.05);
+        for (int i = 0; i < 6; i++) { /* rounding grows along the way */
+            double off = fabs(full[i] - half[i]), most = i < 3 ? 0.01 : 0.1;
+            if (!(off < most)) fail_msg("%s, step %d: %g in f32, %g in bf16", configs[k], i + 1, full[i], half[i]);
+        }
     }
 }
 
