@@ -25,7 +25,8 @@ static tl_status predict_one(const bench_options *o, size_t i, profile_what what
     TRY(profile_do(&p, o->engine, &r, e));
     double predicted = 0;
     for (size_t k = 0; k < r.n; k++) predicted += r.row[k].predicted;
-    tl_status s = r.measured ? TL_OK : error_set(e, TL_NOTFOUND, "nothing to predict from: run tilia devices --measure");
+    tl_status s =
+        r.measured ? TL_OK : error_set(e, TL_NOTFOUND, "nothing to predict from: run tilia devices --measure");
     if (s == TL_OK && o->common.json)
         printf("{\"preset\": \"%s\", \"what\": \"%s\", \"dtype\": \"%s\", \"least\": %.9g, \"median\": %.9g, "
                "\"predicted\": %.9g}\n",

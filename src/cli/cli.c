@@ -151,8 +151,8 @@ static void on_signal(int number) {
     caught = number;
 }
 
-/* On a stack of its own: generated code of oneDNN uses the stack pointer as one more register, so that a handler's frame
- * would land in the middle of its data. Threads of the pool block signals. */
+/* On a stack of its own: generated code of oneDNN uses the stack pointer as one more register, so that a handler's
+ * frame would land in the middle of its data. Threads of the pool block signals. */
 void cli_catch_signals(void) {
     static char room[64 << 10];
     stack_t stack = {.ss_sp = room, .ss_size = sizeof room};

@@ -52,6 +52,8 @@ typedef struct cli_generation {
     tl_session_options s;
 } cli_generation;
 extern const struct argp cli_generation_argp;
+/* The argument of --kv-dtype. */
+tl_dtype cli_cache_type(struct argp_state *st, const char *arg);
 /* Nothing chosen yet, or tokens, of an answer at most. */
 void cli_generation_init(cli_generation *g, int64_t tokens);
 /* The model of that path with what the options add to it; what the user did not choose is filled in from its files. */

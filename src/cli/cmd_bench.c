@@ -195,7 +195,7 @@ int cmd_bench(int argc, char **argv) {
         tl_engine_destroy(o.engine);
         return s == TL_OK ? EXIT_DONE : cli_fail(&e);
     }
-    return cli_usage(
-        "nothing to measure is called \"%s\"; there are gemm, attention, train, generate, kv-cache, tokenizer and predict",
-        o.what);
+    return cli_usage("nothing to measure is called \"%s\"; there are gemm, attention, train, generate, kv-cache, "
+                     "tokenizer and predict",
+                     o.what);
 }

@@ -50,7 +50,7 @@ static const struct argp_option table[] = {
     {"lora-targets", KEY_TARGETS, "LIST", 0, "of q,k,v,o,gate,up,down (default: all)", 1},
     {"weights", KEY_WEIGHTS, "TYPE", 0,
      "number type of the matrices when the model is run: q8_0, q4_k_m ... (default: the file's, or --dtype)", 1},
-    {"cache-type", KEY_CACHE, "f32|bf16", 0, "number type of keys and values kept (default f32)", 1},
+    {"kv-dtype", KEY_CACHE, "f32|bf16|f16|q8_0", 0, "type of the cached keys and values (default f32)", 1},
     {0, 0, 0, 0, "How it is told:", 2},
     {"flops", KEY_FLOPS, "2n|2n-1|1", 0,
      "what a dot product of length n counts: 2n operations (default), 2n-1, or each multiply-add as 1", 2},
@@ -132,7 +132,7 @@ static error_t parse(int key, char *arg, struct argp_state *st) {
     case 'b': o->batch = cli_int(st, "--batch", arg, 1, 1 << 20); return 0;
     case KEY_CONTEXT: o->context = cli_int(st, "--context", arg, 1, 1 << 24); return 0;
     case KEY_DTYPE: o->dtype = half_or_float(st, "--dtype", arg); return 0;
-    case KEY_CACHE: o->cache = half_or_float(st, "--cache-type", arg); return 0;
+    case KEY_CACHE: o->cache = cli_cache_type(st, arg); return 0;
     case KEY_TRAIN: o->train = true; return 0;
     case KEY_RECOMPUTE: o->recompute = true; return 0;
     case KEY_HARDWARE:

@@ -38,6 +38,13 @@ static const struct argp_option table[] = {
     {"cache-type", KEY_CACHE, 0, OPTION_ALIAS | OPTION_HIDDEN, 0, 0},
     {0}};
 
+tl_dtype cli_cache_type(struct argp_state *st, const char *arg) {
+    tl_dtype t = tl_dtype_parse(arg);
+    if (t != TL_F32 && t != TL_BF16 && t != TL_F16 && t != TL_Q8_0)
+        argp_error(st, "--kv-dtype is \"%s\"; it can be f32, bf16, f16 or q8_0", arg);
+    return t;
+}
+
 static error_t parse(int key, char *arg, struct argp_state *st) {
     cli_generation *g = st->input;
     tl_session_options *s = &g->s;
@@ -58,12 +65,7 @@ static error_t parse(int key, char *arg, struct argp_state *st) {
         if (s->cache_window) s->cache_first = g->sinks >= 0 ? g->sinks : 4;
         return 0;
     case KEY_ADAPTER: g->adapter = arg; return 0;
-    case KEY_CACHE:
-        s->cache_dtype = tl_dtype_parse(arg);
-        if (s->cache_dtype != TL_F32 && s->cache_dtype != TL_BF16 && s->cache_dtype != TL_F16 &&
-            s->cache_dtype != TL_Q8_0)
-            argp_error(st, "--kv-dtype is \"%s\"; it can be f32, bf16, f16 or q8_0", arg);
-        return 0;
+    case KEY_CACHE: s->cache_dtype = cli_cache_type(st, arg); return 0;
     default: return ARGP_ERR_UNKNOWN;
     }
 }

@@ -173,6 +173,7 @@ static void mistakes_have_their_exit_code(void **state) {
         {"study run char --scale quick --out s", 2, "--text FILE"},
         {"study run char --scale quick --text nowhere.txt --out s", 1, "nowhere.txt"},
         {"study report --out s", 2, "nothing has been measured"},
+        {"plan --preset gpt2 --kv-dtype q4_0", 2, "f32, bf16, f16 or q8_0"},
         {"profile --what sleep", 2, "train, prefill or decode"},
         {"profile nowhere --what decode", 1, "nowhere"},
     };
