@@ -86,7 +86,7 @@ void graphs_free(tl_engine *e, cost_graph *g, int n) {
 double graphs_footprint(const cost_graph *g, int n) {
     double sum = 0;
     for (int i = 0; i < n; i++)
-        if (g[i].plan && g[i].plan->info.arena_bytes + g[i].plan->info.bound_bytes > sum)
+        if (g[i].plan && (double)(g[i].plan->info.arena_bytes + g[i].plan->info.bound_bytes) > sum)
             sum = (double)g[i].plan->info.arena_bytes + (double)g[i].plan->info.bound_bytes;
     return sum;
 }
