@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-const int64_t build_bucket_rows[BUILD_BUCKETS] = {1, 4, 16, 64, 256, 512};
+const int64_t build_bucket_rows[BUILD_BUCKETS] = {1, 4, 8, 16, 64, 256, 512};
 
 int64_t build_bucket(int64_t rows) {
     int k = 0;

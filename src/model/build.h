@@ -77,7 +77,7 @@ size_t build_state_fixed(const model_config *c, tl_dtype cache);
 int64_t build_rewind(const model_config *c, int64_t done, int64_t n);
 
 /* Decode graphs are made for so many rows: the smallest that holds the tokens at hand. */
-enum { BUILD_BUCKETS = 6 };
+enum { BUILD_BUCKETS = 7 };
 extern const int64_t build_bucket_rows[BUILD_BUCKETS];
 int64_t build_bucket(int64_t rows); /* the largest for more than it holds */
 
