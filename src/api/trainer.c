@@ -5,29 +5,31 @@
 #include "eval/eval.h"
 #include "train/checkpoint.h"
 
-static tl_status create(tl_model *m, const trainer_settings *s, const tl_trainer_options *o, tl_trainer **out,
-                        tl_error *err) {
+/* Takes inner, also where it fails. */
+static tl_status wrap(tl_model *m, trainer *inner, const tl_trainer_options *o, tl_trainer **out, tl_error *err) {
     tl_trainer *t = mem_new(m->alloc, 1, sizeof *t);
-    if (!t) return error_set(err, TL_NOMEM, "no memory for a trainer");
+    if (!t) {
+        trainer_destroy(inner);
+        return error_set(err, TL_NOMEM, "no memory for a trainer");
+    }
     t->model = m;
     t->o = *o;
+    t->inner = inner;
     token_store_init(&t->text, m->alloc, m->config.vocab, m->config.eos);
-    tl_status st = trainer_create(m, s, &t->inner, err);
-    if (st != TL_OK) {
-        tl_trainer_destroy(t);
-        return st;
-    }
     *out = t;
     return TL_OK;
 }
 
+static const tl_trainer_options no_options;
+
 tl_status tl_trainer_create(tl_model *m, const tl_trainer_options *o, tl_trainer **out, tl_error *err) {
-    static const tl_trainer_options none;
     trainer_settings s;
+    trainer *inner;
     *out = NULL;
-    if (!o) o = &none;
+    if (!o) o = &no_options;
     TRY(trainer_resolve(&m->config, o, &s, err));
-    return create(m, &s, o, out, err);
+    TRY(trainer_create(m, &s, &inner, err));
+    return wrap(m, inner, o, out, err);
 }
 
 void tl_trainer_destroy(tl_trainer *t) {
@@ -93,35 +95,21 @@ tl_status tl_trainer_save(const tl_trainer *t, const char *run, int64_t keep, tl
     return keep ? checkpoint_prune(t->model->alloc, run, keep, err) : TL_OK;
 }
 
-static tl_status resume_from(tl_engine *e, const char *dir, const json_t *manifest, const tl_trainer_options *o,
-                             tl_model **model, tl_trainer **out, tl_error *err) {
-    static const tl_trainer_options none;
-    trainer_settings s;
-    TRY(checkpoint_settings(manifest, &s, err));
-    if (o && o->steps > 0) {
-        s.schedule.steps = o->steps;
-        if (s.schedule.warmup >= s.schedule.steps) s.schedule.warmup = s.schedule.steps - 1;
-    }
-    TRY(model_open(e, dir, model, err));
-    TRY(create(*model, &s, o ? o : &none, out, err));
-    return checkpoint_restore((*out)->inner, dir, manifest, err);
-}
-
 tl_status tl_trainer_resume(tl_engine *e, const char *run, const tl_trainer_options *o, tl_model **model,
                             tl_trainer **out, tl_error *err) {
     char dir[4096];
     json_t *manifest;
+    trainer *inner;
     *model = NULL;
     *out = NULL;
+    if (!o) o = &no_options;
     TRY(checkpoint_find(e->host.alloc, run, &e->host.log, dir, sizeof dir, &manifest, err));
-    tl_status s = resume_from(e, dir, manifest, o, model, out, err);
+    tl_status s = checkpoint_resume(e, dir, manifest, o->steps, model, &inner, err);
     json_decref(manifest);
-    if (s != TL_OK) {
-        tl_trainer_destroy(*out);
-        tl_model_close(*model);
-        *out = NULL;
-        *model = NULL;
-    }
+    if (s == TL_OK) s = wrap(*model, inner, o, out, err);
+    if (s == TL_OK) return TL_OK;
+    model_close(*model);
+    *model = NULL;
     return s;
 }
 

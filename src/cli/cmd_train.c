@@ -288,27 +288,20 @@ static tl_status read_extra(train_run *r, const json_t *x, tl_error *e) {
 }
 
 static tl_status resume_from(train_run *r, const char *dir, const json_t *manifest, tl_error *e) {
-    trainer_settings s;
     const json_t *extra = checkpoint_extra(manifest);
     if (!extra) return error_set(e, TL_FORMAT, "the checkpoint is not one of tilia train");
-    TRY(checkpoint_settings(manifest, &s, e));
-    TRY((lora_only(dir) ? model_open_mapped : model_open)(r->engine, dir, &r->model, e));
-    TRY(train_machine(r->engine, s.dtype, &r->peak, &r->bandwidth, e));
+    TRY(checkpoint_resume(r->engine, dir, manifest, r->o->steps, &r->model, &r->trainer, e));
+    TRY(train_machine(r->engine, r->trainer->set.dtype, &r->peak, &r->bandwidth, e));
     TRY(train_data_open(&r->data, r->path, json_object_get(extra, "data"), e));
-    if (r->o->steps) { /* a longer or shorter schedule: from here on another one */
-        s.schedule.steps = r->o->steps;
-        if (s.schedule.warmup >= s.schedule.steps) s.schedule.warmup = s.schedule.steps - 1;
-    }
-    TRY(trainer_create(r->model, &s, &r->trainer, e));
     TRY(read_extra(r, extra, e));
     TRY(open_loader(r, e));
     TRY(open_eval(r, e));
-    TRY(checkpoint_restore(r->trainer, dir, manifest, e));
     r->saved = r->trainer->step;
     TRY(open_metrics(r, r->trainer->step, e));
     introduce(r);
     if (!r->o->common.quiet)
-        fprintf(stderr, "resumed at step %lld of %lld\n", (long long)r->saved, (long long)s.schedule.steps);
+        fprintf(stderr, "resumed at step %lld of %lld\n", (long long)r->saved,
+                (long long)r->trainer->set.schedule.steps);
     point_latest(r->path);
     return TL_OK;
 }

@@ -32,6 +32,11 @@ tl_status checkpoint_settings(const json_t *manifest, trainer_settings *out, tl_
 /* Puts moments, step and position in the data back into t, whose model was opened from dir.
  * [fails: SHAPE the model is another one; FORMAT, CONFIG, IO, NOMEM] */
 tl_status checkpoint_restore(trainer *t, const char *dir, const json_t *manifest, tl_error *err);
+/* The model of the checkpoint (with adapters only: its base stays in its file) and a trainer of its settings, where
+ * both stood. steps > 0: another length of the schedule. On an error both are NULL. [owns: caller, both; the trainer
+ * goes first] [fails: as model_open, trainer_create, checkpoint_restore] */
+tl_status checkpoint_resume(tl_engine *e, const char *dir, const json_t *manifest, int64_t steps, tl_model **model,
+                            trainer **out, tl_error *err);
 /* "extra" of the manifest, borrowed; NULL if there is none. */
 const json_t *checkpoint_extra(const json_t *manifest);
 

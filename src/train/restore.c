@@ -1,6 +1,8 @@
 /* Finding, verifying and reading checkpoints. */
 #include "train/checkpoint_files.h"
 
+#include "model/lora.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -282,6 +284,27 @@ tl_status checkpoint_restore(trainer *t, const char *dir, const json_t *manifest
     t->tokens = seen;
     t->model->step = step;
     return TL_OK;
+}
+
+tl_status checkpoint_resume(tl_engine *e, const char *dir, const json_t *manifest, int64_t steps, tl_model **model,
+                            trainer **out, tl_error *err) {
+    trainer_settings s;
+    *model = NULL;
+    *out = NULL;
+    TRY(checkpoint_settings(manifest, &s, err));
+    if (steps > 0) {
+        s.schedule.steps = steps;
+        if (s.schedule.warmup >= steps) s.schedule.warmup = steps - 1;
+    }
+    tl_status st = (lora_only(dir) ? model_open_mapped : model_open)(e, dir, model, err);
+    if (st == TL_OK) st = trainer_create(*model, &s, out, err);
+    if (st == TL_OK) st = checkpoint_restore(*out, dir, manifest, err);
+    if (st == TL_OK) return TL_OK;
+    trainer_destroy(*out);
+    model_close(*model);
+    *out = NULL;
+    *model = NULL;
+    return st;
 }
 
 const json_t *checkpoint_extra(const json_t *manifest) {
