@@ -10,7 +10,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define RUNS_VERSION "2" /* of the tables; another one is thrown away and rebuilt */
+#define RUNS_VERSION 2 /* of the tables; another one is thrown away and rebuilt */
+#define TEXT_OF_(x)  #x
+#define TEXT_OF(x)   TEXT_OF_(x)
 
 static const char runs_tables[] =
     "CREATE TABLE run(id INTEGER PRIMARY KEY, name TEXT UNIQUE, path TEXT, stamp TEXT, changed INTEGER, steps INTEGER,"
@@ -18,7 +20,7 @@ static const char runs_tables[] =
     "CREATE TABLE metric(run INTEGER, name TEXT, last REAL, low REAL, sum REAL, low_step INTEGER, count INTEGER);"
     "CREATE TABLE option(run INTEGER, key TEXT, value TEXT);"
     "CREATE INDEX metric_run ON metric(run); CREATE INDEX option_run ON option(run);"
-    "PRAGMA user_version=" RUNS_VERSION ";";
+    "PRAGMA user_version=" TEXT_OF(RUNS_VERSION) ";";
 
 typedef struct runs_db {
     sqlite3 *db;
@@ -67,8 +69,7 @@ static bool runs_try(runs_db *d, const char *path) {
             bool ok = v != 0 || !runs_do(d, runs_tables, NULL);
             if (ok && !runs_do(d, "COMMIT", NULL)) v = runs_user_version(d);
         }
-        if (v == atoi(RUNS_VERSION) && runs_whole(d) &&
-            !runs_do(d, "SELECT count(*) FROM run, metric, option WHERE 0", NULL))
+        if (v == RUNS_VERSION && runs_whole(d) && !runs_do(d, "SELECT count(*) FROM run, metric, option WHERE 0", NULL))
             return true;
     }
     sqlite3_close(d->db);
