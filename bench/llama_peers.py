@@ -80,9 +80,9 @@ def compare(a, path):
         p, s = peer.round(a.prompt, a.steps)
         theirs[0].append(p)
         theirs[1].extend(s)
-        if a.first:
-            first.append(first_token(a, path))
-    peer.close()
+    peer.close()  # its threads spin for a while after work: what follows has the machine to itself
+    if a.first:
+        first = [first_token(a, path) for _ in range(a.rounds + 3)][1:]
     mid = [[statistics.median(x) for x in side] for side in (ours, theirs)]
     name, limit = os.path.basename(path).removesuffix(".gguf"), statistics.median(reads)
     share = weights / mid[0][1] / limit if limit else 0
