@@ -21,8 +21,6 @@ typedef struct bench_options {
 double bench_now(const bench_options *o);
 /* The middle one of n; sorts them. */
 double bench_median(double *x, int n);
-/* Multiply-adds in registers, and reads of memory that no cache holds, on all threads at once. */
-void bench_limits(bench_options *o);
 /* Reads a second of that many bytes, all threads together: what the memory gives depends on how much is read, caches of
  * the processor being what they are, and on what else the machine does. */
 double bench_reads(const bench_options *o, size_t bytes);

@@ -1,8 +1,7 @@
 /* tilia bench: the machine's limits, and how near to them Tilia comes on it. */
 #include "cli/bench_cli.h"
 
-#include "cpu/kernel.h"
-#include "cpu/product/peak.h"
+#include "cost/measure.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -121,66 +120,27 @@ void bench_print_seconds(const char *name, const double *x, int n) {
 
 /* ---- limits ------------------------------------------------------------------------------------------------- */
 
-enum { ROUNDS = 2000000, READ_STEP = 4096 };
-static const size_t READ_BYTES = (size_t)128 << 20; /* by all threads together, where nobody asks for more or less */
-
-static void peak_run(const kernel_task *t, int phase, int64_t lo, int64_t hi, int worker) {
-    (void)phase, (void)worker;
-    for (; lo < hi; lo++) ((peak_leaf *)t->exec->leaf)(ROUNDS);
-}
-
-typedef struct read_job {
-    tl_op_call none; /* what a task carries; here its address leads to the rest */
-    const char *memory;
-    size_t each;
-} read_job;
-
-static void read_run(const kernel_task *t, int phase, int64_t lo, int64_t hi, int worker) {
-    const read_job *j = (const read_job *)(const void *)t->call;
-    (void)phase, (void)worker;
-    for (; lo < hi; lo++) ((peak_read_leaf *)t->exec->leaf)(j->memory + j->each * (size_t)lo, j->each);
-}
-
-static double limit(const bench_options *o, kernel_run_fn run, void (*leaf)(void), const tl_op_call *c) {
-    device *dev = o->engine->host.dev;
-    kernel_exec x = {.run = run, .leaf = leaf, .phases = 1, .tiles = {dev->threads}};
-    kernel_task t = {.call = c, .exec = &x, .workers = dev->threads};
-    double least = 1e9;
-    for (int i = 0; i < 5; i++) {
-        const double from = bench_now(o);
-        dev->launch(dev, &t);
-        const double took = bench_now(o) - from;
-        if (took < least) least = took;
-    }
-    return o->clock == CLOCK_PROCESS_CPUTIME_ID ? least / dev->threads : least;
-}
-
+/* Ordinary memory, as files are mapped: in pages of 4 KB where nobody asks for larger ones. */
 double bench_reads(const bench_options *o, size_t bytes) {
-    const uint32_t isa = o->engine->isa;
-    if (!(isa & (ISA_AVX2 | ISA_AVX512))) return 0;
-    peak_read_leaf *r = isa & ISA_AVX512 ? peak_read__avx512 : peak_read__avx2;
-    const size_t threads = (size_t)o->engine->host.dev->threads;
-    read_job j = {.each = (bytes / threads + READ_STEP - 1) / READ_STEP * READ_STEP};
-    void *memory = aligned_alloc(READ_STEP, j.each * threads);
+    enum { PAGE = 4096 };
+    size_t size = (bytes + PAGE - 1) / PAGE * PAGE;
+    void *memory = aligned_alloc(PAGE, size);
     if (!memory) return 0;
-    j.memory = memset(memory, 1, j.each * threads);
-    const double seconds = limit(o, read_run, (void (*)(void))r, &j.none);
+    const double rate = measure_reads(o->engine, o->clock, memset(memory, 1, size), size);
     free(memory);
-    return (double)(j.each * threads) / seconds;
+    return rate;
 }
 
-void bench_limits(bench_options *o) {
-    const uint32_t isa = o->engine->isa;
-    const int threads = o->engine->host.dev->threads;
-    if (!(isa & (ISA_AVX2 | ISA_AVX512))) return;
-    const bool wide = isa & ISA_AVX512;
-    peak_leaf *f = wide ? peak_f32__avx512 : peak_f32__avx2;
-    const tl_op_call none = {0};
-    o->flops = (double)threads * ROUNDS * 12 * 2 * (wide ? 16 : 8) / limit(o, peak_run, (void (*)(void))f, &none);
-    o->bytes = bench_reads(o, READ_BYTES);
+static tl_status bench_limits(bench_options *o, tl_error *e) {
+    cost_machine m;
+    TRY(measure_limits(o->engine, o->clock, &m, e));
+    o->flops = m.f32;
+    o->bytes = m.bandwidth;
     if (!o->common.quiet)
-        fprintf(stderr, "%d threads: %.0f GFLOP/s of f32 multiply-adds, %.1f GB/s of reads\n", threads, 1e-9 * o->flops,
-                1e-9 * o->bytes);
+        fprintf(stderr, "%d threads: %.0f GFLOP/s of f32 multiply-adds, %.1f GB/s of reads\n", m.threads, 1e-9 * m.f32,
+                1e-9 * m.bandwidth);
+    machine_fini(&m);
+    return TL_OK;
 }
 
 int cmd_bench(int argc, char **argv) {
@@ -190,8 +150,8 @@ int cmd_bench(int argc, char **argv) {
         if (strcmp(o.what, parts[i].name) != 0) continue;
         tl_error e = {0};
         if (cli_engine(&o.common, &o.engine, &e) != TL_OK) return cli_fail(&e);
-        if (parts[i].run != bench_tokenizer) bench_limits(&o);
-        tl_status s = parts[i].run(&o, &e);
+        tl_status s = parts[i].run == bench_tokenizer ? TL_OK : bench_limits(&o, &e);
+        if (s == TL_OK) s = parts[i].run(&o, &e);
         tl_engine_destroy(o.engine);
         return s == TL_OK ? EXIT_DONE : cli_fail(&e);
     }

@@ -19,7 +19,7 @@ static double clock_read(clockid_t clock) {
 
 /* ---- limits --------------------------------------------------------------------------------------------------- */
 
-enum { ROUNDS = 200000, TRIES = 12 };
+enum { ROUNDS = 200000, TRIES = 12, READ_STEP = 4096 };
 static const size_t READ_BYTES = (size_t)64 << 20; /* by each thread: more than caches hold */
 
 static void run_peak(const kernel_task *t, int phase, int64_t lo, int64_t hi, int worker) {
@@ -27,10 +27,16 @@ static void run_peak(const kernel_task *t, int phase, int64_t lo, int64_t hi, in
     for (; lo < hi; lo++) ((peak_leaf *)t->exec->leaf)(ROUNDS);
 }
 
+typedef struct read_job {
+    tl_op_call none; /* what a task carries; here its address leads to the rest */
+    const char *memory;
+    size_t each;
+} read_job;
+
 static void run_read(const kernel_task *t, int phase, int64_t lo, int64_t hi, int worker) {
+    const read_job *j = (const read_job *)(const void *)t->call;
     (void)phase, (void)worker;
-    for (; lo < hi; lo++)
-        ((peak_read_leaf *)t->exec->leaf)((const char *)t->scratch + READ_BYTES * (size_t)lo, READ_BYTES);
+    for (; lo < hi; lo++) ((peak_read_leaf *)t->exec->leaf)(j->memory + j->each * (size_t)lo, j->each);
 }
 
 static void run_nothing(const kernel_task *t, int phase, int64_t lo, int64_t hi, int worker) {
@@ -38,11 +44,11 @@ static void run_nothing(const kernel_task *t, int phase, int64_t lo, int64_t hi,
 }
 
 /* The least seconds of several launches with `tiles` tiles, one to a thread. */
-static double least(device *dev, clockid_t clock, kernel_run_fn run, void (*leaf)(void), void *memory, int tiles,
-                    int tries) {
+static double least(device *dev, clockid_t clock, kernel_run_fn run, void (*leaf)(void), const tl_op_call *call,
+                    int tiles, int tries) {
     kernel_exec x = {.run = run, .leaf = leaf, .phases = 1, .tiles = {tiles}};
-    tl_op_call none = {0};
-    kernel_task t = {.call = &none, .exec = &x, .scratch = memory, .workers = dev->threads};
+    const tl_op_call none = {0};
+    kernel_task t = {.call = call ? call : &none, .exec = &x, .workers = dev->threads};
     double best = HUGE_VAL;
     for (int i = 0; i < tries; i++) {
         const double from = clock_read(clock);
@@ -58,15 +64,27 @@ static double peak_rate(device *dev, clockid_t clock, peak_leaf *leaf) {
     return flops / least(dev, clock, run_peak, (void (*)(void))leaf, NULL, dev->threads, TRIES / 2);
 }
 
-static tl_status peak_read(device *dev, clockid_t clock, bool wide, const tl_allocator *a, cost_machine *m,
-                           tl_error *err) {
-    void (*leaf)(void) = (void (*)(void))(wide ? peak_read__avx512 : peak_read__avx2);
-    size_t bytes = READ_BYTES * (size_t)dev->threads;
+static double read_rate(tl_engine *e, clockid_t clock, const void *memory, size_t bytes, int tiles, int tries) {
+    void (*leaf)(void) = (void (*)(void))(e->isa & ISA_AVX512 ? peak_read__avx512 : peak_read__avx2);
+    read_job j = {.memory = memory, .each = bytes / (size_t)tiles / READ_STEP * READ_STEP};
+    return (double)(j.each * (size_t)tiles) / least(e->host.dev, clock, run_read, leaf, &j.none, tiles, tries);
+}
+
+double measure_reads(tl_engine *e, clockid_t clock, const void *memory, size_t bytes) {
+    const int threads = e->host.dev->threads;
+    if (!(e->isa & (ISA_AVX2 | ISA_AVX512)) || bytes < READ_STEP * (size_t)threads) return 0;
+    return read_rate(e, clock, memory, bytes, threads, TRIES / 2);
+}
+
+static tl_status peak_read(tl_engine *e, clockid_t clock, cost_machine *m, tl_error *err) {
+    const tl_allocator *a = tl_engine_allocator(e);
+    const int threads = e->host.dev->threads;
+    const size_t bytes = READ_BYTES * (size_t)threads;
     void *memory = mem_take(a, bytes);
     if (!memory) return error_set(err, TL_NOMEM, "no memory to measure the machine's bandwidth");
     memset(memory, 1, bytes);
-    m->bandwidth = (double)bytes / least(dev, clock, run_read, leaf, memory, dev->threads, TRIES);
-    m->bandwidth_one = (double)READ_BYTES / least(dev, clock, run_read, leaf, memory, 1, TRIES / 2);
+    m->bandwidth = read_rate(e, clock, memory, bytes, threads, TRIES);
+    m->bandwidth_one = read_rate(e, clock, memory, READ_BYTES, 1, TRIES / 2);
     mem_give(a, memory, bytes);
     return TL_OK;
 }
@@ -120,7 +138,7 @@ tl_status measure_limits(tl_engine *e, clockid_t clock, cost_machine *m, tl_erro
         m->launch = fmin(m->launch, least(dev, clock, run_nothing, NULL, NULL, dev->threads, 200));
         peak_rate(dev, clock, wide ? peak_f32__avx512 : peak_f32__avx2);
     }
-    return peak_read(dev, clock, wide, m->alloc, m, err);
+    return peak_read(e, clock, m, err);
 }
 
 /* ---- made-up memory for a plan ---------------------------------------------------------------------------------- */

@@ -13,6 +13,10 @@
  * there is no loop for the processor, limits are those of the best kernel. */
 tl_status measure_limits(tl_engine *e, clockid_t clock, cost_machine *m, tl_error *err);
 
+/* Bytes a second that all threads read of this memory together, the best of several passes; 0 where there is no loop
+ * for the processor. */
+double measure_reads(tl_engine *e, clockid_t clock, const void *memory, size_t bytes);
+
 /* All of it: limits and points; half a minute to a minute. progress may be NULL; false stops (CANCELLED).
  * [owns: caller, machine_fini] [allocates: about 1 GB for a while] */
 typedef bool (*measure_progress)(void *user, const char *what, size_t done, size_t total);
