@@ -100,6 +100,7 @@ typedef struct tl_attention_options {
     tl_tensor *slopes; /* (H) ALiBi, or NULL */
     tl_tensor *bias;   /* (H,2P-1), or NULL */
     float drop;        /* of attention weights, in training; 0: none */
+    tl_tensor *span;   /* (B,T,2) i32 the keys that a row sees at most, or NULL; over a cache (R) i32: their end */
 } tl_attention_options;
 /* q (B,T,H,Dh), k (B,S,Hk,Dh), v (B,S,Hk,Dv) -> (B,T,H,Dv); lse (B,H,T), may be NULL */
 TL_API tl_tensor *tl_attention(tl_graph *g, tl_tensor *q, tl_tensor *k, tl_tensor *v, const tl_attention_options *o,

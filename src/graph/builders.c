@@ -64,8 +64,8 @@ tl_tensor *tl_attention(tl_graph *g, tl_tensor *q, tl_tensor *k, tl_tensor *v, c
         .scale = o->scale, .softcap = o->softcap, .causal = o->causal, .window = o->window, .q_offset = o->q_offset};
     if (OK(g) && o->drop > 0) a.drop = o->drop, a.op = g->dropouts++; /* numbered like tl_dropout's */
     tl_tensor *out[2] = {NULL, NULL};
-    tl_apply(g, OP_DEF(attention), &a, (tl_tensor *[]){q, k, v, o->doc, o->sinks, o->slopes, o->bias}, 7, NULL, out,
-             lse ? 2 : 1);
+    tl_apply(g, OP_DEF(attention), &a, (tl_tensor *[]){q, k, v, o->doc, o->sinks, o->slopes, o->bias, o->span}, 8, NULL,
+             out, lse ? 2 : 1);
     if (lse) *lse = out[1];
     return out[0];
 }
@@ -83,7 +83,7 @@ tl_tensor *tl_attention_kv(tl_graph *g, tl_tensor *q, tl_tensor *kcache, tl_tens
     if (!o) o = &none;
     struct attention_kv_attr a = {.scale = o->scale, .softcap = o->softcap, .window = o->window};
     return build(g, OP_DEF(attention_kv), &a,
-                 (tl_tensor *[]){q, kcache, vcache, slot, pos, o->sinks, o->slopes, o->bias}, 8);
+                 (tl_tensor *[]){q, kcache, vcache, slot, pos, o->sinks, o->slopes, o->bias, o->span}, 9);
 }
 
 tl_tensor *tl_act(tl_graph *g, tl_tensor *x, tl_act_kind kind) {

@@ -6,9 +6,9 @@
 #include "op/rules.h"
 
 /* Places of the arguments that both operators have. */
-enum { AT_Q, AT_K, AT_V, AT_DOC, AT_SINKS, AT_SLOPES, AT_BIAS, AT_COUNT };
-static const int attention_at[AT_COUNT] = {0, 1, 2, 3, 4, 5, 6};
-static const int attention_bwd_at[AT_COUNT] = {1, 2, 3, 6, 7, 8, 9};
+enum { AT_Q, AT_K, AT_V, AT_DOC, AT_SINKS, AT_SLOPES, AT_BIAS, AT_SPAN, AT_COUNT };
+static const int attention_at[AT_COUNT] = {0, 1, 2, 3, 4, 5, 6, 7};
+static const int attention_bwd_at[AT_COUNT] = {1, 2, 3, 6, 7, 8, 9, 10};
 
 static tl_status attention_check_attr(const shape_rule *h, const struct attention_attr *a) {
     const int64_t far = (int64_t)1 << 40;
@@ -65,11 +65,12 @@ static tl_status attention_check(const shape_rule *h, const int *at, const struc
     if (shape_has(h, at[AT_SINKS])) TRY(shape_vector(h, at[AT_SINKS], H, iq, "heads of q"));
     if (shape_has(h, at[AT_SLOPES])) TRY(shape_vector(h, at[AT_SLOPES], H, iq, "heads of q"));
     if (shape_has(h, at[AT_BIAS])) TRY(attention_check_bias(h, at, a, T, S, H));
+    if (shape_has(h, at[AT_SPAN])) TRY(shape_span(h, at[AT_SPAN], B, T));
     return TL_OK;
 }
 
 tl_status attention_shape(tl_op_infer *s) {
-    SHAPE(h, s, "attention", "q", "k", "v", "doc", "sinks", "slopes", "bias");
+    SHAPE(h, s, "attention", "q", "k", "v", "doc", "sinks", "slopes", "bias", "span");
     TRY(attention_check(&h, attention_at, s->attr));
     const tl_desc *q = s->in[0];
     int64_t rows[] = {q->dim[0], q->dim[2], q->dim[1]};
@@ -85,14 +86,15 @@ void attention_grad(tl_grad *g) {
         tl_grad_refuse(g, "attention: ALiBi slopes are constants; a learned slope is a bias table");
         return;
     }
-    tl_tensor *in[] = {tl_grad_dy(g, 0),         tl_grad_in(g, AT_Q),   tl_grad_in(g, AT_K),   tl_grad_in(g, AT_V),
-                       tl_grad_out(g, 0),        tl_grad_out(g, 1),     tl_grad_in(g, AT_DOC), tl_grad_in(g, AT_SINKS),
-                       tl_grad_in(g, AT_SLOPES), tl_grad_in(g, AT_BIAS)};
+    tl_tensor *in[] = {tl_grad_dy(g, 0),         tl_grad_in(g, AT_Q),    tl_grad_in(g, AT_K),   tl_grad_in(g, AT_V),
+                       tl_grad_out(g, 0),        tl_grad_out(g, 1),      tl_grad_in(g, AT_DOC), tl_grad_in(g, AT_SINKS),
+                       tl_grad_in(g, AT_SLOPES), tl_grad_in(g, AT_BIAS), tl_grad_in(g, AT_SPAN)};
     int to[] = {grad_to(g, AT_Q), grad_to(g, AT_K), grad_to(g, AT_V), grad_to(g, AT_SINKS), grad_to(g, AT_BIAS)};
-    tl_grad_emit(g, OP_DEF(attention_bwd), &a, in, 10, to, 5);
+    tl_grad_emit(g, OP_DEF(attention_bwd), &a, in, 11, to, 5);
 }
 
-/* Pairs that can be seen, and rows that see any, of one head of one sequence; documents are data, so unknown here. */
+/* Pairs that can be seen, and rows that see any, of one head of one sequence; documents and spans are data, so unknown
+ * here. */
 static void attention_pairs(const struct attention_attr *a, int64_t T, int64_t S, int64_t *pairs, int64_t *rows) {
     *pairs = *rows = 0;
     for (int64_t i = 0; i < T; i++) {
@@ -130,7 +132,7 @@ void attention_cost(const tl_op_call *c, tl_cost *cost) {
 }
 
 tl_status attention_bwd_shape(tl_op_infer *s) {
-    SHAPE(h, s, "attention_bwd", "do", "q", "k", "v", "o", "lse", "doc", "sinks", "slopes", "bias");
+    SHAPE(h, s, "attention_bwd", "do", "q", "k", "v", "o", "lse", "doc", "sinks", "slopes", "bias", "span");
     const struct attention_bwd_attr *a = s->attr;
     TRY(attention_check(&h, attention_bwd_at, &a->f));
     const tl_desc *q = s->in[1];
@@ -180,7 +182,7 @@ enum { ATTENTION_CHUNK = 64 }; /* columns summed at a time, so that a reference 
 
 typedef struct attention_view {
     const struct attention_attr *a;
-    const tl_arg *q, *k, *v, *doc, *sinks, *slopes, *bias; /* absent: no data */
+    const tl_arg *q, *k, *v, *doc, *sinks, *slopes, *bias, *span; /* absent: no data */
     int64_t B, T, S, H, Hk, Dh, Dv;
     REAL scale, cap, up; /* up: what dropout multiplies the weights it keeps with */
     rng_key key;
@@ -193,6 +195,7 @@ static attention_view attention_open(const struct attention_attr *a, const tl_ru
     w.a = a;
     w.q = &qkv[0], w.k = &qkv[1], w.v = &qkv[2];
     w.doc = &options[0], w.sinks = &options[1], w.slopes = &options[2], w.bias = &options[3];
+    w.span = &options[4];
     w.B = w.q->d.dim[0], w.T = w.q->d.dim[1], w.H = w.q->d.dim[2], w.Dh = w.q->d.dim[3];
     w.S = w.k->d.dim[1], w.Hk = w.k->d.dim[2], w.Dv = w.v->d.dim[3];
     w.scale = a->scale > 0 ? (REAL)a->scale : (REAL)(1.0 / sqrt((double)w.Dh));
@@ -211,9 +214,18 @@ static int64_t attention_k_row(const attention_view *w, const tl_arg *k, int64_t
     return ROW(k, (b * w->S + j) * w->Hk + h / (w->H / w->Hk));
 }
 
+/* Row i's interval of keys. */
+static void attention_interval(const attention_view *w, int64_t b, int64_t i, int64_t *first, int64_t *end) {
+    attention_range(w->a, i, w->S, first, end);
+    if (!w->span->data) return;
+    int64_t lo = GETI(w->span, ROW(w->span, b * w->T + i)), hi = GETI(w->span, ROW(w->span, b * w->T + i) + 1);
+    if (*end > hi) *end = hi < *first ? *first : hi;
+    if (*first < lo) *first = lo > *end ? *end : lo;
+}
+
 static bool attention_sees(const attention_view *w, int64_t b, int64_t i, int64_t j) {
     int64_t first, end;
-    attention_range(w->a, i, w->S, &first, &end);
+    attention_interval(w, b, i, &first, &end);
     if (j < first || j >= end) return false;
     return !w->doc->data || GETI(w->doc, ROW(w->doc, b) + i) == GETI(w->doc, ROW(w->doc, b) + j);
 }
@@ -251,7 +263,7 @@ static void attention_row(const attention_view *w, const tl_op_call *c, int64_t 
     const REAL none = (REAL)-INFINITY;
     REAL th, t = none, sum = (REAL)0, top = w->sinks->data ? GET(w->sinks, h) : none;
     int64_t first, end, to = attention_q_row(w, &c->out[0], b, i, h);
-    attention_range(w->a, i, w->S, &first, &end);
+    attention_interval(w, b, i, &first, &end);
     for (int64_t j = first; j < end; j++) {
         if (!attention_sees(w, b, i, j)) continue;
         UNCOUNTED(t = attention_score(w, b, h, i, j, &th));

@@ -4,11 +4,11 @@
 
 #include "op/rules.h"
 
-enum { KV_Q, KV_K, KV_V, KV_SLOT, KV_POS, KV_SINKS, KV_SLOPES, KV_BIAS };
+enum { KV_Q, KV_K, KV_V, KV_SLOT, KV_POS, KV_SINKS, KV_SLOPES, KV_BIAS, KV_ENDS };
 
 tl_status attention_kv_shape(tl_op_infer *s) {
     const struct attention_kv_attr *a = s->attr;
-    SHAPE(h, s, "attention_kv", "q", "kcache", "vcache", "slot", "pos", "sinks", "slopes", "bias");
+    SHAPE(h, s, "attention_kv", "q", "kcache", "vcache", "slot", "pos", "sinks", "slopes", "bias", "ends");
     TRY(shape_float(&h, KV_Q));
     TRY(shape_ndim(&h, KV_Q, 3));
     for (int i = KV_K; i <= KV_V; i++) {
@@ -39,6 +39,11 @@ tl_status attention_kv_shape(tl_op_infer *s) {
         TRY(shape_dim(&h, KV_BIAS, 0, q->dim[1], "heads of q"));
         if (s->in[KV_BIAS]->dim[1] % 2 == 0) return shape_refuse(&h, KV_BIAS, TL_SHAPE, "it must have 2P-1 columns");
     }
+    if (shape_has(&h, KV_ENDS)) {
+        TRY(shape_dtype(&h, KV_ENDS, TL_I32));
+        TRY(shape_ndim(&h, KV_ENDS, 1));
+        TRY(shape_dim(&h, KV_ENDS, 0, q->dim[0], "rows of q"));
+    }
     if (a->window < 0 || !(a->scale >= 0) || !(a->softcap >= 0))
         return shape_bad_attr(&h, "scale %g, softcap %g, window %lld", (double)a->scale, (double)a->softcap,
                               (long long)a->window);
@@ -56,7 +61,8 @@ void attention_kv_cost(const tl_op_call *c, tl_cost *cost) {
     int64_t rows = q->dim[0] * q->dim[1], keys = k->dim[1], slots = k->dim[0];
     double Dv = (double)c->in[KV_V].d.dim[3], used;
     cost_begin(c, cost);
-    if (a->window > 0 && keys > a->window) keys = a->window;
+    const int64_t wide = cost_in(c, KV_ENDS) ? 2 * a->window - 1 : a->window; /* to one side, or both */
+    if (a->window > 0 && keys > wide) keys = wide;
     used = (double)(slots < q->dim[0] ? slots : q->dim[0]) * (double)keys / ((double)slots * (double)k->dim[1]);
     cost->bytes_read += (used - 1) * (cost_bytes(k) + cost_bytes(&c->in[KV_V].d));
     cost_add(cost, rows * keys, 2 * (double)q->dim[2] + 1 + 2 + 2 * Dv, 1);
@@ -73,7 +79,7 @@ typedef struct attention_kv_view {
     const struct attention_kv_attr *a;
     const tl_arg *q, *k, *v, *sinks, *slopes, *bias;
     int64_t H, Hk, C, Dh, Dv, P;
-    int64_t slot, pos, first; /* of the row at hand: sees first..pos */
+    int64_t slot, pos, first, end; /* of the row at hand: sees [first, end) */
     REAL scale, cap;
 } attention_kv_view;
 
@@ -87,7 +93,7 @@ static REAL attention_kv_score(const attention_kv_view *w, int64_t r, int64_t h,
     for (int64_t d = 0; d < w->Dh; d++) t = t + GET(w->q, qi + d) * GET(w->k, kj + d);
     t = t * w->scale;
     if (w->a->softcap > 0) t = w->cap * real_tanh(t / w->cap);
-    if (w->slopes->data) t = t - GET(w->slopes, h) * (REAL)(double)(w->pos - j);
+    if (w->slopes->data) t = t - GET(w->slopes, h) * (REAL)(double)(j < w->pos ? w->pos - j : j - w->pos);
     if (w->bias->data) t = t + GET(w->bias, ROW(w->bias, h) + j - w->pos + w->P - 1);
     return t;
 }
@@ -96,24 +102,37 @@ static void attention_kv_head(const attention_kv_view *w, const tl_op_call *c, i
     enum { CHUNK = 64 };
     const REAL none = (REAL)-INFINITY;
     REAL t = none, sum = (REAL)0, top = w->sinks->data ? GET(w->sinks, h) : none;
-    for (int64_t j = w->first; j <= w->pos; j++) {
+    for (int64_t j = w->first; j < w->end; j++) {
         UNCOUNTED(t = attention_kv_score(w, r, h, j));
         if (t > top) top = t;
     }
     if (top == none) top = (REAL)0;
     if (w->sinks->data) sum = real_exp(GET(w->sinks, h) - top);
-    for (int64_t j = w->first; j <= w->pos; j++) sum = sum + real_exp(attention_kv_score(w, r, h, j) - top);
+    for (int64_t j = w->first; j < w->end; j++) sum = sum + real_exp(attention_kv_score(w, r, h, j) - top);
     for (int64_t d0 = 0; d0 < w->Dv; d0 += CHUNK) {
         REAL out[CHUNK], p = (REAL)0;
         int64_t width = w->Dv - d0 < CHUNK ? w->Dv - d0 : CHUNK, to = ROW(&c->out[0], r * w->H + h) + d0;
         for (int64_t d = 0; d < width; d++) out[d] = (REAL)0;
-        for (int64_t j = w->first; j <= w->pos; j++) {
+        for (int64_t j = w->first; j < w->end; j++) {
             int64_t from = attention_kv_row(w, w->v, j, h) + d0;
             UNCOUNTED(p = real_exp(attention_kv_score(w, r, h, j) - top));
             for (int64_t d = 0; d < width; d++) out[d] = out[d] + p * GET(w->v, from + d);
         }
         for (int64_t d = 0; d < width; d++) PUT(c, 0, to + d, sum == (REAL)0 ? (REAL)0 : out[d] / sum);
     }
+}
+
+/* What the row at hand sees: by its own number of keys, or up to its position. */
+static void attention_kv_span(attention_kv_view *w, const tl_arg *ends, int64_t r) {
+    const int64_t window = w->a->window;
+    w->end = w->pos + 1;
+    if (ends->data) {
+        w->end = GETI(ends, r);
+        if (window > 0 && w->end > w->pos + window) w->end = w->pos + window;
+        if (w->bias->data && w->end > w->pos + w->P) w->end = w->pos + w->P;
+    }
+    w->first = w->end > w->C ? w->end - w->C : 0;
+    if (window > 0 && w->first < w->pos + 1 - window) w->first = w->pos + 1 - window;
 }
 
 void REF(attention_kv)(const tl_op_call *c) {
@@ -129,8 +148,7 @@ void REF(attention_kv)(const tl_op_call *c) {
     for (int64_t r = 0; r < w.q->d.dim[0]; r++) {
         w.slot = GETI(slot, r), w.pos = GETI(pos, r);
         bool idle = w.slot < 0 || w.slot >= w.k->d.dim[0] || w.pos < 0 || w.pos >= w.P;
-        w.first = w.pos + 1 > w.C ? w.pos + 1 - w.C : 0;
-        if (w.a->window > 0 && w.first < w.pos + 1 - w.a->window) w.first = w.pos + 1 - w.a->window;
+        attention_kv_span(&w, &c->in[8], r);
         for (int64_t h = 0; h < w.H; h++) {
             if (!idle) attention_kv_head(&w, c, r, h);
             for (int64_t d = 0; d < w.Dv && idle; d++) PUT(c, 0, ROW(&c->out[0], r * w.H + h) + d, (REAL)0);

@@ -167,7 +167,7 @@ static inline REAL gate_slope(const struct gate_attr *a, REAL t) {
 typedef struct gate_view {
     const struct gate_attr *a;
     const tl_arg *q, *k, *v, *doc, *bias;
-    int64_t B, T, H, s, e, centre; /* B: sequences times heads */
+    int64_t B, T, S, H, s, e, centre; /* B: sequences times heads; S: keys */
     double alpha;
     REAL bias_scale, cool; /* cool: exp(-theta) */
     bool theta;
@@ -179,6 +179,7 @@ static inline gate_view gate_open(const struct gate_attr *a, const tl_arg *q, co
     w.a = a, w.q = q, w.k = k, w.v = v, w.doc = doc, w.bias = bias;
     w.H = q->d.ndim == 4 ? q->d.dim[2] : 1;
     w.B = q->d.dim[0] * w.H;
+    w.S = k->d.dim[1];
     w.T = q->d.dim[1], w.s = tl_desc_last(&q->d), w.e = tl_desc_last(&v->d);
     w.centre = bias && bias->data ? (bias->d.dim[0] - 1) / 2 : 0;
     w.alpha = a->alpha != 0 ? (double)a->alpha : 1.0 / sqrt((double)w.s);
@@ -191,6 +192,11 @@ static inline gate_view gate_open(const struct gate_attr *a, const tl_arg *q, co
 /* Row of token i in head b % H of sequence b / H. */
 static inline int64_t gate_at(const gate_view *w, int64_t b, int64_t i) {
     return (b / w->H * w->T + i) * w->H + b % w->H;
+}
+
+/* The same of a key. */
+static inline int64_t gate_key_at(const gate_view *w, int64_t b, int64_t j) {
+    return (b / w->H * w->S + j) * w->H + b % w->H;
 }
 
 /* The run of documents that token i of sequence b lies in: [*first, *end); empty for padding. */
@@ -214,7 +220,7 @@ static inline REAL gate_norm(const gate_view *w, int64_t n) {
     double count = 1;
     if (w->a->count == GATE_COUNT_VISIBLE) count = (double)n;
     if (w->a->count == GATE_COUNT_FIXED) count = (double)w->a->fixed;
-    if (w->a->count == GATE_COUNT_LENGTH) count = (double)w->T;
+    if (w->a->count == GATE_COUNT_LENGTH) count = (double)w->S;
     REAL norm = (REAL)(1.0 / count);
     return w->theta ? norm * w->cool : norm;
 }

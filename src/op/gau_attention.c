@@ -5,15 +5,33 @@
 #ifndef REAL
 
 /* Places of the arguments. */
-enum { GAU_Q, GAU_K, GAU_V, GAU_DOC, GAU_BIAS, GAU_THETA, GAU_SINK };
-enum { GB_DO, GB_Q, GB_K, GB_V, GB_O, GB_STAT, GB_DOC, GB_BIAS, GB_THETA, GB_SINK };
+enum { GAU_Q, GAU_K, GAU_V, GAU_DOC, GAU_BIAS, GAU_THETA, GAU_SINK, GAU_SPAN };
+enum { GB_DO, GB_Q, GB_K, GB_V, GB_O, GB_STAT, GB_DOC, GB_BIAS, GB_THETA, GB_SINK, GB_SPAN };
+
+/* k and v: the keys may be those of another text, of another length, where nothing counts how far they are. */
+static tl_status gau_check_keys(const shape_rule *h, int q, int more, const struct gate_attr *a) {
+    const tl_desc *d = h->s->in[q];
+    for (int i = q + 1; i <= q + 2; i++) {
+        TRY(shape_float(h, i));
+        TRY(shape_same_dtype(h, i, q));
+        TRY(shape_ndim(h, i, d->ndim));
+        TRY(shape_dim(h, i, 0, d->dim[0], "B of q"));
+        if (d->ndim == 4) TRY(shape_dim(h, i, 2, d->dim[2], "heads of q"));
+    }
+    const int64_t S = h->s->in[q + 1]->dim[1];
+    TRY(shape_dim(h, q + 2, 1, S, "tokens of k"));
+    if (S == d->dim[1]) return TL_OK;
+    if (a->causal || shape_has(h, more) || shape_has(h, more + 1))
+        return shape_refuse(h, q + 1, TL_SHAPE, "keys of another text know no causality, documents or bias");
+    return TL_OK;
+}
 
 static tl_status gau_check(const shape_rule *h, int first, int more, const struct gate_attr *a) {
     TRY(shape_float(h, first));
     TRY(gate_check_heads(h, first));
     const tl_desc *q = h->s->in[first];
-    TRY(gate_check_rows(h, first + 1, first, tl_desc_last(q)));
-    TRY(gate_check_rows(h, first + 2, first, -1));
+    TRY(gau_check_keys(h, first, more, a));
+    TRY(shape_dim(h, first + 1, q->ndim - 1, tl_desc_last(q), "width"));
     if (tl_desc_last(q) < 1 || tl_desc_last(h->s->in[first + 2]) < 1)
         return shape_refuse(h, first, TL_SHAPE, "heads need a width");
     TRY(gate_check(h, a, GATE_KINDS));
@@ -21,6 +39,7 @@ static tl_status gau_check(const shape_rule *h, int first, int more, const struc
     TRY(gate_check_bias(h, more + 1, first, q->dim[1]));
     TRY(gate_check_one(h, more + 2, first, !gate_normalised(a->kind),
                        "a temperature is for kinds that are not normalised"));
+    if (shape_has(h, more + 4)) TRY(shape_span(h, more + 4, q->dim[0], q->dim[1]));
     return gate_check_one(h, more + 3, first, a->kind == GATE_SOFTMAX, "a sink is for softmax");
 }
 
@@ -32,10 +51,10 @@ static void gau_stat(const shape_rule *h, int q, tl_desc *stat) {
 }
 
 tl_status gau_attention_shape(tl_op_infer *s) {
-    SHAPE(h, s, "gau_attention", "q", "k", "v", "doc", "bias", "theta", "sink");
+    SHAPE(h, s, "gau_attention", "q", "k", "v", "doc", "bias", "theta", "sink", "span");
     const struct gate_attr *a = &((const struct gau_attention_attr *)s->attr)->f;
     TRY(gau_check(&h, GAU_Q, GAU_DOC, a));
-    shape_out_like(&h, 0, GAU_V, s->in[0]->dtype);
+    shape_out_last(&h, 0, GAU_Q, tl_desc_last(s->in[GAU_V]), s->in[0]->dtype);
     if (gate_normalised(a->kind)) gau_stat(&h, GAU_Q, &s->out[1]);
     return TL_OK;
 }
@@ -53,15 +72,16 @@ void gau_attention_grad(tl_grad *g) {
                        tl_grad_in(g, GAU_DOC),
                        tl_grad_in(g, GAU_BIAS),
                        tl_grad_in(g, GAU_THETA),
-                       tl_grad_in(g, GAU_SINK)};
+                       tl_grad_in(g, GAU_SINK),
+                       tl_grad_in(g, GAU_SPAN)};
     int to[] = {grad_to(g, GAU_Q),    grad_to(g, GAU_K),     grad_to(g, GAU_V),
                 grad_to(g, GAU_BIAS), grad_to(g, GAU_THETA), grad_to(g, GAU_SINK)};
-    tl_grad_emit(g, OP_DEF(gau_attention_bwd), &a, in, 10, to, 6);
+    tl_grad_emit(g, OP_DEF(gau_attention_bwd), &a, in, 11, to, 6);
 }
 
-/* Pairs of one sequence without documents, which are data. */
-static double gau_pairs(const struct gate_attr *a, int64_t T) {
-    return a->causal ? (double)T * (double)(T + 1) / 2 : (double)T * (double)T;
+/* Pairs of one sequence without documents and spans, which are data. */
+static double gau_pairs(const struct gate_attr *a, int64_t T, int64_t S) {
+    return a->causal ? (double)T * (double)(T + 1) / 2 : (double)T * (double)S;
 }
 static void gau_cost_add(tl_cost *cost, double times, double flops, double special) {
     cost->flops += times * flops;
@@ -72,7 +92,7 @@ void gau_attention_cost(const tl_op_call *c, tl_cost *cost) {
     const struct gate_attr *a = &ATTR(c, gau_attention)->f;
     const tl_desc *q = &c->in[GAU_Q].d;
     int64_t T = q->dim[1], B = q->dim[0] * gate_heads(q), rows = B * T;
-    double e = (double)tl_desc_last(&c->in[GAU_V].d), pairs = (double)B * gau_pairs(a, T);
+    double e = (double)tl_desc_last(&c->in[GAU_V].d), pairs = (double)B * gau_pairs(a, T, c->in[GAU_K].d.dim[1]);
     cost_begin(c, cost);
     gau_cost_add(cost, pairs, gate_score_flops(tl_desc_last(q), cost_in(c, GAU_BIAS)) + 2 * e, 0);
     cost_add(cost, rows, e, 0);
@@ -95,7 +115,7 @@ void gau_attention_cost(const tl_op_call *c, tl_cost *cost) {
 }
 
 tl_status gau_attention_bwd_shape(tl_op_infer *s) {
-    SHAPE(h, s, "gau_attention_bwd", "do", "q", "k", "v", "o", "stat", "doc", "bias", "theta", "sink");
+    SHAPE(h, s, "gau_attention_bwd", "do", "q", "k", "v", "o", "stat", "doc", "bias", "theta", "sink", "span");
     const struct gate_attr *a = &((const struct gau_attention_bwd_attr *)s->attr)->f;
     TRY(gau_check(&h, GB_Q, GB_DOC, a));
     TRY(gate_check_rows(&h, GB_DO, GB_Q, tl_desc_last(s->in[GB_V])));
@@ -119,7 +139,8 @@ void gau_attention_bwd_cost(const tl_op_call *c, tl_cost *cost) {
     const struct gate_attr *a = &ATTR(c, gau_attention_bwd)->f;
     const tl_desc *q = &c->in[GB_Q].d;
     int64_t T = q->dim[1], B = q->dim[0] * gate_heads(q), rows = B * T;
-    double s = (double)tl_desc_last(q), e = (double)tl_desc_last(&c->in[GB_V].d), pairs = (double)B * gau_pairs(a, T);
+    double s = (double)tl_desc_last(q), e = (double)tl_desc_last(&c->in[GB_V].d);
+    double pairs = (double)B * gau_pairs(a, T, c->in[GB_K].d.dim[1]);
     cost_begin(c, cost);
     gau_cost_add(cost, pairs, gate_score_flops(tl_desc_last(q), cost_in(c, GB_BIAS)) + 2 * e + 1, 0);
     if (a->kind == GATE_SOFTMAX) gau_cost_add(cost, pairs, 3, 1);
@@ -145,13 +166,17 @@ void gau_attention_bwd_cost(const tl_op_call *c, tl_cost *cost) {
 
 enum { GAU_CHUNK = 64 }; /* columns summed at a time, so that a reference needs no memory */
 
-static void gau_range(const gate_view *w, int64_t b, int64_t i, int64_t *lo, int64_t *hi) {
-    gate_run(w->doc, w->T, b / w->H, i, lo, hi);
+static void gau_range(const gate_view *w, const tl_arg *span, int64_t b, int64_t i, int64_t *lo, int64_t *hi) {
+    gate_run(w->doc, w->S, b / w->H, i, lo, hi);
     if (w->a->causal && *hi > i + 1) *hi = i + 1;
+    if (!span->data) return;
+    const int64_t at = ROW(span, b / w->H * w->T + i), first = GETI(span, at), end = GETI(span, at + 1);
+    if (*hi > end) *hi = end < *lo ? *lo : end;
+    if (*lo < first) *lo = first > *hi ? *hi : first;
 }
 
 static REAL gau_t(const gate_view *w, int64_t b, int64_t i, int64_t j, REAL factor) {
-    return gate_score(w, ROW(w->q, gate_at(w, b, i)), ROW(w->k, gate_at(w, b, j)), j - i, factor);
+    return gate_score(w, ROW(w->q, gate_at(w, b, i)), ROW(w->k, gate_key_at(w, b, j)), j - i, factor);
 }
 
 /* Sum, factor and statistic of a normalised row; *top is taken off the exponents. */
@@ -179,7 +204,7 @@ static REAL gau_sum(const gate_view *w, const tl_arg *sink, int64_t b, int64_t i
 static void gau_row(const gate_view *w, const tl_op_call *c, int64_t b, int64_t i) {
     const bool normal = w->a->kind >= GATE_SOFTMAX, ratio = w->a->kind == GATE_RELU2_SUM;
     int64_t lo, hi, to = ROW(&c->out[0], gate_at(w, b, i));
-    gau_range(w, b, i, &lo, &hi);
+    gau_range(w, &c->in[7], b, i, &lo, &hi);
     REAL factor = gate_factor(w, hi - lo), norm = (REAL)0, top = (REAL)0, p = (REAL)0;
     if (lo < hi && normal) {
         REAL sum = gau_sum(w, &c->in[6], b, i, lo, hi, factor, &top);
@@ -208,7 +233,7 @@ static void gau_row(const gate_view *w, const tl_op_call *c, int64_t b, int64_t 
                 UNCOUNTED(p = gate_value(w->a, gau_t(w, b, i, j, factor)));
             else
                 UNCOUNTED(p = real_exp(gau_t(w, b, i, j, factor) - top));
-            int64_t from = ROW(w->v, gate_at(w, b, j)) + d0;
+            int64_t from = ROW(w->v, gate_key_at(w, b, j)) + d0;
             for (int64_t d = 0; d < width; d++) out[d] = out[d] + p * GET(w->v, from + d);
         }
         for (int64_t d = 0; d < width; d++) PUT(c, 0, to + d0 + d, lo < hi ? out[d] * norm : (REAL)0);
@@ -234,7 +259,7 @@ typedef struct gau_back_pair {
 
 static gau_back_row gau_open_row(const gate_view *w, const tl_op_call *c, int64_t b, int64_t i) {
     gau_back_row r;
-    gau_range(w, b, i, &r.lo, &r.hi);
+    gau_range(w, &c->in[10], b, i, &r.lo, &r.hi);
     r.factor = gate_factor(w, r.hi - r.lo);
     r.norm = r.stat = r.delta = (REAL)0;
     if (w->a->kind < GATE_SOFTMAX) {
@@ -252,7 +277,7 @@ static gau_back_pair gau_open_pair(const gate_view *w, const tl_op_call *c, cons
     const tl_arg *dy = &c->in[0];
     gau_back_pair g;
     REAL t = gau_t(w, b, i, j, r->factor);
-    g.dp = gate_dot(dy, ROW(dy, gate_at(w, b, i)), w->v, ROW(w->v, gate_at(w, b, j)), w->e);
+    g.dp = gate_dot(dy, ROW(dy, gate_at(w, b, i)), w->v, ROW(w->v, gate_key_at(w, b, j)), w->e);
     if (w->a->kind == GATE_SOFTMAX) {
         g.p = real_exp(t - r->stat);
         g.dt = g.p * (g.dp - r->delta);
@@ -290,7 +315,7 @@ static void gau_bwd_q(const gate_view *w, const tl_op_call *c) {
                     } else {
                         UNCOUNTED(g = gau_open_pair(w, c, &r, b, i, j));
                     }
-                    int64_t from = ROW(w->k, gate_at(w, b, j)) + d0;
+                    int64_t from = ROW(w->k, gate_key_at(w, b, j)) + d0;
                     for (int64_t d = 0; d < width && WANTS(c, 0); d++) dq[d] = dq[d] + g.ds * GET(w->k, from + d);
                 }
                 for (int64_t d = 0; d < width && WANTS(c, 0); d++)
@@ -319,7 +344,7 @@ static void gau_bwd_token(const gate_view *w, const tl_op_call *c, int k, int64_
             int64_t from = ROW(with, gate_at(w, b, i)) + d0;
             for (int64_t d = 0; d < width; d++) sum[d] = sum[d] + by * GET(with, from + d);
         }
-        for (int64_t d = 0; d < width; d++) PUT(c, k, ROW(&c->out[k], gate_at(w, b, j)) + d0 + d, sum[d]);
+        for (int64_t d = 0; d < width; d++) PUT(c, k, ROW(&c->out[k], gate_key_at(w, b, j)) + d0 + d, sum[d]);
     }
 }
 
@@ -329,7 +354,7 @@ static void gau_bwd_bias(const gate_view *w, const tl_op_call *c, int64_t n) {
     for (int64_t b = 0; b < w->B; b++)
         for (int64_t i = 0; i < w->T; i++) {
             int64_t j = i + n - w->centre;
-            if (j < 0 || j >= w->T) continue;
+            if (j < 0 || j >= w->S) continue;
             gau_back_row r;
             gau_back_pair g;
             UNCOUNTED(r = gau_open_row(w, c, b, i));
@@ -346,7 +371,7 @@ void REF(gau_attention_bwd)(const tl_op_call *c) {
     gau_bwd_q(&w, c);
     for (int k = 1; k <= 2; k++)
         for (int64_t b = 0; b < w.B && WANTS(c, k); b++)
-            for (int64_t j = 0; j < w.T; j++) gau_bwd_token(&w, c, k, b, j);
+            for (int64_t j = 0; j < w.S; j++) gau_bwd_token(&w, c, k, b, j);
     for (int64_t n = 0; WANTS(c, 3) && n < w.bias->d.dim[0]; n++) gau_bwd_bias(&w, c, n);
 }
 

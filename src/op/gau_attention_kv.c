@@ -3,10 +3,10 @@
 #include "op/gate_kinds.h"
 #ifndef REAL
 
-enum { GKV_Q, GKV_K, GKV_V, GKV_SLOT, GKV_POS, GKV_BIAS, GKV_THETA, GKV_SINK };
+enum { GKV_Q, GKV_K, GKV_V, GKV_SLOT, GKV_POS, GKV_BIAS, GKV_THETA, GKV_SINK, GKV_ENDS };
 
 tl_status gau_attention_kv_shape(tl_op_infer *s) {
-    SHAPE(h, s, "gau_attention_kv", "q", "kcache", "vcache", "slot", "pos", "bias", "theta", "sink");
+    SHAPE(h, s, "gau_attention_kv", "q", "kcache", "vcache", "slot", "pos", "bias", "theta", "sink", "ends");
     const struct gate_attr *a = &((const struct gau_attention_kv_attr *)s->attr)->f;
     TRY(shape_float(&h, GKV_Q));
     if (s->in[GKV_Q]->ndim != 3) TRY(shape_ndim(&h, GKV_Q, 2));
@@ -34,6 +34,11 @@ tl_status gau_attention_kv_shape(tl_op_infer *s) {
     TRY(gate_check_one(&h, GKV_THETA, GKV_Q, !gate_normalised(a->kind),
                        "a temperature is for kinds that are not normalised"));
     TRY(gate_check_one(&h, GKV_SINK, GKV_Q, a->kind == GATE_SOFTMAX, "a sink is for softmax"));
+    if (shape_has(&h, GKV_ENDS)) {
+        TRY(shape_dtype(&h, GKV_ENDS, TL_I32));
+        TRY(shape_ndim(&h, GKV_ENDS, 1));
+        TRY(shape_dim(&h, GKV_ENDS, 0, q->dim[0], "rows of q"));
+    }
     shape_out_last(&h, 0, GKV_Q, s->in[GKV_V]->dim[3], q->dtype);
     return TL_OK;
 }
@@ -70,19 +75,19 @@ static REAL gau_kv_t(const gate_view *w, int64_t r, int64_t slot, int64_t j, int
     return gate_score(w, ROW(w->q, r), gau_kv_at(w->k, r, slot, j), j - pos, factor);
 }
 
-static void gau_kv_row(const gate_view *w, const tl_op_call *c, int64_t r, int64_t slot, int64_t pos) {
+static void gau_kv_row(const gate_view *w, const tl_op_call *c, int64_t r, int64_t slot, int64_t pos, int64_t end) {
     enum { CHUNK = 64 };
     const bool normal = w->a->kind >= GATE_SOFTMAX, ratio = w->a->kind == GATE_RELU2_SUM;
     const tl_arg *sink = &c->in[7];
-    int64_t C = w->k->d.dim[1], lo = pos + 1 > C ? pos + 1 - C : 0, n = pos + 1 - lo;
+    int64_t C = w->k->d.dim[1], lo = end > C ? end - C : 0, n = end - lo;
     REAL factor = gate_factor(w, n), t = (REAL)0, p = (REAL)0, sum = (REAL)0, norm = (REAL)0;
     REAL top = sink->data ? GET(sink, 0) : (REAL)-INFINITY;
-    for (int64_t j = lo; normal && j <= pos; j++) {
+    for (int64_t j = lo; normal && j < end; j++) {
         UNCOUNTED(t = gau_kv_t(w, r, slot, j, pos, factor));
         if (t > top) top = t;
     }
     if (sink->data) sum = real_exp(GET(sink, 0) - top);
-    for (int64_t j = lo; normal && j <= pos; j++) {
+    for (int64_t j = lo; normal && j < end; j++) {
         t = gau_kv_t(w, r, slot, j, pos, factor);
         p = ratio ? gate_value(w->a, t) : real_exp(t - top);
         sum = w->a->kind == GATE_L2 ? sum + p * p : sum + p;
@@ -97,7 +102,7 @@ static void gau_kv_row(const gate_view *w, const tl_op_call *c, int64_t r, int64
         REAL out[CHUNK];
         int64_t width = w->e - d0 < CHUNK ? w->e - d0 : CHUNK;
         for (int64_t d = 0; d < width; d++) out[d] = (REAL)0;
-        for (int64_t j = lo; j <= pos; j++) {
+        for (int64_t j = lo; j < end; j++) {
             if (!normal && d0 == 0)
                 p = gate_value(w->a, gau_kv_t(w, r, slot, j, pos, factor));
             else if (!normal || ratio)
@@ -112,14 +117,16 @@ static void gau_kv_row(const gate_view *w, const tl_op_call *c, int64_t r, int64
 }
 
 void REF(gau_attention_kv)(const tl_op_call *c) {
-    const tl_arg *slot = &c->in[3], *pos = &c->in[4], none = c->in[TL_OP_INS - 1];
+    const tl_arg *slot = &c->in[3], *pos = &c->in[4], *ends = &c->in[8], none = c->in[TL_OP_INS - 1];
     gate_view w =
         gate_open(&ATTR(c, gau_attention_kv)->f, &c->in[0], &c->in[1], &c->in[2], &none, &c->in[5], &c->in[6]);
     const int64_t H = w.k->d.dim[2];
     for (int64_t r = 0; r < w.q->d.dim[0] * H; r++) {
         int64_t q = GETI(slot, r / H), p = GETI(pos, r / H);
-        bool busy = q >= 0 && q < w.k->d.dim[0] && p >= 0;
-        if (busy) gau_kv_row(&w, c, r, q, p);
+        int64_t end = ends->data ? GETI(ends, r / H) : p + 1;
+        if (w.bias->data && end > p + w.centre + 1) end = p + w.centre + 1;
+        bool busy = q >= 0 && q < w.k->d.dim[0] && p >= 0 && end > 0;
+        if (busy) gau_kv_row(&w, c, r, q, p, end);
         for (int64_t d = 0; d < w.e && !busy; d++) PUT(c, 0, ROW(&c->out[0], r) + d, (REAL)0);
     }
 }

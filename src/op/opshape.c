@@ -139,6 +139,14 @@ tl_status shape_vector(const shape_rule *h, int i, int64_t n, int like, const ch
     return shape_dim(h, i, 0, n, why);
 }
 
+tl_status shape_span(const shape_rule *h, int i, int64_t B, int64_t T) {
+    TRY(shape_dtype(h, i, TL_I32));
+    TRY(shape_ndim(h, i, 3));
+    TRY(shape_dim(h, i, 0, B, "B of q"));
+    TRY(shape_dim(h, i, 1, T, "tokens of q"));
+    return shape_dim(h, i, 2, 2, "first key and end");
+}
+
 void shape_out(const shape_rule *h, int k, tl_dtype dtype, int ndim, const int64_t *dim) {
     h->s->out[k] = tl_desc_make(dtype, ndim, dim);
 }

@@ -54,6 +54,9 @@ tl_status shape_leading(const shape_rule *h, int i, int j);
 /* A vector (n) of S for the data of argument like: present and right. */
 tl_status shape_vector(const shape_rule *h, int i, int64_t n, int like, const char *why);
 
+/* Intervals (B,T,2) i32: present and right. */
+tl_status shape_span(const shape_rule *h, int i, int64_t B, int64_t T);
+
 /* Fill output k, contiguous. */
 void shape_out(const shape_rule *h, int k, tl_dtype dtype, int ndim, const int64_t *dim);
 void shape_out_like(const shape_rule *h, int k, int i, tl_dtype dtype); /* shape of input i */

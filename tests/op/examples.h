@@ -76,6 +76,22 @@ struct example_call {
     size_t in_bytes[TL_OP_INS], out_bytes[TL_OP_OUTS]; /* whole buffers, padding included */
 };
 
+/* Random numbers into intervals of S keys that grow from row to row; some rows see nothing. */
+static inline void example_spans(tl_arg *span, int64_t S) {
+    for (int64_t b = 0; b < span->d.dim[0]; b++) {
+        int64_t first = 0, end = 1;
+        for (int64_t i = 0; i < span->d.dim[1]; i++) {
+            int32_t *p = (int32_t *)span->data + tl_desc_row(&span->d, b * span->d.dim[1] + i);
+            int32_t r = p[0];
+            end = end + r % 5 * S / (2 * span->d.dim[1]) + r % 2;
+            if (end > S) end = S;
+            if (r % 3 == 0) first = (first + end) / 2 + r % 2;
+            if (first > end) first = end;
+            p[0] = (int32_t)first, p[1] = (int32_t)end;
+        }
+    }
+}
+
 /* ---- building --------------------------------------------------------------------------------------- */
 
 static inline tl_desc example_desc(tl_dtype t, int ndim, int64_t a, int64_t b, int64_t c, int64_t d) {

@@ -93,19 +93,26 @@ static inline void examples_dropout(op_examples *l) {
 
 /* ---- attention ---------------------------------------------------------------------------------------- */
 
+static inline void example_attention_spans(example_call *x) {
+    const bool bwd = strcmp(x->op->name, "attention_bwd") == 0;
+    tl_arg *span = &x->call.in[bwd ? 10 : 7];
+    if (span->d.dtype != TL_NONE) example_spans(span, x->call.in[bwd ? 2 : 1].d.dim[1]);
+}
+
 /* Output and logsumexp that the backward pass is given: those of its own inputs. */
 static inline void example_attention_forward(example_call *x) {
     tl_op_call c;
+    example_attention_spans(x);
     memset(&c, 0, sizeof c);
     c.attr = x->attr; /* begins with that of attention */
     for (int i = 0; i < 3; i++) c.in[i] = x->call.in[1 + i];
-    for (int i = 0; i < 4; i++) c.in[3 + i] = x->call.in[6 + i];
+    for (int i = 0; i < 5; i++) c.in[3 + i] = x->call.in[6 + i];
     c.out[0] = x->call.in[4];
     c.out[1] = x->call.in[5];
     tl_op_find("attention")->ref_f64(&c);
 }
 
-enum { WITH_DOC = 1, WITH_SINKS = 2, WITH_SLOPES = 4, WITH_BIAS = 8, WITH_VIEWS = 16 };
+enum { WITH_DOC = 1, WITH_SINKS = 2, WITH_SLOPES = 4, WITH_BIAS = 8, WITH_VIEWS = 16, WITH_SPAN = 32 };
 
 /* dim: B, T, S, H, Hk, Dh, Dv */
 static inline void examples_attention_one(op_examples *l, tl_dtype t, const int64_t *dim, struct attention_attr a,
@@ -129,7 +136,10 @@ static inline void examples_attention_one(op_examples *l, tl_dtype t, const int6
         if (with & WITH_SINKS) example_in(e, more + 1, D1(s, H), FILL_NORMAL);
         if (with & WITH_SLOPES) example_in(e, more + 2, D1(s, H), FILL_POSITIVE);
         if (with & WITH_BIAS) example_in(e, more + 3, D2(s, H, 2 * far + 1), FILL_NORMAL);
-        e->cost_bound = (with & WITH_DOC) != 0;
+        if (with & WITH_SPAN)
+            example_in(e, more + 4, D3(TL_I32, B, T, 2), FILL_IDS), example_range(e, more + 4, 0, 1000);
+        e->cost_bound = (with & (WITH_DOC | WITH_SPAN)) != 0;
+        e->prepare = example_attention_spans;
         if (bwd) {
             example_in(e, 0, D4(t, B, T, H, Dv), FILL_NORMAL);
             example_in(e, 4, D4(t, B, T, H, Dv), FILL_NORMAL);
@@ -177,12 +187,20 @@ static inline void examples_attention(op_examples *l) {
         drop.drop = 0.25f, drop.op = 3, dropped.drop = 0.5f;
         examples_attention_one(l, t, group, drop, WITH_VIEWS, "causal, groups, dropout");
         examples_attention_one(l, t, all, dropped, 15, "everything with dropout");
+        examples_attention_one(l, t, group, example_attention_attr(0, 0, 0, 0, 0), WITH_SPAN | WITH_VIEWS, "spans");
+        examples_attention_one(l, t, late, example_attention_attr(0, 0, 0, 3, 2), WITH_SPAN | WITH_SINKS | WITH_BIAS,
+                               "spans, window, another text");
         if (t == TL_F16) continue;
+        examples_attention_one(l, t, less, example_attention_attr(0, 0, 0, 0, 0), WITH_SPAN | WITH_DOC,
+                               "63, spans, documents");
         examples_attention_one(l, t, tile, example_attention_attr(0, 0, 0, 0, 0), WITH_BIAS, "64 x 65");
         examples_attention_one(l, t, less, example_attention_attr(0, 0, 1, 16, 0), WITH_DOC, "63, window, documents");
     }
     examples_attention_one(l, TL_F32, more, example_attention_attr(0, 0, 1, 0, 0), WITH_SLOPES, "65 x 65");
     examples_attention_one(l, TL_BF16, more, example_attention_attr(0, 0, 1, 0, 0), 0, "65 x 65");
+    static const int64_t far[] = {2, 130, 410, 4, 2, 16, 24};
+    examples_attention_one(l, TL_F32, far, example_attention_attr(0, 0, 0, 0, 0), WITH_SPAN, "130 x 410, spans");
+    examples_attention_one(l, TL_BF16, far, example_attention_attr(0, 0, 0, 0, 0), WITH_SPAN, "130 x 410, spans");
 }
 
 /* ---- caches ------------------------------------------------------------------------------------------- */
@@ -204,7 +222,8 @@ static inline void examples_kv_one(op_examples *l, tl_dtype t, tl_dtype cache, s
     if (with & WITH_SINKS) example_in(e, 5, D1(s, H), FILL_NORMAL);
     if (with & WITH_SLOPES) example_in(e, 6, D1(s, H), FILL_POSITIVE);
     if (with & WITH_BIAS) example_in(e, 7, D2(s, H, 2 * 3 * C - 1), FILL_NORMAL);
-    e->cost_bound = !busy;
+    if (with & WITH_SPAN) example_in(e, 8, D1(TL_I32, R), FILL_IDS), example_range(e, 8, 0, 3 * C);
+    e->cost_bound = !busy || with & WITH_SPAN;
     e->out_pad = !busy;
 
     e = EXAMPLE_A(l, "kv_write", none, form, t);
@@ -231,6 +250,8 @@ static inline void examples_kv(op_examples *l) {
         examples_kv_one(l, t, t, capped, WITH_SINKS | WITH_SLOPES, true, "cap, window, sinks, slopes");
         examples_kv_one(l, t, t, plain, WITH_SINKS, false, "idle rows");
         examples_kv_one(l, t, t, plain, WITH_BIAS, true, "bias");
+        examples_kv_one(l, t, t, plain, WITH_SPAN | WITH_BIAS, true, "ends, bias");
+        examples_kv_one(l, t, t, capped, WITH_SPAN | WITH_SLOPES | WITH_SINKS, false, "ends, window, slopes");
     }
     examples_kv_one(l, TL_F32, TL_BF16, plain, WITH_SLOPES, true, "bf16 cache for");
     examples_kv_one(l, TL_BF16, TL_F16, capped, 0, false, "f16 cache for");

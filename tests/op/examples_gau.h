@@ -13,7 +13,9 @@ enum {
     GAU_WITH_DSTATE = 128,
     GAU_WITH_HEADS = 256, /* two */
     GAU_LOCAL = 512,
-    GAU_FAR = 1024
+    GAU_FAR = 1024,
+    GAU_WITH_SPAN = 2048,
+    GAU_OTHER = 4096 /* keys of another text, twice as long and one */
 };
 
 static inline op_example *example_gau(op_examples *l, const char *op, const void *attr, size_t size, tl_dtype t,
@@ -47,9 +49,12 @@ static inline void example_runs(tl_arg *doc, bool pad) {
 }
 
 static inline void example_gau_docs(example_call *x) {
-    for (int i = 0; i < TL_OP_INS; i++)
-        if (x->call.in[i].d.dtype == TL_I32 && x->call.in[i].d.ndim == 2)
-            example_runs(&x->call.in[i], strstr(x->example->label, "pad") != NULL);
+    const int keys = strstr(x->op->name, "_bwd") ? 2 : 1;
+    for (int i = 0; i < TL_OP_INS; i++) {
+        tl_arg *a = &x->call.in[i];
+        if (a->d.dtype == TL_I32 && a->d.ndim == 2) example_runs(a, strstr(x->example->label, "pad") != NULL);
+        if (a->d.dtype == TL_I32 && a->d.ndim == 3) example_spans(a, x->call.in[keys].d.dim[1]);
+    }
 }
 
 /* Output and statistic that the backward pass is given: those of its own inputs. */
@@ -60,7 +65,7 @@ static inline void example_gau_forward(example_call *x) {
     memset(&c, 0, sizeof c);
     c.attr = x->attr;
     for (int i = 0; i < 3; i++) c.in[i] = x->call.in[1 + i];
-    for (int i = 0; i < 4; i++) c.in[3 + i] = x->call.in[6 + i];
+    for (int i = 0; i < 5; i++) c.in[3 + i] = x->call.in[6 + i];
     c.out[0] = x->call.in[4];
     c.out[1] = x->call.in[5];
     tl_op_find("gau_attention")->ref_f64(&c);
@@ -77,20 +82,24 @@ static inline void examples_gau_one(op_examples *l, tl_dtype t, const int64_t *d
     memset(&back, 0, sizeof back);
     a.f = back.f = f;
     const bool heads = with & GAU_WITH_HEADS;
-    tl_desc q = heads ? D4(t, B, T, 2, s) : D3(t, B, T, s), v = heads ? D4(t, B, T, 2, e) : D3(t, B, T, e), wide = v;
-    if (with & GAU_WITH_VIEWS) q = example_view(q, 3), v = example_view(v, 5);
+    const int64_t S = with & GAU_OTHER ? 2 * T + 1 : T;
+    tl_desc q = heads ? D4(t, B, T, 2, s) : D3(t, B, T, s), wide = heads ? D4(t, B, T, 2, e) : D3(t, B, T, e);
+    tl_desc k = heads ? D4(t, B, S, 2, s) : D3(t, B, S, s), v = heads ? D4(t, B, S, 2, e) : D3(t, B, S, e);
+    if (with & GAU_WITH_VIEWS) q = example_view(q, 3), k = example_view(k, 3), v = example_view(v, 5);
     for (int bwd = 0; bwd < 2; bwd++) {
         op_example *x =
             bwd ? EXAMPLE_GAU(l, "gau_attention_bwd", back, t, form) : EXAMPLE_GAU(l, "gau_attention", a, t, form);
         int at = bwd ? 1 : 0, more = bwd ? 6 : 3;
         example_in(x, at, q, FILL_NORMAL);
-        example_in(x, at + 1, q, FILL_NORMAL);
+        example_in(x, at + 1, k, FILL_NORMAL);
         example_in(x, at + 2, v, FILL_NORMAL);
         if (with & GAU_WITH_DOC) example_in(x, more, D2(TL_I32, B, T), FILL_IDS), example_range(x, more, 0, 1000);
+        if (with & GAU_WITH_SPAN)
+            example_in(x, more + 4, D3(TL_I32, B, T, 2), FILL_IDS), example_range(x, more + 4, 0, 1000);
         if (with & GAU_WITH_BIAS) example_in(x, more + 1, D1(sum, 2 * T + 3), FILL_NORMAL);
         if (with & GAU_WITH_THETA) example_in(x, more + 2, D1(sum, 1), FILL_NORMAL);
         if (with & GAU_WITH_SINK) example_in(x, more + 3, D1(sum, 1), FILL_NORMAL);
-        x->cost_bound = (with & GAU_WITH_DOC) != 0;
+        x->cost_bound = (with & (GAU_WITH_DOC | GAU_WITH_SPAN)) != 0;
         x->prepare = example_gau_docs;
         if (with & GAU_WITH_VIEWS) x->out_pad = 2;
         if (bwd) {
@@ -139,9 +148,19 @@ static inline void examples_gau_attention(op_examples *l) {
         examples_gau_one(l, t, small, example_gate(GATE_RELU2, GATE_COUNT_LENGTH, 0, 0.1f), GAU_WITH_BIAS, "length");
         examples_gau_one(l, t, less, example_gate(GATE_RELU2, GATE_COUNT_VISIBLE, 0, 0), GAU_WITH_DOC, "padded");
         examples_gau_one(l, t, less, example_gate(GATE_SOFTMAX, 0, 1, 0), GAU_WITH_DOC, "padded softmax");
+        examples_gau_one(l, t, small, example_gate(GATE_RELU2, GATE_COUNT_VISIBLE, 0, 0),
+                         GAU_WITH_SPAN | GAU_WITH_BIAS | GAU_WITH_THETA, "spans");
+        examples_gau_one(l, t, odd, example_gate(GATE_SOFTMAX, 0, 0, 0),
+                         GAU_WITH_SPAN | GAU_OTHER | GAU_WITH_HEADS | GAU_WITH_VIEWS, "spans of another text");
+        examples_gau_one(l, t, odd, example_gate(GATE_RELU2, GATE_COUNT_LENGTH, 0, 0), GAU_OTHER, "another text");
+        examples_gau_one(l, t, less, example_gate(GATE_RELU2_SUM, 0, 0, 0), GAU_WITH_SPAN | GAU_WITH_DOC,
+                         "spans, documents");
     }
     examples_gau_one(l, TL_F32, more, example_gate(GATE_RELU2, GATE_COUNT_VISIBLE, 1, 0), GAU_WITH_BIAS, "65");
     examples_gau_one(l, TL_BF16, more, example_gate(GATE_SOFTMAX, 0, 1, 0), 0, "65 softmax");
+    static const int64_t far[] = {1, 300, 8, 12};
+    examples_gau_one(l, TL_F32, far, example_gate(GATE_RELU2, GATE_COUNT_VISIBLE, 0, 0), GAU_OTHER | GAU_WITH_SPAN,
+                     "300 of 601");
 }
 
 /* dim: B, T, s, e, c */
@@ -259,10 +278,12 @@ static inline void examples_gau_kv(op_examples *l) {
             if (kind != GATE_L2) example_in(x, 5, D1(sum, 2 * C - 1), FILL_NORMAL);
             if (kind == GATE_LAPLACE) example_in(x, 6, D1(sum, 1), FILL_NORMAL);
             if (kind == GATE_SOFTMAX) example_in(x, 7, D1(sum, 1), FILL_NORMAL);
+            if (kind == GATE_SMOOTH1 || kind == GATE_L2)
+                example_in(x, 8, D1(TL_I32, R), FILL_IDS), example_range(x, 8, 0, 2 * C);
             x->cost_bound = true;
         }
     for (int n = 0; n < 4; n++) /* a prompt: rows of one slot, one after the other */
-        for (int form = 0; form < 3; form++) {
+        for (int form = 0; form < 4; form++) {
             tl_dtype t = example_floats[n], sum = example_sum(t);
             struct gau_attention_kv_attr a;
             memset(&a, 0, sizeof a);
@@ -277,8 +298,9 @@ static inline void examples_gau_kv(op_examples *l) {
             example_in(x, 3, D1(TL_I32, 71), FILL_CONST);
             x->lo[3] = 1;
             example_in(x, 4, D1(TL_I32, 71), FILL_ARANGE);
-            x->lo[4] = form * 9;
+            x->lo[4] = form % 3 * 9;
             if (form == 1) example_in(x, 5, D1(sum, 2 * 90 - 1), FILL_NORMAL);
+            if (form > 1) example_in(x, 8, D1(TL_I32, 71), FILL_CONST), x->lo[8] = 80; /* all of it seen by all */
             x->cost_bound = true;
         }
 }

@@ -40,6 +40,8 @@ typedef struct attn_job {
     attn_tensor q, k, v, o, g, dq, dk, dv; /* g: the gradient of o */
     const int32_t *doc;
     int64_t doc_sb;
+    const int32_t *span; /* (B,T,2): intervals that narrow those of the mask, or NULL */
+    int64_t span_sb, span_st;
     const float *sinks, *slopes, *bias;
     int64_t bias_sh, P;
     float *lse; /* forward: may be NULL */
@@ -53,8 +55,8 @@ typedef struct attn_job {
     bool plain;       /* T = scale S and nothing else */
     int64_t segments; /* backward: parts that the keys are cut into */
     /* over a cache */
-    const int32_t *slot, *pos;
-    int64_t Q, C, splits; /* slots, capacity, parts that the visible keys are cut into */
+    const int32_t *slot, *pos, *ends; /* ends: of the keys of a row, or NULL: it sees up to pos */
+    int64_t Q, C, splits;             /* slots, capacity, parts that the visible keys are cut into */
     char *scratch;
     int64_t workers;
 } attn_job;
@@ -82,11 +84,16 @@ static inline int64_t attn_balance(int64_t i, int64_t n) {
     return i % 2 ? n - 1 - i / 2 : i / 2;
 }
 
-/* Keys that query i may see: [lo, hi). */
-static inline void attn_interval(const attn_job *j, int64_t i, int64_t *lo, int64_t *hi) {
+/* Keys that query i of sequence b may see: [lo, hi). */
+static inline void attn_interval(const attn_job *j, int64_t b, int64_t i, int64_t *lo, int64_t *hi) {
     const int64_t p = i + j->q_offset;
     *hi = j->causal ? p + 1 : j->window ? p + j->window : j->S;
     *lo = j->window ? p - j->window + 1 : 0;
+    if (j->span) {
+        const int32_t *s = j->span + b * j->span_sb + i * j->span_st;
+        *hi = attn_min(*hi, s[1]);
+        *lo = attn_max(*lo, s[0]);
+    }
     *hi = attn_max(0, attn_min(*hi, j->S));
     *lo = attn_min(attn_max(*lo, 0), *hi);
 }

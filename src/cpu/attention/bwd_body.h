@@ -21,12 +21,12 @@ typedef struct bwd_space {
 } bwd_space;
 
 /* First row whose visible keys end after key s0 (ends), or begin at s1 or later (!ends): both grow with the row. */
-static int64_t bwd_first_row(const attn_job *j, int64_t key, bool ends) {
+static int64_t bwd_first_row(const attn_job *j, int64_t b, int64_t key, bool ends) {
     int64_t lo = 0, hi = j->R;
     while (lo < hi) {
         const int64_t mid = lo + (hi - lo) / 2;
         int64_t first, end;
-        attn_interval(j, mid / j->r, &first, &end);
+        attn_interval(j, b, mid / j->r, &first, &end);
         if (ends ? end > key : first >= key)
             hi = mid;
         else
@@ -35,9 +35,10 @@ static int64_t bwd_first_row(const attn_job *j, int64_t key, bool ends) {
     return lo;
 }
 
-static void bwd_rows_of(const attn_job *j, const attn_bwd_layout *l, int64_t segment, int64_t *mlo, int64_t *mhi) {
-    *mlo = bwd_first_row(j, segment * l->seg_keys, true) / ATTN_CHUNK * ATTN_CHUNK;
-    *mhi = attn_up(bwd_first_row(j, (segment + 1) * l->seg_keys, false), ATTN_CHUNK);
+static void bwd_rows_of(const attn_job *j, const attn_bwd_layout *l, int64_t b, int64_t segment, int64_t *mlo,
+                        int64_t *mhi) {
+    *mlo = bwd_first_row(j, b, segment * l->seg_keys, true) / ATTN_CHUNK * ATTN_CHUNK;
+    *mhi = attn_up(bwd_first_row(j, b, (segment + 1) * l->seg_keys, false), ATTN_CHUNK);
 }
 
 static float bwd_dot(const char *x, const char *y, tl_dtype dtype, int64_t n) {
@@ -71,7 +72,7 @@ static void bwd_pack_row(const attn_job *j, bwd_space *w, int64_t m) {
     t->head[r] = h;
     t->query[r] = i;
     if (j->doc) t->doc[r] = j->doc[w->b * j->doc_sb + i];
-    attn_interval(j, i, &t->lo[r], &t->hi[r]);
+    attn_interval(j, w->b, i, &t->lo[r], &t->hi[r]);
     t->m[r] = j->lse[w->b * j->lse_sb + h * j->lse_sh + i] * ATTN_LOG2E;
     t->l[r] = bwd_dot(g, at(&j->o, w->b, i, h), j->o.dtype, j->Dv);
 }
@@ -250,7 +251,7 @@ static void bwd_segment(const attn_job *j, const attn_bwd_layout *l, int64_t til
     bwd_space w = {.l = l, .b = bh / j->Hk, .hk = bh % j->Hk};
     w.s0 = segment * l->seg_keys;
     w.s1 = attn_min(w.s0 + l->seg_keys, j->S);
-    bwd_rows_of(j, l, segment, &w.mlo, &w.mhi);
+    bwd_rows_of(j, l, w.b, segment, &w.mlo, &w.mhi);
     w.qa = (uint32_t *)(void *)(mine + l->w_qa), w.qb = (uint32_t *)(void *)(mine + l->w_qb);
     w.ga = (uint32_t *)(void *)(mine + l->w_ga), w.gb = (uint32_t *)(void *)(mine + l->w_gb);
     w.kt = (uint32_t *)(void *)(mine + l->w_kt), w.vt = (uint32_t *)(void *)(mine + l->w_vt);
@@ -285,7 +286,7 @@ static void bwd_sum_dq(const attn_job *j, const attn_bwd_layout *l, int64_t tile
     for (int64_t m = m0; m < attn_min(m0 + ATTN_BR, j->R); m++) {
         char *dst = at_out(&j->dq, bh / j->Hk, m / j->r, bh % j->Hk * j->r + m % j->r);
         int64_t lo, hi;
-        attn_interval(j, m / j->r, &lo, &hi);
+        attn_interval(j, bh / j->Hk, m / j->r, &lo, &hi);
         for (int64_t d = 0; d < j->Dh; d += VW) {
             vf sum = vf_zero();
             for (int64_t s = lo / l->seg_keys; s * l->seg_keys < hi; s++) {

@@ -45,7 +45,7 @@ const char *attn_dtypes(const tl_op_call *c, attn_isa isa, int first, int count)
     return NULL;
 }
 
-/* q, k, v at in[first..], doc, sinks, slopes, bias at in[opt..]. */
+/* q, k, v at in[first..], doc, sinks, slopes, bias, span at in[opt..]. */
 const char *attn_job_forward(const tl_op_call *c, int first, const struct attention_attr *attr, attn_job *j) {
     const int opt = first == 0 ? 3 : 6;
     const tl_desc *q = &c->in[first].d, *k = &c->in[first + 1].d, *v = &c->in[first + 2].d;
@@ -78,6 +78,12 @@ const char *attn_job_forward(const tl_op_call *c, int first, const struct attent
         j->doc = doc->data;
         j->doc_sb = doc->d.stride[0];
         if (j->T > j->S) return "documents of fewer keys than queries";
+    }
+    const tl_arg *span = doc + 4;
+    if (span->d.dtype != TL_NONE) {
+        j->span = span->data;
+        j->span_sb = span->d.stride[0], j->span_st = span->d.stride[1];
+        if (span->d.stride[2] != 1) return "spans must be pairs";
     }
     if (sinks->d.dtype != TL_NONE) j->sinks = sinks->data;
     if (slopes->d.dtype != TL_NONE) j->slopes = slopes->data;

@@ -166,7 +166,7 @@ static void fwd_tile(const attn_job *j, const attn_fwd_layout *l, int64_t tile, 
         t->head[r] = h;
         t->at[r] = i + j->q_offset;
         if (doc) t->doc[r] = doc[i];
-        attn_interval(j, i, &t->lo[r], &t->hi[r]);
+        attn_interval(j, b, i, &t->lo[r], &t->hi[r]);
         if (i + 16 < j->T) row_prefetch(at(&j->q, b, i + 16, h), j->Dh * j->q.size);
         pack_row(w.q + r * w.ldq, w.ldq, at(&j->q, b, i, h), j->q.dtype, j->Dh);
         if (++g == j->r) g = 0, i++;

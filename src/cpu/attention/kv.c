@@ -56,6 +56,7 @@ static const char *kv_job(const tl_op_call *c, attn_job *j) {
     j->o = attn_take(&c->out[0]);
     j->slot = c->in[3].data;
     j->pos = c->in[4].data;
+    if (c->in[8].d.dtype != TL_NONE) j->ends = c->in[8].data;
     for (int i = 5; i < 8; i++)
         if (c->in[i].d.dtype != TL_NONE && c->in[i].d.dtype != TL_F32) return "auxiliary inputs must be f32";
     if (c->in[5].d.dtype != TL_NONE) j->sinks = c->in[5].data;

@@ -89,6 +89,13 @@ static void kv_few(const attn_job *j, const kv_space *s, const key_rows *keys, c
         kv_few_as(j, s, keys, values, TL_F16, k0, kn);
 }
 
+/* The end of a row's keys where rows name it: within the window, both ways, and the bias table. */
+static int64_t kv_end(const attn_job *j, int64_t i, int64_t pos) {
+    int64_t end = attn_max(0, j->ends[i]);
+    if (j->window > 0) end = attn_min(end, pos + j->window);
+    return j->bias ? attn_min(end, pos + j->P) : end;
+}
+
 /* Rows [m0, m0 + n) of the kv head, all of one slot. */
 static void kv_group(const attn_job *j, const kv_space *s, int64_t m0, int64_t n) {
     tile_rows *t = s->t;
@@ -100,10 +107,13 @@ static void kv_group(const attn_job *j, const kv_space *s, int64_t m0, int64_t n
         t->query[r] = i;
         t->head[r] = s->hk * j->r + (m0 + r) % j->r;
         t->at[r] = pos;
-        t->hi[r] = slot >= 0 && slot < j->Q && pos >= 0 && (!j->bias || pos < j->P) ? pos + 1 : 0;
-        t->lo[r] = attn_max(0, t->hi[r] - (j->window > 0 ? attn_min(j->window, j->C) : j->C));
-        first = attn_min(first, t->hi[r] ? t->lo[r] : INT64_MAX);
-        end = attn_max(end, t->hi[r]);
+        const bool busy = slot >= 0 && slot < j->Q && pos >= 0 && (!j->bias || pos < j->P);
+        t->hi[r] = busy ? pos + 1 : 0;
+        if (busy && j->ends) t->hi[r] = kv_end(j, i, pos);
+        t->lo[r] = attn_max(0, t->hi[r] - j->C);
+        if (j->window > 0) t->lo[r] = attn_min(t->hi[r], attn_max(t->lo[r], pos + 1 - j->window));
+        first = attn_min(first, t->hi[r] > t->lo[r] ? t->lo[r] : INT64_MAX);
+        end = attn_max(end, t->hi[r] > t->lo[r] ? t->hi[r] : 0);
         pack_row(s->w.q + r * s->w.ldq, s->w.ldq, at(&j->q, 0, i, t->head[r]), j->q.dtype, j->Dh);
     }
     tile_begin(t, &s->w);

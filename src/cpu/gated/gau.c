@@ -17,12 +17,12 @@ typedef struct gau_row_info {
 
 typedef struct gau_job {
     gated_mat q, k, v, o, dy, dq, dk, dv;
-    const tl_arg *doc;
+    const tl_arg *doc, *span;
     gated_gate gate;
     const float *sink;
     float *stat; /* (B,T), rows stat_row apart */
     int64_t stat_row;
-    int64_t B, H, T, s, e, rows, keys; /* B: sequences times heads; rows and keys of a block */
+    int64_t B, H, T, S, s, e, rows, keys; /* B: sequences times heads; S: keys; rows and keys of a block */
     bool normal, backward;
     /* forward, scratch in floats */
     int64_t info, worker, per_worker, total, pack, most;
@@ -47,15 +47,19 @@ static const char *gau_open(const tl_op_call *c, bool backward, gau_job *j) {
     *j = (gau_job){.backward = backward};
     const int at = backward ? 1 : 0, more = backward ? 6 : 3;
     const struct gate_attr *a = backward ? &ATTR(c, gau_attention_bwd)->f : &ATTR(c, gau_attention)->f;
-    const char *why = gated_dtypes(c, backward ? 10 : 7, backward ? 6 : 2);
+    const char *why = gated_dtypes(c, backward ? 11 : 8, backward ? 6 : 2);
     if (why) return why;
     j->q = gated_take(&c->in[at]), j->k = gated_take(&c->in[at + 1]), j->v = gated_take(&c->in[at + 2]);
     j->H = gated_heads(&c->in[at].d);
     j->B = c->in[at].d.dim[0] * j->H, j->T = c->in[at].d.dim[1], j->s = j->q.width, j->e = j->v.width;
     if (j->B * j->T < 1) return "nothing to do";
-    if (j->T > INT32_MAX / 2) return "more tokens than an int32 counts";
+    j->S = c->in[at + 1].d.dim[1];
+    if (j->S < 1) return "nothing to do";
+    if (j->T > INT32_MAX / 2 || j->S > INT32_MAX / 2) return "more tokens than an int32 counts";
     j->doc = &c->in[more];
     if (gated_has(j->doc) && j->doc->d.stride[1] != 1) return "documents with holes between them";
+    j->span = &c->in[more + 4];
+    if (gated_has(j->span) && j->span->d.stride[2] != 1) return "spans must be pairs";
     j->gate = gated_gate_of(a, j->s, &c->in[more + 1], &c->in[more + 2]);
     j->sink = c->in[more + 3].data;
     j->normal = a->kind >= GATE_SOFTMAX;
@@ -71,7 +75,7 @@ static const char *gau_open(const tl_op_call *c, bool backward, gau_job *j) {
     }
     if (j->stat_row < 0) return "statistics with holes between them";
     j->rows = j->T <= 256 ? 64 : j->T <= 1024 ? 128 : j->T < 2048 ? 256 : 512;
-    j->keys = gated_min(backward ? gated_min(GAU_BACK, gated_max(j->rows, 256)) : GAU_KEYS, linear_up(j->T, 16));
+    j->keys = gated_min(backward ? gated_min(GAU_BACK, gated_max(j->rows, 256)) : GAU_KEYS, linear_up(j->S, 16));
     return NULL;
 }
 
@@ -85,9 +89,9 @@ static void gau_lay(const tl_op_call *c, gau_job *j, int workers) {
     j->blocks = gated_ceil(j->T, j->rows);
     j->pack = linear_up(j->most, 16) * gated_max(k, gated_max(j->rows, GAU_EDGE));
     if (j->backward) {
-        j->segments = gated_min(gated_ceil(j->T, j->keys), gated_max(1, gated_ceil(GAU_SEGMENTS, j->B)));
-        j->seg_keys = linear_up(gated_ceil(j->T, j->segments), 16);
-        j->segments = gated_ceil(j->T, j->seg_keys);
+        j->segments = gated_min(gated_ceil(j->S, j->keys), gated_max(1, gated_ceil(GAU_SEGMENTS, j->B)));
+        j->seg_keys = linear_up(gated_ceil(j->S, j->segments), 16);
+        j->segments = gated_ceil(j->S, j->seg_keys);
         j->dq_part = at;
         at += gated_has(&c->out[0]) ? j->B * j->segments * j->T * j->s : 0;
         j->bias_part = at;
@@ -124,11 +128,16 @@ static void gau_prepare_rows(const gau_job *j, const gated_leaf *f, float *scrat
     int64_t first = 0, end = 0;
     for (int64_t i = i0; i < gated_min(i0 + GAU_PREP, j->T); i++) {
         gau_row_info *r = &info[i];
-        if (i == i0 || i >= end || (doc && doc[i] < 0)) gated_run(doc, j->T, i, &first, &end);
-        const int64_t hi = j->gate.a->causal ? gated_min(end, i + 1) : end, seen = hi > first ? hi - first : 0;
-        *r = (gau_row_info){.lo = (int32_t)first, .hi = (int32_t)(seen ? hi : first)};
+        if (i == i0 || i >= end || (doc && doc[i] < 0)) gated_run(doc, j->S, i, &first, &end);
+        int64_t from = first, hi = j->gate.a->causal ? gated_min(end, i + 1) : end;
+        if (gated_has(j->span)) {
+            const int32_t *x = (const int32_t *)j->span->data + tl_desc_row(&j->span->d, b / j->H * j->T + i);
+            from = gated_max(from, x[0]), hi = gated_min(hi, x[1]);
+        }
+        const int64_t seen = hi > from ? hi - from : 0;
+        *r = (gau_row_info){.lo = (int32_t)from, .hi = (int32_t)(seen ? hi : from)};
         r->factor = gated_factor(&j->gate, seen);
-        r->norm = j->normal ? 1 : gated_norm(&j->gate, seen, j->T);
+        r->norm = j->normal ? 1 : gated_norm(&j->gate, seen, j->S);
         if (!j->backward || !j->normal) continue;
         const float stat = j->stat[b * j->stat_row + i];
         r->stat = j->gate.a->kind == GATE_RELU2_SUM ? 1 / stat : stat;
@@ -295,7 +304,7 @@ static float gau_backward_keys(const gau_job *j, const tl_op_call *c, const gate
 static void gau_backward_tile(const gau_job *j, const tl_op_call *c, const gated_leaf *f, float *scratch, float *worker,
                               int64_t tile) {
     const int64_t b = tile / j->segments, g = gated_balance(tile % j->segments, j->segments);
-    const int64_t lo = g * j->seg_keys, hi = gated_min(lo + j->seg_keys, j->T), part = b * j->segments + g;
+    const int64_t lo = g * j->seg_keys, hi = gated_min(lo + j->seg_keys, j->S), part = b * j->segments + g;
     float sum = 0;
     if (gated_has(&c->out[0])) memset(scratch + j->dq_part + part * j->T * j->s, 0, (size_t)(j->T * j->s) * sizeof sum);
     if (j->bias_n) memset(scratch + j->bias_part + part * j->bias_n, 0, (size_t)j->bias_n * sizeof sum);

@@ -21,14 +21,14 @@ static char *step_row(const gated_mat *m, int64_t r, int64_t h) {
 typedef struct step_kv {
     gated_mat q, k, v, o; /* caches: batch is the slot, row the position */
     gated_gate gate;
-    const tl_arg *slot, *pos;
+    const tl_arg *slot, *pos, *ends;
     const float *sink;
     int64_t R, H, Q, C, s, e, group, key_blocks, columns; /* R: rows times heads; group: of these at a time */
 } step_kv;
 
 static const char *step_kv_open(const tl_op_call *c, step_kv *j) {
-    const char *why = gated_dtypes(c, 8, 1);
-    *j = (step_kv){.slot = &c->in[3], .pos = &c->in[4], .sink = c->in[7].data};
+    const char *why = gated_dtypes(c, 9, 1);
+    *j = (step_kv){.slot = &c->in[3], .pos = &c->in[4], .ends = &c->in[8], .sink = c->in[7].data};
     if (why) return why;
     j->q = step_rows(&c->in[0]), j->k = gated_take(&c->in[1]), j->v = gated_take(&c->in[2]);
     j->o = step_rows(&c->out[0]);
@@ -63,19 +63,40 @@ const char *gated_gau_kv_prepare(const tl_op_call *c, int threads, bool dry, con
     return NULL;
 }
 
-/* The visible positions [lo, pos] of a row; false: it is idle. */
-static bool step_kv_row(const step_kv *j, int64_t r, int64_t *slot, int64_t *pos, int64_t *lo) {
-    *slot = step_int(j->slot, r / j->H), *pos = step_int(j->pos, r / j->H);
-    *lo = gated_max(0, *pos + 1 - j->C);
-    return *slot >= 0 && *slot < j->Q && *pos >= 0;
+/* A row of one head: its position, and the positions [lo, hi) that it sees. */
+typedef struct step_kv_at {
+    int64_t slot, pos, lo, hi;
+} step_kv_at;
+
+/* false: it is idle. */
+static bool step_kv_row(const step_kv *j, int64_t r, step_kv_at *at) {
+    at->slot = step_int(j->slot, r / j->H), at->pos = step_int(j->pos, r / j->H);
+    at->hi = at->pos + 1;
+    if (gated_has(j->ends)) {
+        at->hi = step_int(j->ends, r / j->H);
+        if (j->gate.bias) at->hi = gated_min(at->hi, at->pos + 1 + j->gate.reach);
+    }
+    at->lo = gated_max(0, at->hi - j->C);
+    return at->slot >= 0 && at->slot < j->Q && at->pos >= 0 && at->hi > 0;
 }
 
 /* How many rows from r on are a prompt's: of one slot, at positions that follow one another and have not gone round. */
 static int64_t step_kv_run(const step_kv *j, int64_t r, int64_t end) {
-    int64_t slot, pos, lo, next, at, m = 1;
-    if (j->H > 1 || !step_kv_row(j, r, &slot, &pos, &lo) || lo > 0) return 1;
-    while (r + m < end && step_kv_row(j, r + m, &next, &at, &lo) && next == slot && at == pos + m && lo == 0) m++;
+    step_kv_at at, next;
+    int64_t m = 1, hi;
+    if (j->H > 1 || !step_kv_row(j, r, &at) || at.lo > 0) return 1;
+    for (hi = at.hi; r + m < end && step_kv_row(j, r + m, &next); m++) {
+        if (next.slot != at.slot || next.pos != at.pos + m || next.lo > 0 || next.hi < hi) break;
+        hi = next.hi;
+    }
     return m < STEP_RUN ? 1 : m;
+}
+
+/* The end of what the last of m rows from r on sees. */
+static int64_t step_kv_end(const step_kv *j, int64_t r, int64_t m) {
+    step_kv_at at;
+    (void)step_kv_row(j, r + m - 1, &at);
+    return at.hi;
 }
 
 /* Columns of a row's scores that are to be written: a run's rows go as far as its last. */
@@ -84,14 +105,14 @@ static int64_t step_kv_reach(const step_kv *j, int64_t r, int64_t n) {
     const int64_t end = gated_min(gated_min(block + STEP_ROWS, first + j->group), j->R);
     for (int64_t i = block, m; i <= r; i += m) {
         m = step_kv_run(j, i, end);
-        if (r < i + m && m > 1) return n + (i + m - 1 - r);
+        if (r < i + m && m > 1) return step_kv_end(j, i, m);
     }
     return n;
 }
 
-static void step_kv_weigh(const step_kv *j, const gated_leaf *f, float *s, int64_t row, int64_t pos, int64_t lo) {
-    const int64_t n = pos + 1 - lo;
-    gated_row r = gated_row_of(&j->gate, lo - pos);
+static void step_kv_weigh(const step_kv *j, const gated_leaf *f, float *s, int64_t row, const step_kv_at *at) {
+    const int64_t n = at->hi - at->lo;
+    gated_row r = gated_row_of(&j->gate, at->lo - at->pos);
     r.factor = gated_factor(&j->gate, n);
     if (j->gate.a->kind < GATE_SOFTMAX) {
         r.norm = gated_norm(&j->gate, n, n);
@@ -109,31 +130,31 @@ static void step_kv_weigh(const step_kv *j, const gated_leaf *f, float *s, int64
 /* Scores of m rows from r on with the part-th block of the keys they see; s: of the first row, ld apart. */
 static void step_kv_scores(const step_kv *j, const gated_leaf *f, const gated_space *sp, int64_t r, int64_t m,
                            int64_t part, float *s, int64_t ld) {
-    int64_t slot, pos, first;
-    if (!step_kv_row(j, r, &slot, &pos, &first)) return;
-    const int64_t from = first + part * STEP_KEYS, end = gated_min(pos + m, from + STEP_KEYS);
+    step_kv_at at;
+    if (!step_kv_row(j, r, &at)) return;
+    const int64_t from = at.lo + part * STEP_KEYS, end = gated_min(step_kv_end(j, r, m), from + STEP_KEYS);
     if (m > 1 && from < end)
         gated_product(f, sp, m, end - from, j->s, gated_rows(step_row(&j->q, r, 0), j->q.type, j->q.batch),
-                      gated_turned(gated_at(&j->k, slot, from), j->k.type, j->k.row), s + from, ld, false);
+                      gated_turned(gated_at(&j->k, at.slot, from), j->k.type, j->k.row), s + from, ld, false);
     for (int64_t p = from; p < end && m == 1; p++)
-        s[p - first] = f->dot(step_row(&j->q, r / j->H, r % j->H), j->q.type,
-                              gated_at(&j->k, slot * j->H + r % j->H, p % j->C), j->k.type, j->s);
+        s[p - at.lo] = f->dot(step_row(&j->q, r / j->H, r % j->H), j->q.type,
+                              gated_at(&j->k, at.slot * j->H + r % j->H, p % j->C), j->k.type, j->s);
 }
 
 /* Weights times values, columns [d0, d0 + n). */
 static void step_kv_values(const step_kv *j, const gated_leaf *f, const gated_space *sp, int64_t r, int64_t m,
                            int64_t d0, int64_t n, const float *s, int64_t ld, float *sum) {
-    int64_t slot, pos, first;
-    const bool busy = step_kv_row(j, r, &slot, &pos, &first);
+    step_kv_at at;
+    const bool busy = step_kv_row(j, r, &at);
     if (m > 1) {
-        gated_product_to(f, sp, m, n, pos + m, gated_rows(s, GEMM_F32, ld),
-                         gated_rows(gated_at(&j->v, slot, 0) + j->v.size * d0, j->v.type, j->v.row),
+        gated_product_to(f, sp, m, n, step_kv_end(j, r, m), gated_rows(s, GEMM_F32, ld),
+                         gated_rows(gated_at(&j->v, at.slot, 0) + j->v.size * d0, j->v.type, j->v.row),
                          step_row(&j->o, r, 0) + j->o.size * d0, j->o.type, j->o.batch, false);
         return;
     }
     memset(sum, 0, (size_t)n * sizeof *sum);
-    for (int64_t p = first; p <= pos && busy; p++)
-        f->axpy(s[p - first], gated_at(&j->v, slot * j->H + r % j->H, p % j->C) + j->v.size * d0, j->v.type, sum, n);
+    for (int64_t p = at.lo; p < at.hi && busy; p++)
+        f->axpy(s[p - at.lo], gated_at(&j->v, at.slot * j->H + r % j->H, p % j->C) + j->v.size * d0, j->v.type, sum, n);
     f->put(sum, step_row(&j->o, r / j->H, r % j->H) + j->o.size * d0, j->o.type, n, false);
 }
 
@@ -146,9 +167,9 @@ void gated_gau_kv_run(const kernel_task *t, int phase, int64_t lo, int64_t hi, i
     float *scores = t->scratch, *sum = scores + j.group * ld + worker * step_kv_worker(&j);
     const gated_space sp = gated_space_at(sum + STEP_COLUMNS, STEP_ROWS, STEP_ROWS * j.s, gated_max(j.C, j.s));
     for (int64_t tile = lo; tile < hi && phase == 1; tile++) {
-        int64_t slot, pos, first;
-        if (begin + tile < all && step_kv_row(&j, begin + tile, &slot, &pos, &first))
-            step_kv_weigh(&j, f, scores + tile * ld, begin + tile, pos, first);
+        step_kv_at at;
+        if (begin + tile < all && step_kv_row(&j, begin + tile, &at))
+            step_kv_weigh(&j, f, scores + tile * ld, begin + tile, &at);
     }
     for (int64_t tile = lo; tile < hi && phase != 1; tile++) {
         const int64_t r0 = begin + tile / per * STEP_ROWS, end = gated_min(r0 + STEP_ROWS, all), part = tile % per;
