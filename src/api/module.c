@@ -17,7 +17,7 @@ struct tl_module {
     tl_module_options o;
     module_plan forward, both;
     size_t cells;
-    int32_t *pos, *doc; /* one buffer */
+    int32_t *pos, *doc, *span; /* one buffer */
     double *freq;
     float *slopes, *sinusoid; /* one buffer */
     float *grad;              /* (params.total), NULL before the first backward pass */
@@ -31,11 +31,13 @@ static tl_status take_memory(tl_module *f, tl_error *err) {
     int64_t table = build_sinusoid_rows(c, f->o.context);
     size_t heads = ((size_t)c->heads + 15) / 16 * 16;
     f->cells = (size_t)(f->o.rows * f->o.context);
-    f->pos = mem_new(f->alloc, 2 * f->cells, sizeof *f->pos);
+    f->pos = mem_new(f->alloc, 4 * f->cells, sizeof *f->pos);
     f->freq = mem_new(f->alloc, (size_t)build_rope_dims(c) / 2 + 1, sizeof *f->freq);
     f->slopes = mem_new(f->alloc, heads + (size_t)(table * c->width), sizeof *f->slopes);
     if (!f->pos || !f->freq || !f->slopes) return error_set(err, TL_NOMEM, "no memory for a module");
     f->doc = f->pos + f->cells;
+    f->span = f->doc + f->cells;
+    objective_causal_span(NULL, f->o.rows, f->o.context, f->span);
     f->sinusoid = f->slopes + heads;
     for (size_t i = 0; i < f->cells; i++) f->pos[i] = (int32_t)(i % (size_t)f->o.context);
     double mscale;
@@ -59,6 +61,7 @@ static tl_status bind_all(tl_module *f, module_plan *p) {
     }
     TRY(bind(p, r->pos, f->pos));
     TRY(bind(p, r->doc, f->doc));
+    TRY(bind(p, r->span, f->span));
     TRY(bind(p, r->freq, f->freq));
     TRY(bind(p, r->slopes, f->slopes));
     return bind(p, r->sinusoid, f->sinusoid);
@@ -143,6 +146,7 @@ tl_status tl_module_documents(tl_module *f, const int32_t *pos, const int32_t *d
             return error_set(err, TL_ARG, "position %d is outside the model's %lld", pos[i], (long long)table);
     if (pos) memcpy(f->pos, pos, f->cells * sizeof *pos);
     if (doc_start) memcpy(f->doc, doc_start, f->cells * sizeof *doc_start);
+    if (doc_start) objective_causal_span(doc_start, f->o.rows, f->o.context, f->span);
     return TL_OK;
 }
 

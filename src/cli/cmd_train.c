@@ -245,8 +245,8 @@ static tl_status begin_new(train_run *r, tl_error *e) {
         TRY(train_model(o, r->engine, r->tokenizer, r->data.train.n, 60 * o->minutes, r->peak, &r->model, e));
     TRY(settle(o, r->model, &s, e));
     bool examples = r->data.train.mark != NULL;
-    if (examples && r->model->config.objective != OBJECTIVE_CAUSAL)
-        return error_set(e, TL_ARG, "answers are learned token by token: examples need --objective causal");
+    if (examples && !config_causal(&r->model->config))
+        return error_set(e, TL_ARG, "answers are learned token by token: examples need --objective causal or prefix");
     s.packed = examples || (!o->random && r->data.train.eod >= 0 && (o->packed || r->data.train.documents > 1));
     TRY(trainer_create(r->model, &s, &r->trainer, e));
     settle_run(r, o->steps);

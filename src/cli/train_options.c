@@ -91,7 +91,8 @@ static const struct argp_option table[] = {
     {"clip", KEY_CLIP, "X", 0, "of the gradient's norm (default: 1; 0: none)", 3},
     {"dtype", KEY_DTYPE, "f32|bf16", 0, "of products and activations (default: f32)", 3},
     {"recompute", KEY_RECOMPUTE, 0, 0, "activations again in the backward pass: less memory", 3},
-    {"objective", KEY_OBJECTIVE, "causal|mlm", 0, "the next token, or hidden ones (default: the model's)", 3},
+    {"objective", KEY_OBJECTIVE, "causal|mlm|prefix", 0,
+     "the next token, hidden ones, or the next behind a prompt that sees both ways (default: the model's)", 3},
     {"on-nan", KEY_NAN, "stop|skip|rollback", 0, "when a loss is not finite (default: stop)", 3},
     {0, 0, 0, 0, "Run:", 4},
     {"out", KEY_OUT, "RUN", 0, "run directory (default: runs/DATE-NAME)", 4},
@@ -121,7 +122,7 @@ static void parse_objective(train_options *o, const char *arg, struct argp_state
             o->objective = i;
             return;
         }
-    argp_error(st, "--objective is \"%s\"; it can be causal or mlm", arg);
+    argp_error(st, "--objective is \"%s\"; it can be causal, mlm or prefix", arg);
 }
 
 static void parse_end(train_options *o, struct argp_state *st) {

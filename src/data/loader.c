@@ -197,6 +197,10 @@ void loader_cuts(const loader *l, int64_t *cut, int64_t *left_out, int64_t *long
     *cut = l->cut, *left_out = l->left_out, *longest = l->longest;
 }
 
+bool loader_examples(const loader *l) {
+    return l->t->mark != NULL;
+}
+
 int64_t loader_targets(const loader *l) {
     if (l->t->mark) return l->targets;
     /* Without an end-of-document id nothing stands before the first token, so it is never a target. */

@@ -32,7 +32,8 @@ typedef struct loader_batch {
     int32_t *target;    /* (B,T), -1 where there is nothing to predict (padding) */
     int32_t *pos;       /* (B,T) position in the document, from 0 */
     int32_t *doc_start; /* (B,T) index in the row where the position's document starts */
-    int64_t labels;     /* out: targets that are not -1 */
+    int32_t *span;  /* (B,T,2) the keys that a position sees, where an objective says so: objective_apply fills it */
+    int64_t labels; /* out: targets that are not -1 */
 } loader_batch;
 
 typedef struct loader loader;
@@ -51,6 +52,8 @@ double loader_use(const loader *l);
 /* Of examples (tokens with marks): those longer than a row, which are cut at its end, and those of them without a
  * target before it, which are left out. */
 void loader_cuts(const loader *l, int64_t *cut, int64_t *left_out, int64_t *longest);
+/* Does it give examples? */
+bool loader_examples(const loader *l);
 /* Targets of an epoch: all ids of the text. */
 int64_t loader_targets(const loader *l);
 

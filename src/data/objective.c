@@ -3,7 +3,7 @@
 #include "base/rng.h"
 #include "data/loader.h"
 
-const char *const objective_names[] = {"causal", "mlm", 0};
+const char *const objective_names[] = {"causal", "mlm", "prefix", 0};
 
 static const float hidden = 0.15f, masked = 0.8f, replaced = 0.9f;
 
@@ -32,10 +32,50 @@ static void mask_row(const objective_rule *o, struct loader_batch *b, int64_t at
     }
 }
 
+/* Tokens of a prompt: those before the first answer, or a random part of a text. */
+static int64_t prompt_of(const objective_rule *o, const struct loader_batch *b, int64_t first, int64_t n, rng_key key,
+                         uint64_t row, uint64_t place) {
+    if (!o->examples) {
+        uint32_t r[4];
+        rng_philox(key, row, place, r);
+        return 1 + (int64_t)(((uint64_t)r[0] * (uint64_t)n) >> 32);
+    }
+    int64_t p = 0;
+    while (p < n && b->target[first + p] < 0) p++;
+    return p < n ? p + 1 : n;
+}
+
+static void split_row(const objective_rule *o, struct loader_batch *b, int64_t at, int64_t T, rng_key key,
+                      uint64_t row) {
+    for (int64_t first = 0, end; first < T; first = end) {
+        for (end = first + 1; end < T && b->doc_start[at + end] == b->doc_start[at + first];) end++;
+        const int64_t p = prompt_of(o, b, at + first, end - first, key, row, (uint64_t)first);
+        for (int64_t i = first; i < end; i++) {
+            int32_t *span = b->span + 2 * (at + i);
+            span[0] = (int32_t)first;
+            span[1] = (int32_t)(i < first + p ? first + p : i + 1);
+            if (i + 1 < first + p) b->target[at + i] = -1; /* the prompt sees it */
+            b->labels += b->target[at + i] >= 0;
+        }
+    }
+}
+
+int64_t objective_cell(int kind) {
+    return kind == OBJECTIVE_PREFIX ? 6 : 4;
+}
+
+void objective_causal_span(const int32_t *doc_start, int64_t rows, int64_t T, int32_t *span) {
+    for (int64_t i = 0; i < rows * T; i++) {
+        span[2 * i] = doc_start ? doc_start[i] : 0;
+        span[2 * i + 1] = (int32_t)(i % T) + 1;
+    }
+}
+
 void objective_apply(const objective_rule *o, struct loader_batch *b, int64_t rows, int64_t T, uint64_t step,
                      int64_t row0) {
     if (o->kind == OBJECTIVE_CAUSAL) return;
-    const rng_key key = rng_key_make(o->seed, step, 0x6d61736b); /* "mask" */
+    const bool split = o->kind == OBJECTIVE_PREFIX;
+    const rng_key key = rng_key_make(o->seed, step, split ? 0x73706c74 : 0x6d61736b); /* "splt", "mask" */
     b->labels = 0;
-    for (int64_t r = 0; r < rows; r++) mask_row(o, b, r * T, T, key, (uint64_t)(row0 + r));
+    for (int64_t r = 0; r < rows; r++) (split ? split_row : mask_row)(o, b, r * T, T, key, (uint64_t)(row0 + r));
 }

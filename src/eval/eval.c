@@ -29,17 +29,22 @@ static size_t cells(const evaluator *e) {
     return (size_t)(e->o.rows * e->o.context);
 }
 
+static size_t block_bytes(const evaluator *e) {
+    return (size_t)objective_cell(e->model->config.objective) * cells(e) * sizeof *e->block;
+}
+
 static tl_status take_memory(evaluator *e, tl_error *err) {
     const model_config *c = &e->model->config;
     int64_t table = build_sinusoid_rows(c, e->o.context);
     e->small_count = 16 + pad16((size_t)c->heads) + (size_t)(table * c->width);
     e->freq_count = (size_t)build_rope_dims(c) / 2 + 1;
-    e->block = mem_take(e->alloc, 4 * cells(e) * sizeof *e->block);
+    e->block = mem_take(e->alloc, block_bytes(e));
     e->small = mem_take(e->alloc, e->small_count * sizeof *e->small);
     e->freq = mem_take(e->alloc, e->freq_count * sizeof *e->freq);
     if (!e->block || !e->small || !e->freq) return error_set(err, TL_NOMEM, "no memory to evaluate");
     size_t n = cells(e);
-    e->batch = (loader_batch){e->block, e->block + n, e->block + 2 * n, e->block + 3 * n, 0};
+    int32_t *span = objective_cell(c->objective) > 4 ? e->block + 4 * n : NULL;
+    e->batch = (loader_batch){e->block, e->block + n, e->block + 2 * n, e->block + 3 * n, span, 0};
     memset(e->small, 0, e->small_count * sizeof *e->small);
     memset(e->freq, 0, e->freq_count * sizeof *e->freq);
     e->small[0] = 1; /* losses are wanted one by one; the graph's own mean is not used */
@@ -62,6 +67,7 @@ static tl_status bind_all(evaluator *e) {
     TRY(bind(e, r->targets, e->batch.target));
     TRY(bind(e, r->pos, e->batch.pos));
     TRY(bind(e, r->doc, e->batch.doc_start));
+    TRY(bind(e, r->span, e->batch.span));
     TRY(bind(e, r->freq, e->freq));
     TRY(bind(e, r->slopes, e->small + 16));
     TRY(bind(e, r->sinusoid, e->small + 16 + pad16((size_t)m->config.heads)));
@@ -118,7 +124,7 @@ void evaluator_close(evaluator *e) {
     tl_plan_destroy(e->plan);
     build_fini(&e->build, e->alloc);
     tl_graph_destroy(e->graph);
-    if (e->block) mem_give(e->alloc, e->block, 4 * cells(e) * sizeof *e->block);
+    if (e->block) mem_give(e->alloc, e->block, block_bytes(e));
     if (e->small) mem_give(e->alloc, e->small, e->small_count * sizeof *e->small);
     if (e->freq) mem_give(e->alloc, e->freq, e->freq_count * sizeof *e->freq);
     mem_free(e->alloc, e);
@@ -127,8 +133,7 @@ void evaluator_close(evaluator *e) {
 size_t evaluator_bytes(const evaluator *e) {
     tl_plan_info info;
     tl_plan_info_get(e->plan, &info);
-    return info.arena_bytes + 4 * cells(e) * sizeof *e->block + e->small_count * sizeof *e->small +
-           e->freq_count * sizeof *e->freq;
+    return info.arena_bytes + block_bytes(e) + e->small_count * sizeof *e->small + e->freq_count * sizeof *e->freq;
 }
 
 /* ---- run --------------------------------------------------------------------------------------------------------- */
@@ -198,6 +203,7 @@ static tl_status run_strides(evaluator *e, const tokens *t, eval_result *out, bo
     for (int64_t w = 0; w < windows; w += e->o.rows) {
         if (cancel && cancel(user)) return error_set(err, TL_CANCELLED, "evaluation was cancelled");
         for (int64_t k = 0; k < e->o.rows; k++) fill_window(e, t, w + k < windows ? w + k : -1, k);
+        if (e->batch.span) objective_causal_span(NULL, e->o.rows, T, e->batch.span); /* windows have no prompt */
         TRY(run_batch(e, out, err));
     }
     return finish(out, err);
@@ -206,8 +212,9 @@ static tl_status run_strides(evaluator *e, const tokens *t, eval_result *out, bo
 static tl_status run_loader(evaluator *e, const loader *l, eval_result *out, bool (*cancel)(void *), void *user,
                             tl_error *err) {
     const model_config *c = &e->model->config;
-    const objective_rule o = {c->objective, c->mask, (int32_t)c->vocab, c->eos,
-                              0}; /* the same tokens hidden every time */
+    const objective_rule o = {
+        c->objective,      c->mask, (int32_t)c->vocab, c->eos, 0, /* the same tokens hidden every time */
+        loader_examples(l)};
     memset(out, 0, sizeof *out);
     for (int64_t i = 0; i < loader_steps(l); i++) {
         if (cancel && cancel(user)) return error_set(err, TL_CANCELLED, "evaluation was cancelled");

@@ -105,6 +105,7 @@ static tl_status begin(batch *b, int64_t slot, const char *prompt, size_t index,
         place[s->prompt + i] = (int32_t)slot;
     }
     const float *logits;
+    if (b->dec.prefix) b->dec.prefix[slot] = (int32_t)s->prompt;
     tl_status st = decoder_run(&b->dec, s->prompt, s->ids.id, place, place + s->prompt, 1, &last, &logits, err);
     mem_free(b->model->alloc, place);
     return st == TL_OK ? choose(b, s, logits, err) : st;

@@ -25,15 +25,20 @@ static tl_status take_memory(decoder *d, tl_error *err) {
                          (long long)d->capacity);
     d->cache_bytes += rounding;
     d->cache = mem_take(a, d->cache_bytes);
-    d->ids = mem_new(a, 4 * LARGEST, sizeof *d->ids);
+    d->most = LARGEST;
+    while (config_prefix(c) && d->most < d->capacity) d->most *= 2;
+    d->ids = mem_new(a, (size_t)(5 * d->most), sizeof *d->ids);
+    if (config_prefix(c)) d->prefix = mem_new(a, (size_t)d->slots, sizeof *d->prefix);
     d->freq = mem_new(a, (size_t)build_rope_dims(c) / 2 + 1, sizeof *d->freq);
     d->slopes = mem_new(a, (size_t)c->heads, sizeof *d->slopes);
     if (config_sinusoids(c)) d->sinusoid = mem_take(a, sinusoid_bytes(d));
-    if (!d->cache || !d->ids || !d->freq || !d->slopes || (config_sinusoids(c) && !d->sinusoid))
+    if (!d->cache || !d->ids || !d->freq || !d->slopes || (config_prefix(c) && !d->prefix) ||
+        (config_sinusoids(c) && !d->sinusoid))
         return error_set(err, TL_NOMEM, "no memory for a cache of %zu bytes", d->cache_bytes);
-    d->pos = d->ids + LARGEST;
-    d->slot = d->pos + LARGEST;
-    d->select = d->slot + LARGEST;
+    d->pos = d->ids + d->most;
+    d->slot = d->pos + d->most;
+    d->select = d->slot + d->most;
+    d->ends = config_prefix(c) ? d->select + d->most : NULL;
     double mscale;
     build_rope_freq(c, d->capacity, d->freq, &mscale);
     (void)build_head_constants(c, d->slopes);
@@ -76,6 +81,7 @@ void decoder_fini(decoder *d) {
     if (d->cache) mem_give(a, d->cache, d->cache_bytes);
     if (d->sinusoid) mem_give(a, d->sinusoid, sinusoid_bytes(d));
     mem_free(a, d->ids);
+    mem_free(a, d->prefix);
     mem_free(a, d->freq);
     mem_free(a, d->slopes);
     memset(d, 0, sizeof *d);
@@ -117,14 +123,20 @@ static tl_status bind_all(decoder *d, decoder_plan *b) {
     TRY(bind(b->plan, r->ids, d->ids));
     TRY(bind(b->plan, r->pos, d->pos));
     TRY(bind(b->plan, r->slot, d->slot));
+    TRY(bind(b->plan, r->span, d->ends));
     return bind(b->plan, r->select, d->select);
+}
+
+/* Rows of bucket k. */
+static int64_t rows_of(int k) {
+    return k < BUILD_BUCKETS ? bucket_rows[k] : (int64_t)LARGEST << (k - BUILD_BUCKETS + 1);
 }
 
 static tl_status plan_make(decoder *d, int k, tl_error *err) {
     decoder_plan *b = &d->plan[k];
     tl_model *m = d->model;
     if (b->plan) return TL_OK;
-    b->rows = bucket_rows[k];
+    b->rows = rows_of(k);
     build_options o = {.mode = BUILD_DECODE,
                        .rows = b->rows,
                        .context = d->capacity,
@@ -152,7 +164,7 @@ static tl_status plan_make(decoder *d, int k, tl_error *err) {
 static tl_status run_some(decoder *d, int64_t n, const int32_t *ids, const int32_t *pos, const int32_t *slot,
                           int64_t n_select, const int32_t *select, const float **logits, tl_error *err) {
     int k = 0;
-    while (bucket_rows[k] < n) k++;
+    while (rows_of(k) < n) k++;
     TRY(plan_make(d, k, err));
     decoder_plan *b = &d->plan[k];
     memcpy(d->ids, ids, (size_t)n * sizeof *ids);
@@ -162,11 +174,28 @@ static tl_status run_some(decoder *d, int64_t n, const int32_t *ids, const int32
         d->ids[i] = d->pos[i] = 0;
         d->slot[i] = -1;
     }
+    for (int64_t i = 0; d->ends && i < b->rows; i++) {
+        const int32_t prompt = i < n ? d->prefix[slot[i]] : 0;
+        d->ends[i] = d->pos[i] < prompt ? prompt : d->pos[i] + 1;
+    }
     int64_t outputs = b->rows < d->slots ? b->rows : d->slots;
     for (int64_t i = 0; i < outputs; i++) d->select[i] = i < n_select ? select[i] : 0;
     tl_status s = tl_plan_run(b->plan);
     if (s != TL_OK) return error_set(err, s, "a decode plan did not run");
     *logits = tl_plan_data(b->plan, b->build.logits);
+    return TL_OK;
+}
+
+/* Tokens that see ahead must all be there. */
+static tl_status check_prompts(const decoder *d, int64_t n, const int32_t *pos, const int32_t *slot, tl_error *err) {
+    for (int64_t i = 0, end; d->prefix && i < n; i = end) {
+        const int32_t prompt = d->prefix[slot[i]];
+        for (end = i + 1; end < n && slot[end] == slot[i] && pos[end] == pos[end - 1] + 1;) end++;
+        if (pos[i] >= prompt || (pos[i] == 0 && end - i >= prompt)) continue;
+        return error_set(err, TL_STATE,
+                         "a prompt of %d tokens that see each other is computed at once, not from %d to %lld", prompt,
+                         pos[i], (long long)(pos[i] + end - i));
+    }
     return TL_OK;
 }
 
@@ -176,14 +205,17 @@ tl_status decoder_run(decoder *d, int64_t n, const int32_t *ids, const int32_t *
         if (ids[i] < 0 || ids[i] >= d->model->config.vocab)
             return error_set(err, TL_ARG, "token id %d is outside the vocabulary of %lld", ids[i],
                              (long long)d->model->config.vocab);
-        if (pos[i] < 0 || pos[i] >= d->limit || slot[i] >= d->slots)
+        if (pos[i] < 0 || pos[i] >= d->limit || slot[i] >= d->slots || slot[i] < 0)
             return error_set(err, TL_ARG, "position %d of sequence %d is outside the cache", pos[i], slot[i]);
     }
     if (n_select > d->slots || n_select > n) return error_set(err, TL_ARG, "too many rows of logits asked for");
+    TRY(check_prompts(d, n, pos, slot, err));
     int32_t local[LARGEST];
     int64_t done = 0, first = n;
     for (int64_t i = 0; i < n_select; i++)
         if (select[i] < first) first = select[i];
+    if (d->prefix && n > d->most) return error_set(err, TL_ARG, "%lld tokens at once", (long long)n);
+    if (d->prefix) return run_some(d, n, ids, pos, slot, n_select, select, logits, err);
     if (n_select > LARGEST || n - first > LARGEST) return error_set(err, TL_ARG, "chosen rows lie too far apart");
     while (n - done > LARGEST) { /* the last part must hold every chosen row */
         int64_t part = first - done < LARGEST ? first - done : LARGEST;

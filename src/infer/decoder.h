@@ -5,7 +5,7 @@
 
 #include "model/model.h"
 
-enum { DECODER_BUCKETS = BUILD_BUCKETS };
+enum { DECODER_BUCKETS = BUILD_BUCKETS + 16 }; /* beyond build's: whole prompts, each twice the one before */
 
 typedef struct decoder_plan {
     int64_t rows;
@@ -22,7 +22,10 @@ typedef struct decoder {
     tl_dtype cache_dtype, dtype;
     void *cache;                        /* what build_state says of every layer, one after the other */
     size_t cache_bytes;                 /* all of it */
-    int32_t *ids, *pos, *slot, *select; /* of the largest bucket */
+    int64_t most;                       /* rows of the largest bucket */
+    int32_t *ids, *pos, *slot, *select; /* of that many */
+    int32_t *ends;                      /* where a prompt sees both ways: how far each row sees; else NULL */
+    int32_t *prefix; /* (slots) then: tokens of a sequence's prompt, 0 at first. The caller's to set */
     double *freq;
     float *slopes, *sinusoid;
     decoder_plan plan[DECODER_BUCKETS];
@@ -38,7 +41,8 @@ size_t decoder_cache_per_token(const model_config *c, tl_dtype cache_dtype);
 
 /* Computes n tokens: token i is ids[i] at position pos[i] of sequence slot[i], written into the cache. Positions of a
  * slot must come in order. Logits (n_select, V) f32 of rows select[] land in *logits, which stays valid until the next
- * call; n_select at most min(slots, n). More tokens than the largest bucket are split. */
+ * call; n_select at most min(slots, n). More tokens than the largest bucket are split. Of a sequence with a prefix the
+ * first so many tokens see each other, so they come in one call. */
 tl_status decoder_run(decoder *d, int64_t n, const int32_t *ids, const int32_t *pos, const int32_t *slot,
                       int64_t n_select, const int32_t *select, const float **logits, tl_error *err);
 

@@ -34,6 +34,8 @@ tl_status session_fork(const struct tl_session *s, struct tl_session **out, tl_e
     t->finished = s->finished;
     /* One token less than s: its logits lie in plans that t does not share, so t computes the last token again. */
     t->computed = s->computed > 0 && s->computed == (int64_t)s->seen.n ? s->computed - 1 : s->computed;
+    t->prefix = s->prefix;
+    if (t->computed < t->prefix) t->computed = 0;
     memcpy(t->dec.cache, s->dec.cache, s->dec.cache_bytes);
     tl_status st = fork_text(s, t, err);
     if (st != TL_OK) {

@@ -179,6 +179,8 @@ static tl_status compute_some(struct tl_session *s, tl_error *err) {
 }
 
 static tl_status compute(struct tl_session *s, tl_error *err) {
+    if (s->dec.prefix && !s->prefix) s->prefix = (int64_t)s->seen.n;
+    if (s->dec.prefix) s->dec.prefix[0] = (int32_t)s->prefix;
     if (s->o.no_cache) s->computed = 0;
     TRY(compute_some(s, err));
     while (s->computed < (int64_t)s->seen.n) { /* a window: the rest of a long text */
@@ -311,6 +313,8 @@ int64_t session_rewind(struct tl_session *s, int64_t n) {
     if ((size_t)n < s->seen.n) s->seen.n = (size_t)n;
     if (s->computed >= (int64_t)s->seen.n) /* the last one's logits */
         s->computed = build_rewind(&s->model->config, s->computed, s->seen.n ? (int64_t)s->seen.n - 1 : 0);
+    if (s->computed < s->prefix) s->computed = 0; /* its tokens know each other */
+    if ((int64_t)s->seen.n < s->prefix || !s->seen.n) s->prefix = 0;
     text_close(s);
     str_clear(&s->out);
     s->given = 0;

@@ -13,6 +13,7 @@ struct tl_session {
     sampler pick;
     token_list seen;  /* every token of the sequence, prompt and generated */
     int64_t computed; /* the first so many are in the cache */
+    int64_t prefix;   /* objective prefix: what was seen when the first token was computed, 0: nothing was yet */
     int64_t generated;
     int64_t dropped;     /* tokens that a window of the cache has forgotten: seen has those that are kept */
     const float *logits; /* of the last token, NULL before the first run */

@@ -13,6 +13,9 @@ tl_status decoder_can_shift(const model_config *c, tl_error *err) {
     if (config_has_gated(c))
         return error_set(err, TL_UNSUPPORTED,
                          "a window of the cache is for attention; gated models keep a state of fixed size");
+    if (config_prefix(c))
+        return error_set(err, TL_UNSUPPORTED,
+                         "a prompt that sees both ways is whole or not there: no window of the cache");
     if (c->positions != POS_ROPE && c->positions != POS_ALIBI && c->positions != POS_NONE)
         return error_set(err, TL_UNSUPPORTED,
                          "learned and sinusoidal positions are part of what is cached: such a cache cannot be shifted");

@@ -107,9 +107,10 @@ static tl_tensor *attend(const builder *b, tl_tensor *q, tl_tensor *k, tl_tensor
     if (bias) bias = tl_reshape(b->g, bias, 2, (int64_t[]){c->heads, 2 * c->context - 1});
     tl_attention_options ao = {.scale = (float)c->attn_scale,
                                .softcap = (float)c->attn_softcap,
-                               .causal = config_causal(c),
+                               .causal = config_causal(c) && !b->r->span,
                                .window = config_window(c, layer),
-                               .doc = b->r->doc,
+                               .doc = b->r->span ? NULL : b->r->doc,
+                               .span = b->r->span,
                                .slopes = c->positions == POS_ALIBI ? b->r->slopes : NULL,
                                .bias = bias};
     if (b->o->mode == BUILD_TRAIN) ao.drop = (float)c->drop_attn;
@@ -277,6 +278,10 @@ static void declare_inputs(builder *b) {
     if (build_head_constants(c, NULL)) r->slopes = tl_const(b->g, "alibi.slopes", sum, 1, &c->heads);
     if (config_sinusoids(c))
         r->sinusoid = tl_const(b->g, "sinusoid", sum, 2, (int64_t[]){build_sinusoid_rows(c, o->context), c->width});
+    if (config_prefix(c)) {
+        const int64_t dim[] = {o->rows, b->lead[1], 2};
+        r->span = tl_input(b->g, "span", TL_I32, o->mode == BUILD_DECODE ? 1 : 3, dim);
+    }
     if (o->mode != BUILD_DECODE) {
         if (o->packed) r->doc = tl_input(b->g, "doc", TL_I32, b->n_lead, b->lead);
         if (o->mode == BUILD_LOGITS || o->mode == BUILD_BLOCKS) return;

@@ -48,18 +48,19 @@ typedef struct build_result {
     tl_tensor **pieces; /* one for each of options.mapped, NULL without */
     tl_tensor **lora;   /* one for each of options.lora's params, NULL without */
     tl_tensor *ids, *targets, *pos, *doc;
-    tl_tensor *denom;             /* (1): labels of the whole step */
-    tl_tensor *freq;              /* (R/2) f64: RoPE frequencies, of every part one after the other */
-    tl_tensor *slopes;            /* (H) ALiBi, or log decays */
-    tl_tensor *sinusoid;          /* (context, D) fixed position table */
-    tl_tensor *slot, *select;     /* DECODE: (rows), (outputs): row indices whose logits are wanted */
-    tl_tensor **state;            /* DECODE: BUILD_STATES a layer, NULL where build_state gives none */
-    tl_tensor *loss, *losses;     /* (1); (rows*context) */
-    tl_tensor *balance;           /* TRAIN, with experts: (1), the load-balancing loss, beside loss; NULL otherwise */
-    tl_tensor *mass, *load;       /* its sums, (E) */
-    tl_tensor *hidden;            /* last hidden state, after the final norm */
-    tl_tensor *logits;            /* DECODE: (outputs, V) f32; LOGITS: (rows, context, V) */
-    tl_tensor *x, *y;             /* BLOCKS: what goes in and what comes out, (rows, context, D) */
+    tl_tensor *span;          /* prefix: (rows, context, 2) i32, what a place sees; DECODE: (rows), its end */
+    tl_tensor *denom;         /* (1): labels of the whole step */
+    tl_tensor *freq;          /* (R/2) f64: RoPE frequencies, of every part one after the other */
+    tl_tensor *slopes;        /* (H) ALiBi, or log decays */
+    tl_tensor *sinusoid;      /* (context, D) fixed position table */
+    tl_tensor *slot, *select; /* DECODE: (rows), (outputs): row indices whose logits are wanted */
+    tl_tensor **state;        /* DECODE: BUILD_STATES a layer, NULL where build_state gives none */
+    tl_tensor *loss, *losses; /* (1); (rows*context) */
+    tl_tensor *balance;       /* TRAIN, with experts: (1), the load-balancing loss, beside loss; NULL otherwise */
+    tl_tensor *mass, *load;   /* its sums, (E) */
+    tl_tensor *hidden;        /* last hidden state, after the final norm */
+    tl_tensor *logits;        /* DECODE: (outputs, V) f32; LOGITS: (rows, context, V) */
+    tl_tensor *x, *y;         /* BLOCKS: what goes in and what comes out, (rows, context, D) */
 } build_result;
 
 /* What a layer keeps between tokens while decoding. k 0, 1: keys and values (slots, context, Hk, Dh), or those of a

@@ -61,7 +61,8 @@ static size_t state_bytes(const model_config *c, int64_t context, tl_dtype cache
     for (int64_t l = 0; l < c->layers; l++)
         for (int k = 0; k < BUILD_STATES; k++) {
             tl_desc d;
-            if (build_state(c, &o, l, k, &d)) sum += (size_t)(tl_desc_count(&d) / tl_dtype_block(d.dtype)) * tl_dtype_bytes(d.dtype);
+            if (build_state(c, &o, l, k, &d))
+                sum += (size_t)(tl_desc_count(&d) / tl_dtype_block(d.dtype)) * tl_dtype_bytes(d.dtype);
         }
     return sum;
 }
@@ -135,8 +136,9 @@ static tl_tensor *mix_unit(const builder *b, tl_tensor *const *head, tl_tensor *
     tl_tensor *bias = builder_param(b, ROLE_REL_BIAS, l);
     if (b->o->mode != BUILD_DECODE) {
         struct gau_attention_attr a = {.f = gate_of(c, l)};
-        tl_tensor *in[] = {head[0], head[1], v, r->doc, bias};
-        return tl_apply(b->g, OP_DEF(gau_attention), &a, in, 5, NULL, NULL, 0);
+        if (r->span) a.f.causal = 0; /* it says so itself */
+        tl_tensor *in[] = {head[0], head[1], v, r->span ? NULL : r->doc, bias, NULL, NULL, r->span};
+        return tl_apply(b->g, OP_DEF(gau_attention), &a, in, 8, NULL, NULL, 0);
     }
     struct gau_attention_kv_attr a = {.f = gate_of(c, l)};
     tl_tensor **state = &r->state[l * BUILD_STATES], *k = head[1];
@@ -146,8 +148,8 @@ static tl_tensor *mix_unit(const builder *b, tl_tensor *const *head, tl_tensor *
     }
     tl_tensor *kc = tl_kv_write(b->g, k, r->slot, r->pos, state[0]);
     tl_tensor *vc = tl_kv_write(b->g, v, r->slot, r->pos, state[1]);
-    tl_tensor *in[] = {head[0], kc, vc, r->slot, r->pos, bias};
-    return tl_apply(b->g, OP_DEF(gau_attention_kv), &a, in, 6, NULL, NULL, 0);
+    tl_tensor *in[] = {head[0], kc, vc, r->slot, r->pos, bias, NULL, NULL, r->span};
+    return tl_apply(b->g, OP_DEF(gau_attention_kv), &a, in, 9, NULL, NULL, 0);
 }
 
 /* z (N.., w) as n scaled and shifted copies, rotated by heads of width s: (N.., n w) */

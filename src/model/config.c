@@ -462,6 +462,11 @@ tl_status config_objective(model_config *c, int objective, bool may_grow, tl_err
 static tl_status state_check(const model_config *c, tl_error *e) {
     for (int64_t l = 0; l < c->layers; l++) {
         const model_mixer m = config_mixer(c, l);
+        if (config_prefix(c) && m != MIXER_ATTENTION && m != MIXER_GAU)
+            return error_set(e, TL_CONFIG,
+                             "the objective prefix is for \"attention\" and \"gau\": \"%s\" knows what came before by "
+                             "a running sum, in which no token of a prompt finds the prompt's end",
+                             mixer_names[m]);
         if (!config_stateful(c, l)) continue;
         if (c->kv_heads != c->heads)
             return error_set(e, TL_CONFIG, "\"%s\" gives every head its own keys and values: kv_heads must be %lld",

@@ -75,16 +75,16 @@ typedef struct model_config {
     bool tied;
     double attn_scale; /* 0: 1/sqrt(head_dim) */
     double attn_softcap, final_softcap;
-    double embed_scale; /* 1 */
-    int64_t experts;      /* mixture of experts: how many a layer has; 0: a plain mlp */
-    int64_t experts_used; /* of a token */
-    int64_t expert_mlp;   /* their width */
-    bool expert_norm;     /* the weights of a token's experts sum to one */
-    double router_aux;    /* of the load-balancing loss, in training */
+    double embed_scale;                  /* 1 */
+    int64_t experts;                     /* mixture of experts: how many a layer has; 0: a plain mlp */
+    int64_t experts_used;                /* of a token */
+    int64_t expert_mlp;                  /* their width */
+    bool expert_norm;                    /* the weights of a token's experts sum to one */
+    double router_aux;                   /* of the load-balancing loss, in training */
     uint8_t dense[MODEL_MAX_LAYERS / 8]; /* bit l: layer l has a plain mlp all the same (config_experts) */
-    int64_t window;     /* 0: none; a token sees so many, itself included */
-    uint8_t full[MODEL_MAX_LAYERS / 8]; /* bit l: layer l has no window (config_full) */
-    model_mixer mixer;                  /* of every layer, unless there is a pattern */
+    int64_t window;                      /* 0: none; a token sees so many, itself included */
+    uint8_t full[MODEL_MAX_LAYERS / 8];  /* bit l: layer l has no window (config_full) */
+    model_mixer mixer;                   /* of every layer, unless there is a pattern */
     int32_t pattern; /* > 0: mixers of the first so many layers, repeated behind them (config_mixer) */
     uint8_t mixers[MODEL_MAX_LAYERS];
     int objective;      /* OBJECTIVE_CAUSAL ..: what the model is trained for, and so what a token may see */
@@ -93,7 +93,7 @@ typedef struct model_config {
     bool scaled_sin;    /* sinusoids times a learned number, added to the embeddings beside the other positions */
     int64_t shared, expand, gate_heads; /* gated layers: s, e, heads that share Z and split V. A model of gated layers
                                            alone has heads 1, head_dim s, mlp e */
-    double gate_fall; /* 0: every layer has gate_heads */
+    double gate_fall;                   /* 0: every layer has gate_heads */
     int64_t chunk;                      /* flash, mixed_chunk: tokens of a chunk */
     int chunk_parts;                    /* CHUNK_BOTH, CHUNK_LOCAL, CHUNK_FAR: which halves there are */
     int score, score_count;             /* GATE_RELU2 ..; GATE_COUNT_NONE .. */
@@ -105,7 +105,7 @@ typedef struct model_config {
     double drop_embed, drop_resid, drop_attn; /* in training: of embeddings, residual branches, attention weights */
     model_init init;
     double init_std;
-    int32_t bos, eos;    /* -1: none */
+    int32_t bos, eos;         /* -1: none */
     int32_t ends[MODEL_ENDS]; /* more tokens that end a text, up to MODEL_ENDS - 1 */
     int32_t n_ends;
     bool begin_document; /* a text begins behind an end-of-document id: how Tilia trains where there is no BOS */
@@ -120,8 +120,9 @@ tl_status config_read(const json_t *o, model_config *c, char *unknown, size_t un
 tl_status config_parse(const char *text, model_config *c, char *unknown, size_t unknown_size, tl_error *e);
 /* As config.json; parts that differ from the recipe go to the "tilia" object. NULL: out of memory. */
 json_t *config_write(const model_config *c);
-/* One more token that ends a text, unless it is known; what does not fit the vocabulary (if that is known) or the list is
- * dropped. The key "eos_token_id", a number or a list: the first is eos, unless there is one. And as such a value. */
+/* One more token that ends a text, unless it is known; what does not fit the vocabulary (if that is known) or the list
+ * is dropped. The key "eos_token_id", a number or a list: the first is eos, unless there is one. And as such a value.
+ */
 void config_add_end(model_config *c, int64_t id);
 bool config_is_end(const model_config *c, int32_t id);
 tl_status config_read_ends(const json_t *o, model_config *c, tl_error *e);
@@ -147,9 +148,12 @@ bool config_stateful(const model_config *c, int64_t l);
 /* Heads that each of a layer's gate_heads (in a block: heads) makes by scale and offset: q, k; in chunks 4, or 2 of
  * one half alone. */
 int64_t config_gate_parts(const model_config *c, int64_t l);
-/* May a token see what follows it? */
+/* Is a token written without sight of what follows it? With prefix a prompt's tokens see all of the prompt. */
 static inline bool config_causal(const model_config *c) {
     return c->objective != OBJECTIVE_MLM;
+}
+static inline bool config_prefix(const model_config *c) {
+    return c->objective == OBJECTIVE_PREFIX;
 }
 /* Does the model read a fixed table of sinusoids, (context, D)? */
 static inline bool config_sinusoids(const model_config *c) {

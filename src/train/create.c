@@ -151,7 +151,7 @@ static void count_bytes(const trainer_shape *w, const trainer_settings *s, size_
     b->moments = 2 * flat;
     b->activations = arenas;
     b->mapped = build_mapped_bytes(w->mapped);
-    b->batch = 4 * (size_t)(padded_rows(s) * s->context) * sizeof(int32_t) +
+    b->batch = (size_t)(objective_cell(c->objective) * padded_rows(s) * s->context) * sizeof(int32_t) +
                small_floats(c, s->context) * sizeof(float) + freq_doubles(c) * sizeof(double);
     b->total = b->weights + b->weights16 + b->gradients + b->moments + b->activations + b->batch;
 }
@@ -203,14 +203,14 @@ tl_status trainer_measure(tl_engine *e, const trainer_shape *w, const trainer_se
 static tl_status take_memory(trainer *t, tl_error *err) {
     const model_config *c = &t->model->config;
     size_t flat = (size_t)t->params->total * sizeof(float);
-    size_t cells = (size_t)(t->padded * t->set.context);
+    size_t cells = (size_t)(t->padded * t->set.context), each = (size_t)objective_cell(c->objective);
     t->grad = mem_take(t->alloc, flat);
     t->m = mem_take(t->alloc, flat);
     t->v = mem_take(t->alloc, flat);
     t->small_count = small_floats(c, t->set.context);
     t->small = mem_take(t->alloc, t->small_count * sizeof *t->small);
     t->freq = mem_take(t->alloc, freq_doubles(c) * sizeof *t->freq);
-    t->batch_block = mem_take(t->alloc, 4 * cells * sizeof *t->batch_block);
+    t->batch_block = mem_take(t->alloc, each * cells * sizeof *t->batch_block);
     if (!t->grad || !t->m || !t->v || !t->small || !t->freq || !t->batch_block)
         return error_set(err, TL_NOMEM, "no memory to train %lld parameters", (long long)t->params->count);
     memset(t->grad, 0, flat);
@@ -219,7 +219,8 @@ static tl_status take_memory(trainer *t, tl_error *err) {
     memset(t->small, 0, t->small_count * sizeof *t->small);
     memset(t->freq, 0, freq_doubles(c) * sizeof *t->freq);
     int32_t *b = t->batch_block;
-    t->batch = (loader_batch){b, b + cells, b + 2 * cells, b + 3 * cells, 0};
+    t->batch = (loader_batch){b, b + cells, b + 2 * cells, b + 3 * cells, each > 4 ? b + 4 * cells : NULL, 0};
+    if (t->batch.span) objective_causal_span(NULL, t->padded, t->set.context, t->batch.span);
     for (size_t i = 0; i < cells; i++) { /* rows behind the step's last one stay padding for good */
         t->batch.input[i] = 0;
         t->batch.target[i] = -1;
@@ -339,6 +340,7 @@ void trainer_destroy(trainer *t) {
     give(t, t->v, flat);
     give(t, t->small, t->small_count * sizeof *t->small);
     give(t, t->freq, freq_doubles(&t->model->config) * sizeof *t->freq);
-    give(t, t->batch_block, 4 * (size_t)(t->padded * t->set.context) * sizeof *t->batch_block);
+    const size_t each = (size_t)objective_cell(t->model->config.objective);
+    give(t, t->batch_block, each * (size_t)(t->padded * t->set.context) * sizeof *t->batch_block);
     mem_free(t->alloc, t);
 }

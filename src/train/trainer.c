@@ -29,6 +29,7 @@ static tl_status bind_batch(trainer *t, int64_t first) {
     TRY(tl_plan_bind(t->fwd.plan, t->build.ids, t->batch.input + at));
     TRY(tl_plan_bind(t->fwd.plan, t->build.targets, t->batch.target + at));
     if (t->build.pos) TRY(tl_plan_bind(t->fwd.plan, t->build.pos, t->batch.pos + at));
+    if (t->build.span) TRY(tl_plan_bind(t->fwd.plan, t->build.span, t->batch.span + 2 * at));
     return t->build.doc ? tl_plan_bind(t->fwd.plan, t->build.doc, t->batch.doc_start + at) : TL_OK;
 }
 
@@ -72,15 +73,15 @@ static tl_status not_finite(trainer *t, const tl_metrics *m, tl_error *err) {
 }
 
 /* What the model's objective asks of the batch that the loader filled. */
-static void apply_objective(trainer *t) {
+static void apply_objective(trainer *t, bool examples) {
     const model_config *c = &t->model->config;
-    const objective_rule o = {c->objective, c->mask, (int32_t)c->vocab, c->eos, t->set.seed};
+    const objective_rule o = {c->objective, c->mask, (int32_t)c->vocab, c->eos, t->set.seed, examples};
     objective_apply(&o, &t->batch, t->set.rows, t->set.context, (uint64_t)(t->step + t->data_shift), 0);
 }
 
 /* The batch buffers are filled. */
-static tl_status step_batch(trainer *t, tl_metrics *m, tl_error *err) {
-    apply_objective(t);
+static tl_status step_batch(trainer *t, bool examples, tl_metrics *m, tl_error *err) {
+    apply_objective(t, examples);
     double begin = now(), lr = schedule_lr(&t->set.schedule, t->step);
     *m = (tl_metrics){.step = t->step + 1, .lr = lr, .tokens = t->batch.labels, .flops = t->flops};
     TRY(check_ids(t, err));
@@ -106,7 +107,7 @@ static tl_status step_batch(trainer *t, tl_metrics *m, tl_error *err) {
 
 tl_status trainer_step(trainer *t, const loader *l, tl_metrics *m, tl_error *err) {
     loader_get_rows(l, t->step + t->data_shift, 0, t->set.rows, &t->batch);
-    return step_batch(t, m, err);
+    return step_batch(t, loader_examples(l), m, err);
 }
 
 tl_status trainer_step_ids(trainer *t, const int32_t *ids, tl_metrics *m, tl_error *err) {
@@ -121,7 +122,7 @@ tl_status trainer_step_ids(trainer *t, const int32_t *ids, tl_metrics *m, tl_err
             t->batch.doc_start[to] = 0;
             t->batch.labels += ids[from + 1] >= 0;
         }
-    return step_batch(t, m, err);
+    return step_batch(t, false, m, err);
 }
 
 void trainer_pass_over(trainer *t) {
@@ -132,7 +133,7 @@ void trainer_pass_over(trainer *t) {
 /* Forward and backward of the loader's next batch; the gradients stay. */
 static tl_status probe(trainer *t, const loader *l, tl_error *err) {
     loader_get_rows(l, t->step + t->data_shift, 0, t->set.rows, &t->batch);
-    apply_objective(t);
+    apply_objective(t, loader_examples(l));
     TRY(check_ids(t, err));
     *t->denom = (float)t->batch.labels;
     double loss = 0, balance = 0;

@@ -24,7 +24,7 @@ typedef struct slot {
 static slot *slot_new(void) {
     slot *s = malloc(sizeof *s);
     memset(s, 0x55, sizeof *s);
-    s->b = (loader_batch){s->input, s->target, s->pos, s->doc_start, 0};
+    s->b = (loader_batch){.input = s->input, .target = s->target, .pos = s->pos, .doc_start = s->doc_start};
     return s;
 }
 
@@ -144,7 +144,7 @@ static void a_batch_is_a_function_of_seed_and_step(void **state) {
         for (int64_t step = 90; step <= 100; step++) loader_get(l, step, &b->b);
         assert_memory_equal(a->input, b->input, sizeof a->input);
         assert_memory_equal(a->doc_start, b->doc_start, sizeof a->doc_start);
-        loader_batch half = {b->input, b->target, NULL, NULL, 0}; /* micro-batches are parts of the batch */
+        loader_batch half = {.input = b->input, .target = b->target}; /* micro-batches are parts of the batch */
         loader_get_rows(l, 100, 4, 2, &half);
         assert_memory_equal(a->input + 4 * 16, b->input, 2 * 16 * sizeof(int32_t));
         assert_memory_equal(a->target + 4 * 16, b->target, 2 * 16 * sizeof(int32_t));
