@@ -112,6 +112,9 @@ struct expert_sum_bwd_attr { int32_t pad; };
 struct chunk_state_attr { float scale; float tau; int32_t causal; int32_t ones; }; /* scale 0: 1 */
 struct chunk_state_bwd_attr { struct chunk_state_attr f; };
 struct chunk_state_step_attr { struct chunk_state_attr f; };
+struct delta_rule_attr { float scale; float tau; };                  /* scale 0: 1 */
+struct delta_rule_bwd_attr { struct delta_rule_attr f; };
+struct delta_rule_step_attr { struct delta_rule_attr f; };
 struct row_divide_attr { float eps; };
 struct row_divide_bwd_attr { float eps; };
 struct favor_attr { int32_t pad; };

@@ -18,7 +18,8 @@ static bool any_of(const char *s, const char *const *parts) {
 
 /* The component a step belongs to, from its operator; products by the parameter they are named after. */
 static int part_of(const plan_step *s) {
-    static const char *const mixers[] = {"attention", "chunk", "kv_write", "rope", "shift", "offset_scale", NULL};
+    static const char *const mixers[] = {"attention", "chunk", "delta_rule",   "kv_write",
+                                         "rope",      "shift", "offset_scale", NULL};
     static const char *const mlps[] = {"act", "glu", "expert", "route", "balance", NULL};
     static const char *const mlp_names[] = {".up", ".down", ".router", ".expert", NULL};
     const char *op = s->op->name;
@@ -70,7 +71,7 @@ static void count_products(const tl_op_call *c, const char *op, cost_step *s) {
             s->dots += (double)tl_desc_count(&c->out[k].d);
         }
         s->products = 2 * products * rows * V * D;
-    } else if (has(op, "attention") || has(op, "chunk") || has(op, "expert")) {
+    } else if (has(op, "attention") || has(op, "chunk") || has(op, "delta_rule") || has(op, "expert")) {
         double width = has(op, "bwd") ? last_of(&c->in[1].d) : last_of(a);
         s->products = s->cost.flops;
         s->dots = width > 0 ? s->cost.flops / (2 * width) : 0;

@@ -62,6 +62,9 @@ static const typical_row typical_rows[] = {
     {OP_chunk_state, "xBTHW xBTHW xBTHW sH"}, /* retention: a decay for each head */
     {OP_chunk_state_bwd, "xBTHW - xBTHW xBTHW xBTHW sH"},
     {OP_chunk_state_step, "x8HW x8HW x8HW sH i8 i8 > - s8HWW"},
+    {OP_delta_rule, "xBTHW xBTHW xBTHW - - - sBTH"},
+    {OP_delta_rule_bwd, "xBTHW - xBTHW xBTHW xBTHW - - - sBTH"},
+    {OP_delta_rule_step, "x8HW x8HW x8HW - i8 i8 s8H > - s8HWW"},
     {OP_row_divide, "xBTD xBT1"},
     {OP_row_divide_bwd, "xBTD xBT1 xBTD"},
     {OP_favor, "xBTF xBTW"},

@@ -1,6 +1,7 @@
-/* Mixers of ordinary blocks whose memory is one matrix a head (op chunk_state): RetNet's retention (Sun et al. 2023),
- * gated linear attention with a number or a vector a token (Yang et al. 2023; Mamba-2's form), and two approximations
- * of softmax, Performer's (Choromanski et al. 2020) and cosFormer's (Qin et al. 2022). */
+/* Mixers of ordinary blocks whose memory is one matrix a head (ops chunk_state, delta_rule): RetNet's retention (Sun et
+ * al. 2023), gated linear attention with a number or a vector a token (Yang et al. 2023; Mamba-2's form), DeltaNet and
+ * gated DeltaNet (Yang et al. 2024, 2025), and two approximations of softmax, Performer's (Choromanski et al. 2020) and
+ * cosFormer's (Qin et al. 2022). */
 #include "model/builder.h"
 #include "op/op.h"
 
@@ -55,6 +56,36 @@ static tl_tensor *apply_state(const builder *b, tl_tensor *q, tl_tensor *k, tl_t
     return tl_apply(b->g, OP_DEF(chunk_state_step), &step, in, 6, acc, NULL, 0);
 }
 
+/* silu(x) by heads, times sqrt(Dh) over its length */
+static tl_tensor *unit(const builder *b, tl_tensor *x) {
+    return tl_rmsnorm(b->g, tl_act(b->g, x, TL_ACT_SILU), NULL, 1e-6f, 0);
+}
+
+/* Keys and queries have length 1, so that b = sigmoid(x Wb) in (0, 1) is the part of an old value that is replaced.
+ * They are not rotated: a key that comes again must be the key that it was. */
+static tl_tensor *delta(const builder *b, tl_tensor *in, tl_tensor *q, tl_tensor *k, tl_tensor *v, int64_t layer) {
+    const build_result *r = b->r;
+    const float length = (float)(1 / sqrt((double)b->c->head_dim));
+    const bool fades = config_mixer(b->c, layer) == MIXER_GATED_DELTANET;
+    struct delta_rule_attr a = {.scale = length, .tau = fades ? GLA_TAU : 0};
+    tl_tensor *g = fades ? decay_of(b, in, layer) : NULL, *beta;
+    beta = tl_linear(b->g, in, builder_matrix(b, ROLE_MIX_BETA, layer), NULL, b->o->dtype == TL_F64 ? TL_F64 : TL_F32);
+    beta = tl_act(b->g, beta, TL_ACT_SIGMOID);
+    q = unit(b, q), k = tl_scale(b->g, unit(b, k), length);
+    if (b->o->mode != BUILD_DECODE)
+        return emit(b, OP_DEF(delta_rule), &a, (tl_tensor *[]){q, k, v, g, r->doc, NULL, beta}, 7);
+    struct delta_rule_step_attr step = {a};
+    tl_tensor *to[] = {q, k, v, g, r->slot, r->pos, beta}, *acc[TL_OP_OUTS] = {NULL, r->state[layer * BUILD_STATES]};
+    return tl_apply(b->g, OP_DEF(delta_rule_step), &step, to, 7, acc, NULL, 0);
+}
+
+/* o by heads, normed, times silu(x Wg): (N..,H Dh) */
+static tl_tensor *gate_out(const builder *b, tl_tensor *in, tl_tensor *o, int64_t layer) {
+    const model_config *c = b->c;
+    o = builder_flat(b, tl_rmsnorm(b->g, o, NULL, (float)c->norm_eps, 0), c->heads * c->head_dim);
+    return tl_glu(b->g, tl_linear(b->g, in, builder_matrix(b, ROLE_MIX_GATE, layer), NULL, TL_NONE), o, TL_ACT_SILU);
+}
+
 tl_tensor *build_state_mixer(const builder *b, tl_tensor *in, tl_tensor *q, tl_tensor *k, tl_tensor *v, int64_t layer) {
     const model_config *c = b->c;
     const model_mixer m = config_mixer(c, layer);
@@ -70,13 +101,13 @@ tl_tensor *build_state_mixer(const builder *b, tl_tensor *in, tl_tensor *q, tl_t
         tl_split(b->g, o, 2, (int64_t[]){d, 1}, part);
         return builder_flat(b, emit(b, OP_DEF(row_divide), &eps, part, 2), width);
     }
+    if (m == MIXER_DELTANET || m == MIXER_GATED_DELTANET) return gate_out(b, in, delta(b, in, q, k, v, layer), layer);
     if (b->rope) {
         q = tl_rope(b->g, q, b->rope, c->rope_interleaved);
         k = tl_rope(b->g, k, b->rope, c->rope_interleaved);
     }
     a.scale = (float)(1 / sqrt((double)d));
     if (m != MIXER_RETENTION) a.tau = GLA_TAU;
-    tl_tensor *o = apply_state(b, q, k, v, m == MIXER_RETENTION ? b->r->slopes : decay_of(b, in, layer), a, layer);
-    o = builder_flat(b, tl_rmsnorm(b->g, o, NULL, (float)c->norm_eps, 0), width);
-    return tl_glu(b->g, tl_linear(b->g, in, builder_matrix(b, ROLE_MIX_GATE, layer), NULL, TL_NONE), o, TL_ACT_SILU);
+    tl_tensor *g = m == MIXER_RETENTION ? b->r->slopes : decay_of(b, in, layer);
+    return gate_out(b, in, apply_state(b, q, k, v, g, a, layer), layer);
 }

@@ -12,8 +12,9 @@ static const char *const position_names[] = {"learned", "sinusoidal", "rope", "a
 static const char *const init_names[] = {"gpt2", "fan", "xavier", "zero-out", NULL};
 static const char *const act_names[] = {"relu",    "gelu", "gelu_tanh", "silu", "relu2",
                                         "sigmoid", "tanh", "identity",  NULL};
-static const char *const mixer_names[] = {"attention",  "gau", "flash",     "mixed_chunk", "retention",
-                                          "simple_gla", "gla", "performer", "cosformer",   NULL};
+static const char *const mixer_names[] = {"attention",      "gau",        "flash",     "mixed_chunk",
+                                          "retention",      "simple_gla", "gla",       "deltanet",
+                                          "gated_deltanet", "performer",  "cosformer", NULL};
 static const char *const score_names[] = {"relu2",    "laplace", "softplus2", "smooth2",   "smooth1",
                                           "identity", "softmax", "l2",        "relu2_sum", NULL};
 static const char *const count_names[] = {"none", "visible", "fixed", "length", NULL};

@@ -21,6 +21,8 @@ typedef enum model_mixer {
     MIXER_RETENTION,
     MIXER_SIMPLE_GLA,
     MIXER_GLA,
+    MIXER_DELTANET,
+    MIXER_GATED_DELTANET,
     MIXER_PERFORMER,
     MIXER_COSFORMER,
     MIXER_KINDS
@@ -143,7 +145,7 @@ bool config_all_gated(const model_config *c);
 /* Heads of a gated layer: gate_heads, falling with depth as gate_heads / (1 + gate_fall l), rounded up, then down to a
  * divisor of the expansion. */
 int64_t config_gate_heads(const model_config *c, int64_t l);
-/* Is the memory of a layer one matrix a head (op chunk_state)? */
+/* Is the memory of a layer one matrix a head (ops chunk_state, delta_rule)? */
 bool config_stateful(const model_config *c, int64_t l);
 /* Heads that each of a layer's gate_heads (in a block: heads) makes by scale and offset: q, k; in chunks 4, or 2 of
  * one half alone. */

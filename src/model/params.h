@@ -29,6 +29,7 @@ typedef enum param_role {
     ROLE_MIX_GATE,  /* (H Dh, D) of mixers with a state */
     ROLE_MIX_DECAY, /* (H or H Dh, D) */
     ROLE_MIX_DECAY_BIAS,
+    ROLE_MIX_BETA,  /* (H, D) how far a delta rule corrects */
     ROLE_FEATURES,  /* (2 Dh Dh) fixed directions of random features: a constant */
     ROLE_SIN_SCALE, /* (1) of the sinusoids beside the embeddings */
     ROLE_HEAD,

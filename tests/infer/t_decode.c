@@ -44,6 +44,7 @@ static const char *const configs[] = {
     GPT2("\"mixer\":\"mixed_chunk\",\"chunk_size\":3,\"positions\":\"rope\",\"chunk_parts\":\"global\",\"heads\":1"),
     GPT2("\"mixers\":[\"retention\",\"simple_gla\"],\"positions\":\"rope\""),
     GPT2("\"mixers\":[\"gla\",\"performer\"]"),
+    GPT2("\"mixers\":[\"deltanet\",\"gated_deltanet\"],\"positions\":\"rope\""),
     GPT2("\"mixers\":[\"cosformer\",\"attention\"],\"positions\":\"none\""),
     GATED("gau", ",\"tilia\":{\"gate_heads\":4,\"gate_fall\":1}"),
     GATED("flash", ",\"chunk_size\":6,\"tilia\":{\"gate_heads\":2,\"token_shift\":true}"),

@@ -395,10 +395,10 @@ static inline void examples_offset(op_examples *l) {
 
 /* Logarithms of decays are not positive; documents; positions in order. */
 static inline void example_state_prepare(example_call *x) {
-    const bool step = strcmp(x->op->name, "chunk_state_step") == 0;
-    const struct chunk_state_attr *a = (const struct chunk_state_attr *)x->attr;
-    tl_arg *g = &x->call.in[strcmp(x->op->name, "chunk_state_bwd") == 0 ? 5 : 3];
-    for (int64_t i = 0; g->data && !(a->tau > 0) && i < tl_desc_count(&g->d); i++) {
+    const bool step = strstr(x->op->name, "_step") != NULL;
+    const float tau = ((const float *)x->attr)[1]; /* of chunk_state and delta_rule alike */
+    tl_arg *g = &x->call.in[strstr(x->op->name, "_bwd") ? 5 : 3];
+    for (int64_t i = 0; g->data && !(tau > 0) && i < tl_desc_count(&g->d); i++) {
         if (g->d.dtype == TL_F64)
             ((double *)g->data)[i] *= -1;
         else
@@ -516,8 +516,92 @@ static inline void examples_state(op_examples *l) {
     }
 }
 
+/* Keys of about unit length, as models have them: longer ones make the state grow without end. */
+static inline void example_delta_prepare(example_call *x) {
+    example_state_prepare(x);
+    tl_arg *k = &x->call.in[strstr(x->op->name, "_bwd") ? 3 : 1];
+    const int64_t s = tl_desc_last(&k->d);
+    for (int64_t r = 0; r < tl_desc_rows(&k->d); r++)
+        for (int64_t i = 0; i < s; i++) {
+            const int64_t at = tl_desc_row(&k->d, r) + i;
+            example_store(k, at, example_load(k, at) / sqrt((double)s));
+        }
+}
+
+static inline void examples_delta_one(op_examples *l, tl_dtype t, const int64_t *dim, bool decay, float tau, int with,
+                                      const char *form) {
+    int64_t B = dim[0], T = dim[1], H = dim[2], s = dim[3], e = dim[4];
+    tl_dtype sum = example_sum(t);
+    struct delta_rule_attr a = {decay ? 0.5f : 0, tau};
+    struct delta_rule_bwd_attr back = {{decay ? 0.5f : 0, tau}};
+    tl_desc q = D4(t, B, T, H, s), v = D4(t, B, T, H, e), b = D3(sum, B, T, H);
+    if (with & GAU_WITH_VIEWS) q = example_view(q, 3), v = example_view(v, 5), b = example_view(b, 2);
+    for (int bwd = 0; bwd < 2; bwd++) {
+        op_example *x =
+            bwd ? EXAMPLE_GAU(l, "delta_rule_bwd", back, t, form) : EXAMPLE_GAU(l, "delta_rule", a, t, form);
+        const int at = bwd ? 2 : 0;
+        for (int i = 0; i < 2; i++) example_in(x, at + i, q, FILL_NORMAL);
+        example_in(x, at + 2, v, FILL_NORMAL);
+        if (decay) example_in(x, at + 3, b, tau > 0 ? FILL_NORMAL : FILL_POSITIVE);
+        if (with & GAU_WITH_DOC) example_in(x, at + 4, D2(TL_I32, B, T), FILL_IDS), example_range(x, at + 4, 0, 1000);
+        if (with & GAU_WITH_STATE) example_in(x, at + 5, D4(sum, B, H, s, e), FILL_NORMAL);
+        example_in(x, at + 6, b, FILL_POSITIVE);
+        x->cost_bound = (with & GAU_WITH_DOC) != 0;
+        x->prepare = example_delta_prepare;
+        if (bwd) {
+            example_in(x, 0, v, FILL_NORMAL);
+            if (with & GAU_WITH_DSTATE) example_in(x, 1, D4(sum, B, H, s, e), FILL_NORMAL);
+            if (T == 5) x->unwanted = 5;
+        } else {
+            if (T == 5) x->unwanted = 2;
+            if (t == TL_F64 && B * T * H * (2 * s + e) <= 300) {
+                x->diff = 7u | 64u | (decay ? 8u : 0) | (with & GAU_WITH_STATE ? 32u : 0);
+                x->tol = 3e-6;
+            }
+        }
+    }
+}
+
+static inline void examples_delta(op_examples *l) {
+    enum { R = 7, Q = 3, H = 2, s = 5, e = 9 };
+    static const int64_t one[] = {1, 1, 1, 1, 1}, odd[] = {2, 5, 2, 3, 4}, small[] = {1, 7, 2, 4, 5},
+                         less[] = {1, 63, 1, 5, 17}, more[] = {1, 65, 2, 17, 9}, far[] = {1, 193, 1, 8, 8};
+    for (int n = 0; n < 4; n++) {
+        tl_dtype t = example_floats[n];
+        for (int decay = 0; decay < 2; decay++) {
+            const float tau = decay ? 2.0f : 0;
+            examples_delta_one(l, t, one, decay, 0, 0, "one");
+            examples_delta_one(l, t, odd, decay, tau, GAU_WITH_VIEWS, "views");
+            examples_delta_one(l, t, small, decay, tau, GAU_WITH_STATE | GAU_WITH_DSTATE, "state");
+            examples_delta_one(l, t, small, decay, 0, GAU_WITH_DOC | GAU_WITH_STATE | GAU_WITH_DSTATE, "documents");
+            if (t == TL_F16) continue;
+            examples_delta_one(l, t, less, decay, tau, GAU_WITH_DOC | GAU_WITH_STATE | GAU_WITH_DSTATE, "padded");
+            examples_delta_one(l, t, more, decay, tau, 0, "65");
+            if (t == TL_F32) examples_delta_one(l, t, far, decay, tau, GAU_WITH_STATE | GAU_WITH_DSTATE, "193");
+        }
+        for (int decay = 0; decay < 2; decay++) {
+            tl_dtype sum = example_sum(t);
+            struct delta_rule_step_attr a = {{0, decay ? 16.0f : 0}};
+            op_example *x = EXAMPLE_GAU(l, "delta_rule_step", a, t, "rows");
+            for (int i = 0; i < 2; i++) example_in(x, i, D3(t, R, H, s), FILL_NORMAL);
+            example_in(x, 2, D3(t, R, H, e), FILL_NORMAL);
+            if (decay) example_in(x, 3, D2(sum, R, H), FILL_NORMAL);
+            example_in(x, 4, D1(TL_I32, R), FILL_IDS);
+            example_range(x, 4, -1, Q);
+            example_in(x, 5, D1(TL_I32, R), FILL_IDS);
+            example_range(x, 5, 0, 3);
+            example_in(x, 6, D2(sum, R, H), FILL_POSITIVE);
+            x->bound[1] = D4(sum, Q, H, s, e);
+            x->acc = 2;
+            x->cost_bound = true;
+            x->prepare = example_delta_prepare;
+        }
+    }
+}
+
 static inline void examples_gau(op_examples *l) {
     examples_state(l);
+    examples_delta(l);
     examples_offset(l);
     examples_gau_attention(l);
     examples_gau_kv(l);

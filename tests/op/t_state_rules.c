@@ -126,6 +126,105 @@ static void steps_are_the_whole(void **state) {
     }
 }
 
+/* ---- the delta rule -------------------------------------------------------------------------------------------- */
+
+/* tokens [from, from + n) of one head */
+static void delta(double *q, double *k, double *v, double *g, double *beta, int64_t n, int64_t s, int64_t e,
+                  double *carried, double *o, double *state) {
+    const struct delta_rule_attr a = {0};
+    tl_arg in[7] = {arg4(q, 1, n, 1, s),       arg4(k, 1, n, 1, s), arg4(v, 1, n, 1, e), arg3(g, 1, n, 1), {0},
+                    arg4(carried, 1, 1, s, e), arg3(beta, 1, n, 1)};
+    tl_arg out[2] = {arg4(o, 1, n, 1, e), arg4(state, 1, 1, s, e)};
+    call(OP_delta_rule, &a, in, 7, out, 2, 0);
+}
+
+/* [46] Orthonormal keys and beta 1: nothing to correct, so linear attention. */
+static void orthonormal_keys(void **state) {
+    (void)state;
+    enum { N = 6 };
+    double k[N * N], *q = normals(N * N, 3), *v = normals(N * E, 4), beta[N], o[N * E], end[N * E], want[N * E];
+    double *x = normals(N * N, 5);
+    for (int i = 0; i < N; i++) { /* Gram and Schmidt */
+        double length = 0;
+        memcpy(k + i * N, x + i * N, N * sizeof *k);
+        for (int j = 0; j < i; j++) {
+            double dot = 0;
+            for (int d = 0; d < N; d++) dot += k[i * N + d] * k[j * N + d];
+            for (int d = 0; d < N; d++) k[i * N + d] -= dot * k[j * N + d];
+        }
+        for (int d = 0; d < N; d++) length += k[i * N + d] * k[i * N + d];
+        for (int d = 0; d < N; d++) k[i * N + d] /= sqrt(length);
+        beta[i] = 1;
+    }
+    delta(q, k, v, NULL, beta, N, N, E, NULL, o, end);
+    const struct chunk_state_attr a = {.causal = 1};
+    tl_arg in[6] = {arg4(q, 1, N, 1, N), arg4(k, 1, N, 1, N), arg4(v, 1, N, 1, E)}, out[2] = {arg4(want, 1, N, 1, E)};
+    call(OP_chunk_state, &a, in, 6, out, 2, 0);
+    same(o, want, N * E, 1e-12, "outputs");
+    free(q), free(v), free(x);
+}
+
+/* [46] A key that comes again overwrites its value: asked for it, the state says the new one and not the sum. */
+static void repeated_key(void **state) {
+    (void)state;
+    double k[3 * 2] = {0.6, 0.8, -0.8, 0.6, 0.6, 0.8}, v[3 * E] = {1, 2, 3, 4, 5, 6, 7, 8, -1, 0, 9, 2}, o[3 * E];
+    double beta[3] = {1, 1, 1}, end[2 * E];
+    delta(k, k, v, NULL, beta, 3, 2, E, NULL, o, end);
+    for (int d = 0; d < E; d++) {
+        assert_near(o[2 * E + d], v[2 * E + d], 1e-12);
+        assert_near(-0.8 * end[d] + 0.6 * end[E + d], v[E + d], 1e-12); /* the other key's is still there */
+    }
+    beta[2] = 0.25; /* a quarter of the way */
+    delta(k, k, v, NULL, beta, 3, 2, E, NULL, o, end);
+    for (int d = 0; d < E; d++) assert_near(o[2 * E + d], 0.75 * v[d] + 0.25 * v[2 * E + d], 1e-12);
+}
+
+/* The formula with its matrices written out, with a decay; in segments; one row after the other. */
+static void delta_forms(void **state) {
+    (void)state;
+    double *q = normals(T * S, 11), *k = normals(T * S, 12), *v = normals(T * E, 13), *g = normals(T, 14),
+           *beta = normals(T, 15), M0[S][E] = {{0}}, want[T * E], o[T * E], carried[S * E] = {0}, step[S * E];
+    for (int t = 0; t < T; t++) {
+        double next[S][E], gone[S][S];
+        g[t] = -fabs(g[t]), beta[t] = 1 / (1 + exp(beta[t]));
+        for (int i = 0; i < S; i++)
+            for (int j = 0; j < S; j++) gone[i][j] = exp(g[t]) * ((i == j) - beta[t] * k[t * S + i] * k[t * S + j]);
+        for (int i = 0; i < S; i++)
+            for (int d = 0; d < E; d++) {
+                next[i][d] = beta[t] * k[t * S + i] * v[t * E + d];
+                for (int j = 0; j < S; j++) next[i][d] += gone[i][j] * M0[j][d];
+            }
+        memcpy(M0, next, sizeof next);
+        for (int d = 0; d < E; d++) {
+            want[t * E + d] = 0;
+            for (int i = 0; i < S; i++) want[t * E + d] += q[t * S + i] * M0[i][d];
+        }
+    }
+    for (int64_t cut = 1; cut <= T; cut += 6) {
+        memset(carried, 0, sizeof carried);
+        for (int64_t t = 0; t < T; t += cut) {
+            double next[S * E];
+            const int64_t n = T - t < cut ? T - t : cut;
+            delta(q + t * S, k + t * S, v + t * E, g + t, beta + t, n, S, E, carried, o + t * E, next);
+            memcpy(carried, next, sizeof carried);
+        }
+        same(o, want, T * E, 1e-11, "segments");
+        same(carried, &M0[0][0], S * E, 1e-11, "state");
+    }
+    const struct delta_rule_step_attr a = {{0}};
+    for (int32_t t = 0; t < T; t++) {
+        int32_t slot = 0, pos = t;
+        tl_arg in[7] = {arg3(q + t * S, 1, 1, S), arg3(k + t * S, 1, 1, S), arg3(v + t * E, 1, 1, E)};
+        in[3] = (tl_arg){g + t, D2(TL_F64, 1, 1)}, in[6] = (tl_arg){beta + t, D2(TL_F64, 1, 1)};
+        in[4] = (tl_arg){&slot, D1(TL_I32, 1)}, in[5] = (tl_arg){&pos, D1(TL_I32, 1)};
+        tl_arg out[2] = {arg3(o + t * E, 1, 1, E), arg4(step, 1, 1, S, E)};
+        call(OP_delta_rule_step, &a, in, 7, out, 2, 2);
+    }
+    same(o, want, T * E, 1e-11, "steps");
+    same(step, &M0[0][0], S * E, 1e-11, "state of steps");
+    free(q), free(k), free(v), free(g), free(beta);
+}
+
 /* ---- units and chunks ------------------------------------------------------------------------------------------ */
 
 /* [2] With the gate at one a layer is plain attention: (1 (.) A V) Wo = A V Wo, A written out. */
@@ -263,7 +362,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(forms_agree),       cmocka_unit_test(forgetting),       cmocka_unit_test(steps_are_the_whole),
         cmocka_unit_test(open_gate),         cmocka_unit_test(heads_and_halves), cmocka_unit_test(saved_prefixes),
-        cmocka_unit_test(features_estimate),
+        cmocka_unit_test(features_estimate), cmocka_unit_test(orthonormal_keys), cmocka_unit_test(repeated_key),
+        cmocka_unit_test(delta_forms),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

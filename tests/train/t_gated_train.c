@@ -19,6 +19,7 @@ static const char *const configs[] = {
                    "\"mlp\":32}"),
     GATED("gau", ",\"tilia\":{\"mixers\":[\"retention\",\"simple_gla\"],\"heads\":2,\"mlp\":32}"),
     GATED("gau", ",\"tilia\":{\"mixers\":[\"gla\",\"cosformer\"],\"heads\":2,\"mlp\":32}"),
+    GATED("gau", ",\"tilia\":{\"mixers\":[\"deltanet\",\"gated_deltanet\"],\"heads\":2,\"mlp\":32}"),
     GATED("gau", ",\"tilia\":{\"mixers\":[\"performer\",\"gau\"],\"heads\":2,\"mlp\":32}"),
     GATED("gau", ",\"tilia\":{\"mixers\":[\"attention\",\"gau\"],\"heads\":2,\"mlp\":32,\"positions\":\"learned\"}"),
 };
