@@ -178,7 +178,7 @@ typedef struct tl_trainer_options {
     float clip;             /* 0: 1.0; negative: none */
     int64_t warmup;         /* steps */
     tl_schedule schedule;
-    bool recompute;
+    tl_recompute recompute; /* tilia/graph.h: what the backward pass runs again, to save memory */
     bool packed;            /* rows are packed documents whose borders attention and loss respect */
     uint64_t seed;
     bool (*progress)(void *user, const struct tl_metrics *m); /* after each step; false: stop (CANCELLED) */
@@ -239,7 +239,7 @@ typedef struct tl_model_costs {
 
 /* What training (or, train false, one forward pass) of B sequences of T tokens costs; allocates no weights. */
 TL_API tl_status tl_model_cost(tl_engine *e, const char *config, int64_t rows, int64_t context, tl_dtype dtype, bool train,
-                               bool recompute, tl_model_costs *out, tl_error *err);
+                               tl_recompute recompute, tl_model_costs *out, tl_error *err);
 
 #ifdef __cplusplus
 }

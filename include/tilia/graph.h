@@ -163,15 +163,29 @@ TL_API void tl_adamw(tl_graph *g, tl_tensor *p, tl_tensor *m, tl_tensor *v, tl_t
 
 /* ---- gradients ---------------------------------------------------------------------------------- */
 
-/* Operators built between begin and end form a block: with recompute they are run again in the backward pass, and
- * only what enters the block is kept. Blocks do not nest. */
+/* What of a block the backward pass runs again instead of keeping its results; bits are the same at every level.
+ * light: what reads nothing that would not be kept anyway (norms, activations, gates, dropout behind them), a pass over
+ * memory each. wide: also the products whose results only such operators read (up and gate of an mlp; the projection of
+ * a gated unit), the widest tensors of a block. full: everything; only what enters the block is kept. */
+typedef enum tl_recompute {
+    TL_RECOMPUTE_NONE,
+    TL_RECOMPUTE_LIGHT,
+    TL_RECOMPUTE_WIDE,
+    TL_RECOMPUTE_FULL,
+    TL_RECOMPUTE_LEVELS
+} tl_recompute;
+/* "none", "light", "wide", "full"; NULL for another number. The level of that name; TL_RECOMPUTE_LEVELS for none such. */
+TL_API const char *tl_recompute_name(tl_recompute level);
+TL_API tl_recompute tl_recompute_parse(const char *name);
+
+/* Operators built between begin and end form a block, the unit of recomputation. Blocks do not nest. */
 TL_API void tl_block_begin(tl_graph *g);
 TL_API void tl_block_end(tl_graph *g);
 
 /* Appends the backward pass of loss (one element), for every tl_param that it depends on, and for the inputs listed
- * in wrt, whose gradients come out in dwrt. recompute: blocks run again instead of being kept. */
+ * in wrt, whose gradients come out in dwrt. */
 TL_API void tl_graph_backward(tl_graph *g, tl_tensor *loss, tl_tensor *const *wrt, int n_wrt, tl_tensor **dwrt,
-                              bool recompute);
+                              tl_recompute recompute);
 /* t (one element) counts in the loss from which the next tl_graph_backward starts, beside the loss given there, whose
  * own value stays what it is: one such term at a time. */
 TL_API void tl_graph_add_loss(tl_graph *g, tl_tensor *t);

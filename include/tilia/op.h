@@ -84,7 +84,10 @@ typedef struct tl_op_def tl_op_def;
 enum {
     TL_OP_INPLACE = 1, /* out[0] may be in[0]'s memory */
     TL_OP_VIEW = 2,    /* no arithmetic: outputs are windows into in[0] (reshape, split) */
-    TL_OP_NOGRAD = 4   /* has no derivative; asking for one is an error with a reason */
+    TL_OP_NOGRAD = 4,  /* has no derivative; asking for one is an error with a reason */
+    /* What recomputation runs again last: tl_recompute. */
+    TL_OP_PRODUCT = 8, /* a dense product */
+    TL_OP_MIXER = 16   /* mixes tokens, or routes them */
 };
 #define TL_SAVE_IN(i) (1u << (i))
 #define TL_SAVE_OUT(i) (1u << (16 + (i)))

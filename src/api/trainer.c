@@ -123,10 +123,11 @@ size_t tl_trainer_bytes(const tl_trainer *t) {
 }
 
 tl_status tl_model_cost(tl_engine *e, const char *config, int64_t rows, int64_t context, tl_dtype dtype, bool train,
-                        bool recompute, tl_model_costs *out, tl_error *err) {
+                        tl_recompute recompute, tl_model_costs *out, tl_error *err) {
     model_config c;
     cost_report r;
     TRY(config_parse(config, &c, NULL, 0, err));
+    if (!tl_recompute_name(recompute)) return error_set(err, TL_ARG, "no level of recomputation %d", (int)recompute);
     if (rows < 1 || context < 0) return error_set(err, TL_ARG, "rows and context must be positive");
     TRY(cost_of(e, &c, NULL, NULL, rows, context ? context : c.context, dtype, train, recompute, &r, err));
     *out = r.total;

@@ -53,6 +53,7 @@ typedef struct cli_generation {
 } cli_generation;
 extern const struct argp cli_generation_argp;
 /* The argument of --kv-dtype. */
+tl_recompute cli_recompute(struct argp_state *st, const char *arg); /* NULL: the option without a level, full */
 tl_dtype cli_cache_type(struct argp_state *st, const char *arg);
 /* Nothing chosen yet, or tokens, of an answer at most. */
 void cli_generation_init(cli_generation *g, int64_t tokens);

@@ -45,7 +45,8 @@ static const struct argp_option table[] = {
     {"batch", 'b', "ROWS", 0, "sequences at a time (default 1)", 1},
     {"context", KEY_CONTEXT, "T", 0, "tokens a sequence (default: the model's)", 1},
     {"dtype", KEY_DTYPE, "f32|bf16", 0, "type of the computation (default f32)", 1},
-    {"recompute", KEY_RECOMPUTE, 0, 0, "with --train: blocks run again in the backward pass", 1},
+    {"recompute", KEY_RECOMPUTE, "LEVEL", OPTION_ARG_OPTIONAL,
+     "with --train: none (default), light, wide or full, as tilia train has it", 1},
     {"lora", KEY_LORA, "RANK", 0, "a training step of low-rank additions alone; a MODEL stays in its file", 1},
     {"lora-targets", KEY_TARGETS, "LIST", 0, "of q,k,v,o,gate,up,down (default: all)", 1},
     {"weights", KEY_WEIGHTS, "TYPE", 0,
@@ -134,7 +135,7 @@ static error_t parse(int key, char *arg, struct argp_state *st) {
     case KEY_DTYPE: o->dtype = half_or_float(st, "--dtype", arg); return 0;
     case KEY_CACHE: o->cache = cli_cache_type(st, arg); return 0;
     case KEY_TRAIN: o->train = true; return 0;
-    case KEY_RECOMPUTE: o->recompute = true; return 0;
+    case KEY_RECOMPUTE: o->recompute = cli_recompute(st, arg); return 0;
     case KEY_HARDWARE:
         if (strcmp(arg, "help") == 0) list_hardware();
         o->hardware = arg;
@@ -349,7 +350,7 @@ static tl_status reckon(const plan_options *o, tl_engine *e, plan_result *r, tl_
     if (o->train && o->recompute) {
         cost_report kept;
         cost_request once = q;
-        once.recompute = false;
+        once.recompute = TL_RECOMPUTE_NONE;
         TRY(cost_sum(e, &r->config, &once, NULL, &kept, err));
         r->recomputed = r->pass.total.backward_flops - kept.total.backward_flops;
     }

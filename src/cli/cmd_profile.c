@@ -17,7 +17,8 @@ static const struct argp_option table[] = {
     {"dtype", KEY_DTYPE, "f32|bf16", 0, "type of the computation (default f32)", 0},
     {"steps", KEY_STEPS, "N", 0, "steps measured at least, after one to warm up (default 3); the best of them counts",
      0},
-    {"recompute", KEY_RECOMPUTE, 0, 0, "blocks run again in the backward pass", 0},
+    {"recompute", KEY_RECOMPUTE, "LEVEL", OPTION_ARG_OPTIONAL,
+     "none (default), light, wide or full, as tilia train has it", 0},
     {"all", KEY_ALL, 0, 0, "every step of the plan by itself, not summed by kernel", 0},
     {"trace", KEY_TRACE, "FILE", 0, "every step as a Chrome trace (JSON), for chrome://tracing or Perfetto", 0},
     {0}};
@@ -40,7 +41,7 @@ static error_t parse(int key, char *arg, struct argp_state *st) {
     case 'b': o->batch = cli_int(st, "--batch", arg, 1, 1 << 20); return 0;
     case KEY_CONTEXT: o->context = cli_int(st, "--context", arg, 1, 1 << 24); return 0;
     case KEY_STEPS: o->steps = cli_int(st, "--steps", arg, 1, 1000); return 0;
-    case KEY_RECOMPUTE: o->recompute = true; return 0;
+    case KEY_RECOMPUTE: o->recompute = cli_recompute(st, arg); return 0;
     case KEY_ALL: o->all = true; return 0;
     case KEY_TRACE: o->trace = arg; return 0;
     case KEY_DTYPE:

@@ -45,6 +45,12 @@ tl_dtype cli_cache_type(struct argp_state *st, const char *arg) {
     return t;
 }
 
+tl_recompute cli_recompute(struct argp_state *st, const char *arg) {
+    tl_recompute level = arg ? tl_recompute_parse(arg) : TL_RECOMPUTE_FULL;
+    if (level == TL_RECOMPUTE_LEVELS) argp_error(st, "--recompute is \"%s\"; it can be none, light, wide or full", arg);
+    return level;
+}
+
 static error_t parse(int key, char *arg, struct argp_state *st) {
     cli_generation *g = st->input;
     tl_session_options *s = &g->s;

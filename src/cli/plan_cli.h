@@ -19,7 +19,8 @@ typedef struct plan_options {
     tl_dtype dtype, cache;
     int convention; /* 2, 1 or -1, as cost_flops takes it */
     double memory, tokens, price_hour, price_kwh, watts, bandwidth, peak;
-    bool train, recompute, savings;
+    tl_recompute recompute;
+    bool train, savings;
 } plan_options;
 
 /* A variant of the model or of its use, and what it changes. */

@@ -69,9 +69,9 @@ void plan_json(const plan_options *o, const plan_result *r) {
            r->config.type, (long long)t->params, (long long)t->params_no_embedding);
     for (int i = 0; i < PLAN_PARAMS; i++)
         printf("%s\"%s\": %lld", i ? ", " : "", r->part[i].name, (long long)r->part[i].count);
-    printf("}, \"rows\": %lld, \"context\": %lld, \"dtype\": \"%s\", \"train\": %s, \"recompute\": %s, ",
+    printf("}, \"rows\": %lld, \"context\": %lld, \"dtype\": \"%s\", \"train\": %s, \"recompute\": \"%s\", ",
            (long long)o->batch, (long long)o->context, tl_dtype_name(o->dtype), o->train ? "true" : "false",
-           o->recompute ? "true" : "false");
+           tl_recompute_name(o->recompute));
     printf("\"flops_forward\": %.0f, \"flops_backward\": %.0f, \"flops_recomputed\": %.0f, \"flops_optimizer\": %.0f, ",
            t->forward_flops, t->backward_flops, r->recomputed,
            r->pass.part[COST_OPTIMIZER].forward + r->pass.part[COST_OPTIMIZER].backward);

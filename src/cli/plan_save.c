@@ -63,9 +63,12 @@ tl_status plan_savings(const plan_options *o, tl_engine *e, plan_result *r, tl_e
     variant base = {.name = "as it is", .config = r->config, .request = q, .weights = o->train ? 0 : r->stored};
     TRY(reckon(e, r, &base, err));
     variant v = base;
-    if (o->train && !o->recompute) {
-        v.name = "recomputation of blocks";
-        v.request.recompute = true;
+    static const char *const again[] = {[TL_RECOMPUTE_LIGHT] = "recomputation, light",
+                                        [TL_RECOMPUTE_WIDE] = "recomputation, wide",
+                                        [TL_RECOMPUTE_FULL] = "recomputation of whole blocks"};
+    for (int i = (int)o->recompute + 1; o->train && i < TL_RECOMPUTE_LEVELS; i++) {
+        v.name = again[i];
+        v.request.recompute = (tl_recompute)i;
         TRY(reckon(e, r, &v, err));
     }
     v = base;

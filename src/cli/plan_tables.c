@@ -81,12 +81,14 @@ static void print_part(const plan_options *o, const plan_result *r, const cost_p
 }
 
 static void print_flops(const plan_options *o, const plan_result *r) {
+    static const char *const levels[] = {"", ", passes over memory again", ", wide tensors again", ", blocks again"};
+    const char *level = levels[o->train ? o->recompute : 0];
     cells k;
     double all = 0, forward = 0, backward = 0;
     for (int i = 0; i < COST_PARTS; i++) all += cost_flops(&r->pass.part[i], o->convention);
     printf("\n%s of %lld x %lld tokens in %s%s; FLOPs count %s\n", o->train ? "training step" : "forward pass",
            (long long)o->batch, (long long)o->context, tl_dtype_name(o->dtype),
-           o->recompute && o->train ? ", blocks recomputed" : "", convention_name(o->convention));
+           level, convention_name(o->convention));
     printf("  %-12s %9s %9s %8s %7s %9s %9s", "", "forward", "backward", "a token", "share", "moved", "FLOP/byte");
     printf(r->has_machine ? "  %-9s %10s\n" : "\n", "bound by", r->machine.n ? "expected" : "at least");
     for (int i = 0; i < COST_PARTS; i++) {
@@ -124,7 +126,7 @@ static void print_rules(const plan_options *o, const plan_result *r) {
     if (o->train) {
         print_rule("backward 4 N D", 4 * nd, backward + early - r->recomputed, &k);
         print_rule("both 6 N D", 6 * nd, all - r->recomputed, &k);
-        if (o->recompute) print_rule("with recomputation 8 N D", 8 * nd, all, &k);
+        if (o->recompute == TL_RECOMPUTE_FULL) print_rule("with recomputation 8 N D", 8 * nd, all, &k);
     }
     double rule = (o->train ? 6 : 2) * nd, matrices = p[COST_PROJECTION].products + p[COST_MLP].products;
     double attention = p[COST_ATTENTION].forward + p[COST_ATTENTION].backward, heads = head->forward + head->backward;

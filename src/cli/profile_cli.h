@@ -16,7 +16,8 @@ typedef struct profile_options {
     profile_what what;
     int64_t batch, context, steps;
     tl_dtype dtype;
-    bool recompute, all;
+    tl_recompute recompute;
+    bool all;
 } profile_options;
 
 /* One step of a plan, or the sum of those with one kernel. */

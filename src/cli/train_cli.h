@@ -27,7 +27,8 @@ typedef struct train_options {
     tl_schedule schedule;
     tl_dtype dtype;
     train_on_nan on_nan;
-    bool packed, recompute, plot, random;
+    tl_recompute recompute;
+    bool packed, plot, random;
     lora_options lora;   /* rank 0: the whole model is trained */
     const char *foreign; /* an option of a new run, given: not to go with --resume */
 } train_options;

@@ -90,7 +90,10 @@ static const struct argp_option table[] = {
     {"weight-decay", KEY_DECAY, "X", 0, "of matrices (default: 0.1)", 3},
     {"clip", KEY_CLIP, "X", 0, "of the gradient's norm (default: 1; 0: none)", 3},
     {"dtype", KEY_DTYPE, "f32|bf16", 0, "of products and activations (default: f32)", 3},
-    {"recompute", KEY_RECOMPUTE, 0, 0, "activations again in the backward pass: less memory", 3},
+    {"recompute", KEY_RECOMPUTE, "LEVEL", OPTION_ARG_OPTIONAL,
+     "what the backward pass computes again to save memory: none (default); light, what takes a pass over memory; "
+     "wide, the products of the widest tensors too; full, all of a block (what --recompute alone means)",
+     3},
     {"objective", KEY_OBJECTIVE, "causal|mlm|prefix", 0,
      "the next token, hidden ones, or the next behind a prompt that sees both ways (default: the model's)", 3},
     {"on-nan", KEY_NAN, "stop|skip|rollback", 0, "when a loss is not finite (default: stop)", 3},
@@ -202,7 +205,7 @@ static error_t parse(int key, char *arg, struct argp_state *st) {
     case KEY_FAMILY: o->family = arg; return 0;
     case KEY_PACKED: o->packed = true; return 0;
     case KEY_RANDOM: o->random = true; return 0;
-    case KEY_RECOMPUTE: o->recompute = true; return 0;
+    case KEY_RECOMPUTE: o->recompute = cli_recompute(st, arg); return 0;
     case KEY_OBJECTIVE: parse_objective(o, arg, st); return 0;
     case KEY_SAVE: o->save_every = cli_int(st, "--save-every", arg, 1, big); return 0;
     case KEY_KEEP: o->keep = cli_int(st, "--keep", arg, 0, big); return 0;

@@ -103,7 +103,7 @@ tl_status cost_sum(tl_engine *e, const model_config *c, const cost_request *q, c
 }
 
 tl_status cost_of(tl_engine *e, const model_config *c, const model_lora *lora, const build_matrices *mapped,
-                  int64_t rows, int64_t context, tl_dtype dtype, bool train, bool recompute, cost_report *r,
+                  int64_t rows, int64_t context, tl_dtype dtype, bool train, tl_recompute recompute, cost_report *r,
                   tl_error *err) {
     cost_request q = {.mode = train ? COST_TRAIN : COST_FORWARD,
                       .rows = rows,

@@ -42,7 +42,7 @@ tl_status cost_sum(tl_engine *e, const model_config *c, const cost_request *q, c
 /* rows sequences of context tokens; train: forward, backward and optimizer state, else one forward pass.
  * lora: adapters, which alone are trained then; mapped: matrices as a file has them; both may be NULL. */
 tl_status cost_of(tl_engine *e, const model_config *c, const model_lora *lora, const build_matrices *mapped,
-                  int64_t rows, int64_t context, tl_dtype dtype, bool train, bool recompute, cost_report *out,
+                  int64_t rows, int64_t context, tl_dtype dtype, bool train, tl_recompute recompute, cost_report *out,
                   tl_error *err);
 /* A prompt of q->context tokens through one sequence's cache, by the pieces in which a decoder takes it. */
 tl_status cost_prefill(tl_engine *e, const model_config *c, const cost_request *q, cost_machine *m, cost_report *out,

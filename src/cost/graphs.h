@@ -18,7 +18,7 @@ typedef struct cost_request {
     tl_dtype blocks;              /* DECODE: number type of every matrix; TL_NONE: dtype */
     const build_matrices *mapped; /* matrices as a file has them; NULL: as parameters, or DECODE by blocks */
     const model_lora *lora;       /* TRAIN: adapters, which alone are trained then; NULL: none */
-    bool recompute;
+    tl_recompute recompute;
 } cost_request;
 
 typedef struct cost_graph {

@@ -17,9 +17,11 @@ struct tl_grad {
     tl_tensor **sum;           /* (n_tensors) gradient so far */
     unsigned char *needs;      /* (n_tensors) is a gradient wanted? */
     graph_node **again;        /* (n_nodes) what runs a forward operator again, or NULL */
-    tl_tensor **map;           /* (n_tensors) the tensor computed again, or NULL */
-    const tl_tensor *root;     /* the loss, if that is what was asked for */
-    tl_tensor one;             /* stands in sum for the gradient of the loss until somebody reads it */
+    unsigned char *run;        /* (n_nodes) of the block at hand: run again? */
+    tl_recompute level;
+    tl_tensor **map;       /* (n_tensors) the tensor computed again, or NULL */
+    const tl_tensor *root; /* the loss, if that is what was asked for */
+    tl_tensor one;         /* stands in sum for the gradient of the loss until somebody reads it */
 };
 
 static bool grad_ok(const tl_grad *c) {
@@ -37,7 +39,9 @@ const void *tl_grad_attr(const tl_grad *c) {
 }
 
 tl_tensor *tl_grad_in(const tl_grad *c, int i) {
-    return i < 0 || i >= TL_OP_INS ? NULL : c->fwd->in[i];
+    tl_tensor *t = i < 0 || i >= TL_OP_INS ? NULL : c->fwd->in[i];
+    bool again = t && (size_t)t->index < c->n_tensors && c->map[t->index];
+    return again ? c->map[t->index] : t;
 }
 
 tl_tensor *tl_grad_out(const tl_grad *c, int k) {
@@ -222,8 +226,8 @@ static bool grad_reached(const tl_grad *c, const graph_node *n) {
     return false;
 }
 
-/* Appends the operators of the block that ends with node `last` once more, in order. What the gradients do not read of
- * it, the planner removes. */
+/* Appends operators of the block that ends with node `last` once more, in order: those that the level asks for. What
+ * the gradients do not read of it, the planner removes. */
 static void grad_run_again(tl_grad *c, size_t last) {
     int32_t block = c->g->nodes[last]->block;
     size_t first = last;
@@ -231,8 +235,10 @@ static void grad_run_again(tl_grad *c, size_t last) {
     for (size_t i = first; i <= last; i++)
         for (int k = 0; k < TL_OP_OUTS; k++)
             if (c->root && c->g->nodes[i]->out[k] == c->root) return; /* its gradients come out of the forward pass */
+    recompute_choose(c->g, first, last, c->level, c->run);
     for (size_t i = first; i <= last && grad_ok(c); i++) {
         const graph_node *n = c->g->nodes[i];
+        if (!c->run[i - first]) continue;
         tl_tensor *in[TL_OP_INS], *acc[TL_OP_OUTS];
         uint32_t want = 0;
         for (int j = 0; j < TL_OP_INS; j++)
@@ -269,12 +275,12 @@ static void grad_node(tl_grad *c, graph_node *n) {
             grad_contribute(c, n->acc[k], grad_sum(c, n->out[k]));
 }
 
-static void grad_walk(tl_grad *c, bool recompute) {
+static void grad_walk(tl_grad *c) {
     int32_t done = -1;
     for (size_t i = c->n_nodes; i-- > 0 && grad_ok(c);) {
         graph_node *n = c->g->nodes[i];
         if (!grad_reached(c, n) || !grad_wants_any(c, n)) continue;
-        if (recompute && n->block >= 0 && n->block != done) {
+        if (c->level != TL_RECOMPUTE_NONE && n->block >= 0 && n->block != done) {
             size_t last = i;
             while (last + 1 < c->n_nodes && c->g->nodes[last + 1]->block == n->block) last++;
             grad_run_again(c, last);
@@ -313,17 +319,19 @@ static bool grad_check(tl_graph *g, tl_tensor *const *ys, tl_tensor *const *dys,
 }
 
 void autodiff_run(tl_graph *g, tl_tensor *const *ys, tl_tensor *const *dys, int n, tl_tensor *const *wrt, int n_wrt,
-                  tl_tensor **dwrt, bool recompute) {
+                  tl_tensor **dwrt, tl_recompute recompute) {
     for (int i = 0; dwrt && i < n_wrt; i++) dwrt[i] = NULL;
     if (!g || g->err.code != TL_OK || !grad_check(g, ys, dys, n, wrt, n_wrt)) return;
     arena tmp;
     arena_init(&tmp, g->host->alloc);
-    tl_grad c = {.g = g, .n_nodes = g->n_nodes, .n_tensors = g->n_tensors, .root = dys ? NULL : ys[0]};
+    tl_grad c = {
+        .g = g, .n_nodes = g->n_nodes, .n_tensors = g->n_tensors, .root = dys ? NULL : ys[0], .level = recompute};
     c.sum = arena_new(&tmp, c.n_tensors, sizeof *c.sum);
     c.map = arena_new(&tmp, c.n_tensors, sizeof *c.map);
     c.needs = arena_new(&tmp, c.n_tensors, 1);
     c.again = arena_new(&tmp, c.n_nodes, sizeof(graph_node *));
-    if (!c.sum || !c.map || !c.needs || !c.again) {
+    c.run = arena_new(&tmp, c.n_nodes, 1);
+    if (!c.sum || !c.map || !c.needs || !c.again || !c.run) {
         graph_fail_at(g, TL_NOMEM, "backward", "no memory for the backward walk");
     } else {
         grad_mark(&c, wrt, n_wrt);
@@ -334,7 +342,7 @@ void autodiff_run(tl_graph *g, tl_tensor *const *ys, tl_tensor *const *dys, int 
             else
                 c.sum[ys[i]->index] = dys ? dys[i] : &c.one;
         }
-        grad_walk(&c, recompute);
+        grad_walk(&c);
         for (int i = 0; dwrt && i < n_wrt && grad_ok(&c); i++) dwrt[i] = grad_result(&c, wrt[i]);
         g->backward = false;
     }
@@ -342,7 +350,7 @@ void autodiff_run(tl_graph *g, tl_tensor *const *ys, tl_tensor *const *dys, int 
 }
 
 void tl_graph_backward(tl_graph *g, tl_tensor *loss, tl_tensor *const *wrt, int n_wrt, tl_tensor **dwrt,
-                       bool recompute) {
+                       tl_recompute recompute) {
     tl_tensor *ys[2] = {loss, g ? g->more_loss : NULL};
     autodiff_run(g, ys, NULL, ys[1] ? 2 : 1, wrt, n_wrt, dwrt, recompute);
 }
@@ -352,7 +360,7 @@ void tl_graph_add_loss(tl_graph *g, tl_tensor *t) {
 }
 
 void tl_graph_vjp(tl_graph *g, tl_tensor *y, tl_tensor *dy, tl_tensor *const *wrt, int n_wrt, tl_tensor **dwrt) {
-    autodiff_run(g, &y, &dy, 1, wrt, n_wrt, dwrt, false);
+    autodiff_run(g, &y, &dy, 1, wrt, n_wrt, dwrt, TL_RECOMPUTE_NONE);
 }
 
 tl_tensor *tl_param_grad(const tl_graph *g, const tl_tensor *param) {

@@ -75,7 +75,10 @@ void graph_unref(tl_graph *g);
 
 /* Gradients of n results ys from dys (NULL: ys[0] is a loss and its gradient is one). */
 void autodiff_run(tl_graph *g, tl_tensor *const *ys, tl_tensor *const *dys, int n, tl_tensor *const *wrt, int n_wrt,
-                  tl_tensor **dwrt, bool recompute);
+                  tl_tensor **dwrt, tl_recompute recompute);
+
+/* Which of the nodes first..last, a block, level runs again: run (last - first + 1), one byte each. recompute.c */
+void recompute_choose(const tl_graph *g, size_t first, size_t last, tl_recompute level, unsigned char *run);
 
 static inline graph_host *graph_host_of(tl_engine *e) {
     return (graph_host *)(void *)e; /* struct tl_engine begins with it: device.h */

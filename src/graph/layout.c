@@ -229,7 +229,8 @@ static int32_t layout_part(const plan_layout *l, const tl_tensor *x, tl_desc *d)
         if (n->op == OP_DEF(reshape)) {
             tl_desc up, down;
             const tl_tensor *from = n->in[0];
-            if (!tensor_reshape(d, from->d.ndim, from->d.dim, &up) || !tensor_reshape(&up, x->d.ndim, x->d.dim, &down) ||
+            if (!tensor_reshape(d, from->d.ndim, from->d.dim, &up) ||
+                !tensor_reshape(&up, x->d.ndim, x->d.dim, &down) ||
                 memcmp(down.stride, d->stride, sizeof(int64_t) * (size_t)d->ndim) != 0)
                 return -1;
             *d = up;

@@ -44,6 +44,8 @@ static tl_status check_settings(const model_config *c, const trainer_settings *s
     if (s->schedule.steps && s->schedule.warmup >= s->schedule.steps)
         return error_set(err, TL_ARG, "warm-up takes %lld steps of only %lld", (long long)s->schedule.warmup,
                          (long long)s->schedule.steps);
+    if (!tl_recompute_name(s->recompute))
+        return error_set(err, TL_ARG, "no level of recomputation %d", (int)s->recompute);
     if (s->beta1 >= 1 || s->beta2 >= 1)
         return error_set(err, TL_ARG, "beta1 and beta2 must lie in [0,1); they are %g and %g", s->beta1, s->beta2);
     return TL_OK;

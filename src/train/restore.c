@@ -195,13 +195,13 @@ tl_status checkpoint_find(const tl_allocator *a, const char *run, const log_sink
  * ------------------------------------------------------------------------------------------------------------ */
 
 json_t *checkpoint_settings_json(const trainer_settings *s) {
-    return json_pack("{s:s,s:f,s:f,s:I,s:I,s:I,s:I,s:I,s:s,s:f,s:f,s:f,s:f,s:f,s:b,s:b,s:I}", "schedule",
+    return json_pack("{s:s,s:f,s:f,s:I,s:I,s:I,s:I,s:I,s:s,s:f,s:f,s:f,s:f,s:f,s:s,s:b,s:I}", "schedule",
                      schedule_name(s->schedule.kind), "lr", s->schedule.lr, "min_lr", s->schedule.min_lr, "warmup",
                      (json_int_t)s->schedule.warmup, "steps", (json_int_t)s->schedule.steps, "rows",
                      (json_int_t)s->rows, "micro_rows", (json_int_t)s->micro, "context", (json_int_t)s->context,
                      "dtype", tl_dtype_name(s->dtype), "beta1", s->beta1, "beta2", s->beta2, "eps", s->eps,
-                     "weight_decay", s->decay, "clip", s->clip, "recompute", s->recompute, "packed", s->packed, "seed",
-                     (json_int_t)s->seed);
+                     "weight_decay", s->decay, "clip", s->clip, "recompute", tl_recompute_name(s->recompute), "packed",
+                     s->packed, "seed", (json_int_t)s->seed);
 }
 
 static tl_status read_schedule(const json_t *o, schedule *s, tl_error *err) {
@@ -212,6 +212,20 @@ static tl_status read_schedule(const json_t *o, schedule *s, tl_error *err) {
     TRY(json_get_real(o, "min_lr", &s->min_lr, err));
     TRY(json_get_int(o, "warmup", 0, INT64_MAX, &s->warmup, err));
     return json_get_int(o, "steps", 0, INT64_MAX, &s->steps, err);
+}
+
+/* A level's name; runs of before levels have a truth value, which means all or nothing. */
+static tl_status read_recompute(const json_t *o, tl_recompute *level, tl_error *err) {
+    const char *name = "none";
+    bool full = false;
+    if (json_is_boolean(json_object_get(o, "recompute"))) {
+        TRY(json_get_bool(o, "recompute", &full, err));
+        *level = full ? TL_RECOMPUTE_FULL : TL_RECOMPUTE_NONE;
+        return TL_OK;
+    }
+    TRY(json_get_str(o, "recompute", &name, err));
+    *level = tl_recompute_parse(name);
+    return *level == TL_RECOMPUTE_LEVELS ? error_set(err, TL_CONFIG, "no level of recomputation \"%s\"", name) : TL_OK;
 }
 
 tl_status checkpoint_settings(const json_t *manifest, trainer_settings *s, tl_error *err) {
@@ -230,7 +244,7 @@ tl_status checkpoint_settings(const json_t *manifest, trainer_settings *s, tl_er
     TRY(json_get_real(o, "eps", &s->eps, err));
     TRY(json_get_real(o, "weight_decay", &s->decay, err));
     TRY(json_get_real(o, "clip", &s->clip, err));
-    TRY(json_get_bool(o, "recompute", &s->recompute, err));
+    TRY(read_recompute(o, &s->recompute, err));
     TRY(json_get_bool(o, "packed", &s->packed, err));
     TRY(json_get_int(o, "seed", INT64_MIN, INT64_MAX, &seed, err));
     s->seed = (uint64_t)seed;

@@ -16,7 +16,8 @@ typedef struct trainer_settings {
     int64_t rows, micro, context;
     tl_dtype dtype;
     double beta1, beta2, eps, decay, clip; /* clip 0: none */
-    bool recompute, packed;
+    tl_recompute recompute;
+    bool packed;
     uint64_t seed;
 } trainer_settings;
 

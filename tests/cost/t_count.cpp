@@ -132,14 +132,15 @@ static void count_preset(const char *name) {
     memset(&run, 0, sizeof run);
     run.vocab = c.vocab;
     run.context = c.context;
-    for (int k = 0; k < 3; k++) { /* a training step, the same with recomputation, a decode step */
+    static const tl_recompute levels[] = {TL_RECOMPUTE_NONE, TL_RECOMPUTE_FULL, TL_RECOMPUTE_WIDE, TL_RECOMPUTE_NONE};
+    for (int k = 0; k < 4; k++) { /* training steps, kept and recomputed, and a decode step */
         cost_request q;
         memset(&q, 0, sizeof q);
-        q.mode = k < 2 ? COST_TRAIN : COST_DECODE;
-        q.rows = k < 2 ? 2 : 1;
+        q.mode = k < 3 ? COST_TRAIN : COST_DECODE;
+        q.rows = k < 3 ? 2 : 1;
         q.context = c.context;
-        q.slots = k < 2 ? 0 : 1;
-        q.recompute = k == 1;
+        q.slots = k < 3 ? 0 : 1;
+        q.recompute = levels[k];
         run.slots = q.slots;
         run.first = c.context - 1;
         assert_ok(graphs_make(engine, &c, &mp, &q, false, g, &e), &e);

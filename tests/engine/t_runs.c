@@ -80,7 +80,7 @@ static tl_tensor *layer(model *m, tl_tensor *x, tl_tensor *table, tl_dtype w, in
     return x;
 }
 
-static void model_make(model *m, tl_engine *e, tl_dtype w, bool recompute) {
+static void model_make(model *m, tl_engine *e, tl_dtype w, tl_recompute recompute) {
     *m = (model){0};
     tl_error err;
     assert_int_equal(tl_graph_create(e, &m->g), TL_OK);
@@ -125,14 +125,14 @@ static void same_bits(void **state) {
     for (int t = 0; t < 2; t++) {
         model first;
         tl_engine *one = engine_of(1, NULL, NULL);
-        model_make(&first, one, dtypes[t], false);
+        model_make(&first, one, dtypes[t], TL_RECOMPUTE_NONE);
         assert_int_equal(tl_plan_run(first.p), TL_OK);
         float loss = *(float *)tl_plan_data(first.p, first.loss);
         assert_true(loss > 2 && loss < 12);
-        for (int i = 0; i < 5; i++) { /* the last: blocks run again */
+        for (int i = 0; i < 7; i++) { /* the last three: parts of blocks run again, and blocks */
             tl_engine *e = engine_of(threads[i % 4], NULL, NULL);
             model m;
-            model_make(&m, e, dtypes[t], i == 4);
+            model_make(&m, e, dtypes[t], i < 4 ? TL_RECOMPUTE_NONE : (tl_recompute)(i - 3));
             assert_int_equal(tl_plan_run(m.p), TL_OK);
             assert_int_equal(m.n, first.n);
             assert_true(*(float *)tl_plan_data(m.p, m.loss) == loss);
@@ -150,12 +150,12 @@ static void every_cap(void **state) {
     static const char *const caps[] = {"ref", "avx2", "avx512", "avx512bf16"};
     model base;
     tl_engine *one = engine_of(2, "ref", NULL);
-    model_make(&base, one, TL_F32, false);
+    model_make(&base, one, TL_F32, TL_RECOMPUTE_NONE);
     assert_int_equal(tl_plan_run(base.p), TL_OK);
     for (int c = 1; c < 4; c++) {
         tl_engine *e = engine_of(2, caps[c], NULL);
         model m;
-        model_make(&m, e, TL_F32, false);
+        model_make(&m, e, TL_F32, TL_RECOMPUTE_NONE);
         assert_int_equal(tl_plan_run(m.p), TL_OK);
         assert_near(*(float *)tl_plan_data(m.p, m.loss), *(float *)tl_plan_data(base.p, base.loss), 1e-4);
         for (int k = m.params; k < m.n; k++) {
@@ -181,7 +181,7 @@ static void runs_take_no_memory(void **state) {
     for (int pass = 0; pass < 2; pass++) {
         tl_engine *e = engine_of(2, pass ? NULL : "ref", &a.base);
         model m;
-        model_make(&m, e, TL_F32, true);
+        model_make(&m, e, TL_F32, TL_RECOMPUTE_FULL);
         tl_plan_info info;
         tl_plan_info_get(m.p, &info);
         size_t bound = 0;

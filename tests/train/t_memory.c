@@ -25,7 +25,7 @@ static size_t resident(const char *what) {
 }
 
 /* In a process of its own, so that nothing that was freed before is taken again. */
-static bool measured(const char *config, tl_dtype dtype, bool recompute) {
+static bool measured(const char *config, tl_dtype dtype, tl_recompute recompute) {
     tl_engine *engine;
     tl_model *m;
     tl_error e;
@@ -59,7 +59,7 @@ static bool measured(const char *config, tl_dtype dtype, bool recompute) {
     size_t planned = t->bytes.total, grown = resident("VmHWM") - before;
     size_t slack = planned / 10 > 32 * MB ? planned / 10 : 32 * MB;
     print_message("          %s %s: planned %zu MB, the process grew by %zu MB\n", tl_dtype_name(dtype),
-                  recompute ? "recomputed" : "kept", planned / MB, grown / MB);
+                  tl_recompute_name(recompute), planned / MB, grown / MB);
     free(ids);
     trainer_destroy(t);
     model_close(m);
@@ -67,7 +67,7 @@ static bool measured(const char *config, tl_dtype dtype, bool recompute) {
     return planned > 60 * MB && grown < planned + slack && grown + slack > planned; /* enough to be seen, and near */
 }
 
-static void grows_as_planned(const char *config, tl_dtype dtype, bool recompute) {
+static void grows_as_planned(const char *config, tl_dtype dtype, tl_recompute recompute) {
     fflush(NULL);
     pid_t child = fork();
     assert_true(child >= 0);
@@ -211,7 +211,7 @@ static void generation_grows_as_planned(void **state) {
  */
 static void the_allocator_hands_out_what_was_planned(void **state) {
     (void)state;
-    for (int k = 0; k < 4; k++) {
+    for (int k = 0; k < 2 * TL_RECOMPUTE_LEVELS; k++) {
         test_alloc heap;
         tl_engine *engine;
         tl_model *m;
@@ -235,12 +235,12 @@ static void the_allocator_hands_out_what_was_planned(void **state) {
                               .beta1 = 0.9,
                               .beta2 = 0.95,
                               .eps = 1e-8,
-                              .recompute = k >= 2};
+                              .recompute = (tl_recompute)(k / 2)};
         assert_ok(trainer_create(m, &s, &t, &e), &e);
         size_t planned = t->bytes.total, taken = heap.peak_bytes - before,
                slack = planned / 33 > 3 * MB ? planned / 33 : 3 * MB;
-        print_message("          %s %s: planned %zu kB, the allocator gave %zu kB\n", tl_dtype_name(s.dtype),
-                      s.recompute ? "recomputed" : "kept", planned >> 10, taken >> 10);
+        print_message("          %s, recomputation %s: planned %zu kB, the allocator gave %zu kB\n",
+                      tl_dtype_name(s.dtype), tl_recompute_name(s.recompute), planned >> 10, taken >> 10);
         assert_true(taken >= planned && taken <= planned + slack);
         trainer_destroy(t);
         model_close(m);
@@ -256,19 +256,19 @@ static void the_allocator_hands_out_what_was_planned(void **state) {
     "\"num_attention_heads\":5,\"vocab_size\":6000,\"max_position_embeddings\":256}"
 
 static void gpt2_recomputed(void **state) {
-    (void)state, grows_as_planned(GPT2, TL_F32, true);
+    (void)state, grows_as_planned(GPT2, TL_F32, TL_RECOMPUTE_FULL);
 }
 static void gpt2_grows_as_planned(void **state) {
-    (void)state, grows_as_planned(GPT2, TL_F32, false);
+    (void)state, grows_as_planned(GPT2, TL_F32, TL_RECOMPUTE_NONE);
 }
 static void llama_grows_as_planned(void **state) {
-    (void)state, grows_as_planned(LLAMA, TL_F32, false);
+    (void)state, grows_as_planned(LLAMA, TL_F32, TL_RECOMPUTE_NONE);
 }
 static void llama_in_bf16(void **state) {
-    (void)state, grows_as_planned(LLAMA, TL_BF16, false);
+    (void)state, grows_as_planned(LLAMA, TL_BF16, TL_RECOMPUTE_NONE);
 }
 static void llama_in_bf16_recomputed(void **state) {
-    (void)state, grows_as_planned(LLAMA, TL_BF16, true);
+    (void)state, grows_as_planned(LLAMA, TL_BF16, TL_RECOMPUTE_WIDE);
 }
 
 int main(void) {

@@ -21,6 +21,16 @@ def schedule_number(name: str) -> int:
     return SCHEDULES.index(name)
 
 
+RECOMPUTE = ("none", "light", "wide", "full")
+
+
+def recompute_level(level: Union[bool, str]) -> int:
+    name = ("full" if level else "none") if isinstance(level, bool) else level
+    if name not in RECOMPUTE:
+        raise ValueError(f'recompute is "{name}"; it can be {", ".join(RECOMPUTE)}, False or True')
+    return RECOMPUTE.index(name)
+
+
 class Batch(NamedTuple):
     """Arrays (rows, context) int32: inputs, targets (-1: nothing to predict), position in the document, index in the
     row where the document starts; and how many targets count."""
@@ -137,8 +147,8 @@ class Trainer(Handle):
 
     steps: length of the schedule; rows: sequences a step; micro_rows: computed at a time (0: all); context: tokens a
     sequence (0: the model's); dtype: "f32" or "bf16"; lr, min_lr; schedule: "cosine", "linear", "constant", "wsd";
-    beta1, beta2, eps, weight_decay, clip: None for the defaults 0.9, 0.95, 1e-8, 0.1, 1.0; recompute: less memory, more
-    time; packed: rows are packed documents whose borders attention respects.
+    beta1, beta2, eps, weight_decay, clip: None for the defaults 0.9, 0.95, 1e-8, 0.1, 1.0; recompute: what the
+    backward pass computes again to save memory, "none" (False), "light", "wide" or "full" (True); packed: rows are packed documents whose borders attention respects.
 
     Iterating runs to the end of the schedule, a Metrics each step; Ctrl-C is honoured between steps, and the trainer
     can go on afterwards.
@@ -169,7 +179,7 @@ class Trainer(Handle):
         clip: Optional[float] = None,
         warmup: int = 0,
         schedule: str = "cosine",
-        recompute: bool = False,
+        recompute: Union[bool, str] = False,
         packed: bool = False,
         seed: int = 0,
         data: Optional[Dataset] = None,
@@ -192,7 +202,7 @@ class Trainer(Handle):
             clip=given(clip),
             warmup=warmup,
             schedule=schedule_number(schedule),
-            recompute=recompute,
+            recompute=recompute_level(recompute),
             packed=packed,
             seed=seed,
         )
@@ -338,7 +348,7 @@ def plan(
     context: int = 0,
     dtype: str = "f32",
     train: bool = False,
-    recompute: bool = False,
+    recompute: Union[bool, str] = False,
     engine: Optional[Engine] = None,
 ) -> Plan:
     """What ``rows`` sequences of ``context`` tokens (0: the model's) cost, before a model is made: a forward pass, or a
@@ -352,5 +362,5 @@ def plan(
     text = config_text(config if isinstance(config, (str, dict)) else os.fspath(config))
     c = tl_model_costs()
     with engine._lock:
-        call("tl_model_cost", engine._ptr, text, rows, context, _dtype(dtype), train, recompute, C.byref(c))
+        call("tl_model_cost", engine._ptr, text, rows, context, _dtype(dtype), train, recompute_level(recompute), C.byref(c))
     return Plan(*(getattr(c, f) for f in Plan._fields))
