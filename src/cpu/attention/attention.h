@@ -18,7 +18,8 @@
 enum {
     ATTN_BR = 96,          /* rows of a tile: a multiple of every micro-kernel's height */
     ATTN_BC = 192,         /* keys of a tile: a multiple of every micro-kernel's height and width */
-    ATTN_CHUNK = 24,       /* rows that share one decision to skip */
+    ATTN_CHUNK = 12,       /* rows that share one decision to skip: what the micro-kernels divide */
+    ATTN_GROUP = 24,       /* rows whose scores are made, weighed and used while they stay in L1 */
     ATTN_JCHUNK = 48,      /* keys that share one in the backward products over rows */
     ATTN_PAD = 12,         /* rows that a micro-kernel may touch past the end of a buffer */
     ATTN_ROWS_BYTES = 8192 /* room for a block's tile_rows */
@@ -104,7 +105,7 @@ typedef struct attn_fwd_layout {
     int64_t nr, Dhu, Dhq, Dvp, panels; /* keys of a panel; units of a query row, padded; width of O; panels of S keys */
     int64_t kt, v, worker, total;      /* per kv head: kt_head, v_head bytes; per worker: w_ bytes */
     int64_t kt_head, v_head, w_bytes;
-    int64_t w_q, w_s, w_o, w_row; /* within a worker's part */
+    int64_t w_q, w_s, w_o, w_l, w_row; /* within a worker's part */
     int64_t row_blocks, key_chunks;
 } attn_fwd_layout;
 
@@ -118,7 +119,7 @@ typedef struct attn_kv_layout {
     int64_t Dhq, Dvp, blocks; /* blocks of ATTN_BR rows of a kv head */
     int64_t part, part_row;   /* partial results, -1 with a single split; bytes of a row's */
     int64_t worker, w_bytes, total;
-    int64_t w_q, w_s, w_o, w_row, w_kt, w_v;
+    int64_t w_q, w_s, w_o, w_l, w_row, w_kt, w_v;
 } attn_kv_layout;
 
 void attn_fwd_lay(const attn_job *j, attn_isa isa, attn_fwd_layout *l);

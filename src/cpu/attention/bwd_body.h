@@ -213,14 +213,24 @@ static void bwd_tile(const attn_job *j, const bwd_space *w, int64_t blk, int64_t
         if (!docs) return;
         if (docs == 1) kd = NULL;
     }
-    tile_products(t, kn, w->qa + m0 * l->Dhq, l->Dhq, l->Dhu, w->kt, w->s);
-    tile_products(t, kn, w->ga + m0 * l->Dvq, l->Dvq, l->Dvu, w->vt, w->p);
-    for (int64_t c = 0; c < CHUNKS; c++)
-        if (t->c0[c] < t->c1[c]) bwd_chunk(j, w, t, c, k0, kd);
+    for (int64_t c = 0, after; c < CHUNKS; c = after) {
+        after = rows_group(t, c);
+        const int64_t c0 = t->c0[c], c1 = t->c1[c], r0 = c * ATTN_CHUNK, n = attn_min(after * ATTN_CHUNK, t->n) - r0;
+        if (c0 >= c1) continue;
+        tile_products(n, c0, c1, w->qa + (m0 + r0) * l->Dhq, l->Dhq, l->Dhu, w->kt, w->s + r0 * ATTN_BC);
+        tile_products(n, c0, c1, w->ga + (m0 + r0) * l->Dvq, l->Dvq, l->Dvu, w->vt, w->p + r0 * ATTN_BC);
+        for (; c < after; c++) bwd_chunk(j, w, t, c, k0, kd);
+    }
     if (j->dv.p) bwd_keys(t, kn, w->s, w->gb + m0 / UNIT * l->Dvp, l->Dvp, w->dv);
     if (j->dk.p) bwd_keys(t, kn, w->p, w->qb + m0 / UNIT * l->Dhp, l->Dhp, w->dk);
     const uint32_t *ds = UNIT == 2 ? w->a : (const uint32_t *)(const void *)w->p;
-    if (j->dq.p) tile_sums(t, ds, ATTN_BC / UNIT, w->kb, l->Dhp, w->dq + m0 * l->Dhp, NULL);
+    for (int64_t c = 0, after; c < CHUNKS && j->dq.p; c = after) {
+        after = rows_group(t, c);
+        const int64_t r0 = c * ATTN_CHUNK;
+        if (t->c0[c] < t->c1[c])
+            tile_sums(attn_min(after * ATTN_CHUNK, t->n) - r0, t->c0[c], t->c1[c], ds + r0 * (ATTN_BC / UNIT),
+                      ATTN_BC / UNIT, w->kb, l->Dhp, w->dq + (m0 + r0) * l->Dhp, NULL);
+    }
 }
 
 static void bwd_store(char *dst, tl_dtype dtype, const float *x, int64_t n, float by) {

@@ -18,8 +18,9 @@ void attn_fwd_lay(const attn_job *j, attn_isa isa, attn_fwd_layout *l) {
     const int64_t rows = ATTN_BR + ATTN_PAD;
     l->w_q = 0;
     l->w_s = l->w_q + attn_up(rows * l->Dhq * 4, 64);
-    l->w_o = l->w_s + attn_up(rows * ATTN_BC * 4, 64);
-    l->w_row = l->w_o + attn_up(rows * l->Dvp * 4, 64);
+    l->w_o = l->w_s + attn_up((ATTN_GROUP + ATTN_PAD) * ATTN_BC * 4, 64);
+    l->w_l = l->w_o + attn_up(rows * l->Dvp * 4, 64);
+    l->w_row = l->w_l + attn_up(rows * isa.lanes * 4, 64);
     l->w_bytes = attn_up(l->w_row + ATTN_ROWS_BYTES, 4096) + 256;
     l->total = l->worker + j->workers * l->w_bytes;
 }

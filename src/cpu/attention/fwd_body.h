@@ -7,56 +7,45 @@
 /* Memory of a worker for one tile of rows. */
 typedef struct tile_space {
     uint32_t *q;             /* (ROWS, ldq) units */
-    float *s;                /* (ROWS, ATTN_BC) */
+    float *s;                /* (ATTN_GROUP + ATTN_PAD, ATTN_BC) */
     float *o;                /* (ROWS, ldo) */
+    float *l;                /* (ROWS, VW): sums of weights by lanes */
     int64_t ldq, ldo, units; /* units of a query row */
 } tile_space;
 
-/* s = a b over the width of the operands, for the chunks of rows and panels of keys that meet: scores, and dP. */
-static void tile_products(const tile_rows *t, int64_t kn, const uint32_t *a, int64_t lda, int64_t units,
+/* s = a b over the width of the operands, for n rows and columns [c0, c1) of the panels: scores, and dP. */
+static void tile_products(int64_t n, int64_t c0, int64_t c1, const uint32_t *a, int64_t lda, int64_t units,
                           const uint32_t *panels, float *s) {
-    for (int64_t p = 0; p < kn; p += NR) {
-        for (int64_t c = 0; c < CHUNKS; c++) {
-            const int64_t r0 = c * ATTN_CHUNK, v0 = attn_max(0, t->c0[c] - p) / VW;
-            const int64_t v1 = attn_min(NR, t->c1[c] - p) / VW;
-            if (v0 >= v1) continue;
-            const gemm_args g = {.a = a + r0 * lda,
-                                 .ars = lda,
-                                 .aks = 1,
-                                 .b = panels + p * units + v0 * VW,
-                                 .ldb = NR,
-                                 .kn = units,
-                                 .c = s + r0 * ATTN_BC + p + v0 * VW,
-                                 .ldc = ATTN_BC,
-                                 .mode = GEMM_SET};
-            gemm(attn_min(ATTN_CHUNK, t->n - r0), v1 - v0, g);
-        }
+    for (int64_t p = c0 / NR * NR; p < c1; p += NR) {
+        const int64_t v0 = attn_max(0, c0 - p) / VW, v1 = attn_min(NR, c1 - p) / VW;
+        const gemm_args g = {.a = a,
+                             .ars = lda,
+                             .aks = 1,
+                             .b = panels + p * units + v0 * VW,
+                             .ldb = NR,
+                             .kn = units,
+                             .c = s + p + v0 * VW,
+                             .ldc = ATTN_BC,
+                             .mode = GEMM_SET};
+        gemm(n, v1 - v0, g);
     }
 }
 
-/* to = to + x b, by rows, with as much of b as stays in L1 for all chunks before the next; x (ROWS, ldx) units from
- * column 0 on; scale: factors of the rows of `to`, or NULL. */
-static void tile_sums(const tile_rows *t, const uint32_t *x, int64_t ldx, const uint32_t *b, int64_t ldb, float *to,
-                      const float *scale) {
-    for (int64_t k = 0; k < ATTN_BC / UNIT; k += KBLOCK) {
-        for (int64_t c = 0; c < CHUNKS; c++) {
-            const int64_t r0 = c * ATTN_CHUNK, k0 = attn_max(k, t->c0[c] / UNIT),
-                          k1 = attn_min(k + KBLOCK, t->c1[c] / UNIT);
-            if (k0 >= k1) continue;
-            const bool first = scale && k0 == t->c0[c] / UNIT;
-            const gemm_args g = {.a = x + r0 * ldx + k0,
-                                 .ars = ldx,
-                                 .aks = 1,
-                                 .b = b + k0 * ldb,
-                                 .ldb = ldb,
-                                 .kn = k1 - k0,
-                                 .c = to + r0 * ldb,
-                                 .ldc = ldb,
-                                 .rowscale = first ? scale + r0 : NULL,
-                                 .mode = first ? GEMM_SCALE : GEMM_ADD};
-            gemm(attn_min(ATTN_CHUNK, t->n - r0), ldb / VW, g);
-        }
-    }
+/* to = scale to + x b for n rows, over columns [c0, c1) of x (n, ldx); scale: factors of the rows, or NULL. */
+static void tile_sums(int64_t n, int64_t c0, int64_t c1, const uint32_t *x, int64_t ldx, const uint32_t *b, int64_t ldb,
+                      float *to, const float *scale) {
+    const int64_t k0 = c0 / UNIT, k1 = c1 / UNIT;
+    const gemm_args g = {.a = x + k0,
+                         .ars = ldx,
+                         .aks = 1,
+                         .b = b + k0 * ldb,
+                         .ldb = ldb,
+                         .kn = k1 - k0,
+                         .c = to,
+                         .ldc = ldb,
+                         .rowscale = scale,
+                         .mode = scale ? GEMM_SCALE : GEMM_ADD};
+    gemm(n, ldb / VW, g);
 }
 
 static void row_drop(const attn_job *j, const tile_rows *t, int64_t r, int64_t k0, int64_t c0, int64_t c1, float *s) {
@@ -75,19 +64,21 @@ static void tile_forward(const attn_job *j, tile_rows *t, const tile_space *w, i
         if (!docs) return;
         if (docs == 1) kd = NULL;
     }
-    tile_products(t, kn, w->q, w->ldq, w->units, kt, w->s);
     const char *next = (const char *)(kt + ATTN_BC * w->units), *nextv = (const char *)(v + ATTN_BC / UNIT * w->ldo);
     const int64_t ahead = j->C ? 0 : ATTN_BC * w->units / 16 / ATTN_BR;
     const float factor = j->plain ? j->scale * ATTN_LOG2E : 1.0f;
-    for (int64_t c = 0; c < CHUNKS; c++) {
-        const int64_t c0 = t->c0[c], c1 = t->c1[c], r0 = c * ATTN_CHUNK, r1 = attn_min(r0 + ATTN_CHUNK, t->n);
+    for (int64_t c = 0, after; c < CHUNKS; c = after) {
+        after = rows_group(t, c);
+        const int64_t c0 = t->c0[c], c1 = t->c1[c], r0 = c * ATTN_CHUNK, n = attn_min(after * ATTN_CHUNK, t->n) - r0;
         if (c0 >= c1) continue;
-        for (int64_t r = r0; r < r1; r++) {
-            float *s = w->s + r * ATTN_BC;
+        tile_products(n, c0, c1, w->q + r0 * w->ldq, w->ldq, w->units, kt, w->s);
+        bool moves = false;
+        for (int64_t r = r0; r < r0 + n; r++) {
+            float *s = w->s + (r - r0) * ATTN_BC;
             const int64_t lo = t->lo[r] - k0, hi = t->hi[r] - k0;
             if (!j->plain && hi > lo) row_options(j, s, NULL, c0, c1, k0, t->at[r], t->head[r], t->hi[r]);
             if (lo > c0 || hi < c1 || kd) row_mask(s, c0, c1, lo, hi, kd, t->doc[r], end - k0);
-            row_softmax(s, c0, c1, factor, &t->m[r], &t->l[r], &t->alpha[r]);
+            moves |= row_softmax(s, c0, c1, factor, &t->m[r], w->l + r * VW, &t->alpha[r]);
             if (j->drop > 0) row_drop(j, t, r, k0, c0, c1, s); /* the sum is that of all weights */
             for (int64_t i = 0; i < ahead; i++) {
                 _mm_prefetch(next + i * 64, _MM_HINT_T1);
@@ -95,21 +86,27 @@ static void tile_forward(const attn_job *j, tile_rows *t, const tile_space *w, i
             }
             next += ahead * 64, nextv += ahead * 64;
         }
+        tile_sums(n, c0, c1, (const uint32_t *)(const void *)w->s, ATTN_BC, v, w->ldo, w->o + r0 * w->ldo,
+                  moves ? t->alpha + r0 : NULL);
     }
-    tile_sums(t, (const uint32_t *)(const void *)w->s, ATTN_BC, v, w->ldo, w->o, t->alpha);
 }
 
 /* Before the first key tile. */
 static void tile_begin(tile_rows *t, const tile_space *w) {
     for (int64_t r = 0; r < ROWS; r++) {
         t->m[r] = -INFINITY;
-        t->l[r] = 0.0f;
         t->alpha[r] = 1.0f;
+        vf_store(w->l + r * VW, vf_zero());
     }
     const int64_t up = attn_min(ROWS, attn_up(t->n, ATTN_CHUNK));
     for (int64_t r = t->n; r < up; r++) pack_row(w->q + r * w->ldq, w->ldq, NULL, TL_F32, 0);
     memset(w->o, 0, (size_t)(up * w->ldo) * sizeof(float));
     rows_chunks(t);
+}
+
+/* After the last. */
+static void tile_end(tile_rows *t, const tile_space *w) {
+    for (int64_t r = 0; r < t->n; r++) t->l[r] = vf_sum(vf_load(w->l + r * VW));
 }
 
 /* Softmax of a row is complete, m its maximum in units of log 2, l its sum: what O must be multiplied with; *lse gets
@@ -153,6 +150,7 @@ static void fwd_tile(const attn_job *j, const attn_fwd_layout *l, int64_t tile, 
     const tile_space w = {(uint32_t *)(void *)(mine + l->w_q),
                           (float *)(void *)(mine + l->w_s),
                           (float *)(void *)(mine + l->w_o),
+                          (float *)(void *)(mine + l->w_l),
                           l->Dhq,
                           l->Dvp,
                           l->Dhu};
@@ -177,6 +175,7 @@ static void fwd_tile(const attn_job *j, const attn_fwd_layout *l, int64_t tile, 
     for (int64_t k0 = t->lo[0] / ATTN_BC * ATTN_BC; k0 < t->hi[t->n - 1]; k0 += ATTN_BC)
         tile_forward(j, t, &w, k0, attn_min(ATTN_BC, j->S - k0), kt + k0 * l->Dhu, v + k0 / UNIT * l->Dvp,
                      doc ? doc + k0 : NULL, j->S);
+    tile_end(t, &w);
     for (int64_t r = 0; r < t->n; r++) {
         float lse;
         const float by = row_finish(j, t->head[r], t->m[r], t->l[r], &lse);

@@ -92,7 +92,7 @@ INLINE void micro(const int mr, const int nv, const int by_column, const gemm_ar
 #if SIMD_W == 16
 MICRO(12, 1)
 MICRO(12, 2)
-MICRO(8, 3)
+MICRO(6, 3)
 MICRO(6, 4)
 static const struct {
     int rows;
@@ -100,7 +100,7 @@ static const struct {
 } micro_table[PANEL + 1] = {{0, {0, 0}},
                             {12, {micro_r1, micro_c1}},
                             {12, {micro_r2, micro_c2}},
-                            {8, {micro_r3, micro_c3}},
+                            {6, {micro_r3, micro_c3}},
                             {6, {micro_r4, micro_c4}}};
 #else
 MICRO(12, 1)

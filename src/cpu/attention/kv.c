@@ -22,8 +22,9 @@ void attn_kv_lay(const attn_job *j, attn_isa isa, attn_kv_layout *l) {
     int64_t at = 0;
 #define PLACE(name, bytes) l->w_##name = at, at += attn_up((bytes), 64)
     PLACE(q, rows * l->Dhq * 4);
-    PLACE(s, rows * ATTN_BC * 4);
+    PLACE(s, (ATTN_GROUP + ATTN_PAD) * ATTN_BC * 4);
     PLACE(o, rows * l->Dvp * 4);
+    PLACE(l, rows * isa.lanes * 4);
     PLACE(row, ATTN_ROWS_BYTES);
     PLACE(kt, ATTN_BC * j->Dh * 4);
     PLACE(v, ATTN_BC * l->Dvp * 4);

@@ -72,7 +72,7 @@ INLINE void kv_few_as(const attn_job *j, const kv_space *s, const key_rows *keys
         kv_scores(s, keys, dtype, r, k0, kn);
         if (!j->plain) row_options(j, x, NULL, 0, c1, k0, t->at[r], t->head[r], t->hi[r]);
         row_mask(x, 0, c1, lo, hi, NULL, 0, kn);
-        row_softmax(x, 0, c1, j->plain ? j->scale * ATTN_LOG2E : 1.0f, &t->m[r], &t->l[r], &t->alpha[r]);
+        row_softmax(x, 0, c1, j->plain ? j->scale * ATTN_LOG2E : 1.0f, &t->m[r], s->w.l + r * VW, &t->alpha[r]);
         kv_values(s, values, dtype, r, k0, lo, hi);
     }
 }
@@ -147,6 +147,7 @@ static void kv_tile(const attn_job *j, const attn_kv_layout *l, int64_t tile, ch
     s.w = (tile_space){(uint32_t *)(void *)(mine + l->w_q),
                        (float *)(void *)(mine + l->w_s),
                        (float *)(void *)(mine + l->w_o),
+                       (float *)(void *)(mine + l->w_l),
                        l->Dhq,
                        l->Dvp,
                        j->Dh};
@@ -155,6 +156,7 @@ static void kv_tile(const attn_job *j, const attn_kv_layout *l, int64_t tile, ch
     for (int64_t a = m0, b; a < m1; a = b) {
         for (b = a; b < m1 && j->slot[b / j->r] == j->slot[a / j->r];) b = attn_min(m1, (b / j->r + 1) * j->r);
         kv_group(j, &s, a, b - a);
+        tile_end(s.t, &s.w);
         for (int64_t r = 0; r < b - a; r++) {
             const float *o = s.w.o + r * s.w.ldo;
             if (l->part >= 0) {

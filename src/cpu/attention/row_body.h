@@ -53,6 +53,14 @@ static bool rows_span(tile_rows *t, int64_t k0, int64_t kn) {
     return any;
 }
 
+/* Chunks from c on that need the same columns, up to ATTN_GROUP rows: where they end. */
+static int64_t rows_group(const tile_rows *t, int64_t c) {
+    int64_t end = c + 1;
+    while (end < CHUNKS && (end - c) * ATTN_CHUNK < ATTN_GROUP && t->c0[end] == t->c0[c] && t->c1[end] == t->c1[c])
+        end++;
+    return end;
+}
+
 /* Documents of a key tile against those of the rows: 0 no key is visible, 1 all are, 2 compare one by one. */
 static int rows_docs(const tile_rows *t, const int32_t *kd, int64_t kn) {
     int32_t klo = kd[0], khi = kd[0], qlo = t->doc[0], qhi = t->doc[0];
@@ -125,8 +133,11 @@ static void row_times(float *s, const float *by, int64_t c0, int64_t c1) {
     for (int64_t c = c0; c < c1; c += VW) vf_store(s + c, vf_mul(vf_load(s + c), vf_load(by + c)));
 }
 
-/* One step of the online softmax: s[c0, c1) becomes exp2(c s - m), as f32 or as bf16 from the row's start on. */
-INLINE void row_softmax(float *s, int64_t c0, int64_t c1, float c, float *m, float *l, float *alpha) {
+/* One step of the online softmax: s[c0, c1) becomes exp2(c s - m), as f32 or as bf16 from the row's start on; l, the
+ * sum of every lane, grows by it. m is a maximum that lags: only a row that outgrows it by a factor of 2^LAG moves it,
+ * so that hardly any step rescales what was summed before. True if this one must, by *alpha. */
+enum { LAG = 8 };
+INLINE bool row_softmax(float *s, int64_t c0, int64_t c1, float c, float *m, float *l, float *alpha) {
     vf x0 = vf_set(-INFINITY), x1 = x0;
     int64_t i = c0;
     for (; i + 2 * VW <= c1; i += 2 * VW) {
@@ -134,16 +145,20 @@ INLINE void row_softmax(float *s, int64_t c0, int64_t c1, float c, float *m, flo
         x1 = vf_max(x1, vf_load(s + i + VW));
     }
     if (i < c1) x0 = vf_max(x0, vf_load(s + i));
-    const float before = *m, top = c * vf_hmax(vf_max(x0, x1)), now = top > before ? top : before;
-    const float base = now == -INFINITY ? 0.0f : now;
+    const vf vc = vf_set(c), x = vf_max(x0, x1);
+    const bool moves = vm_any(vf_gt(vf_mul(vc, x), vf_set(*m + LAG)));
+    vf before = vf_load(l);
     *alpha = 1.0f;
-    if (now > before) {
+    if (moves) {
+        const float top = c * vf_hmax(x), old = *m;
         float a[VW];
-        vf_store(a, exp2_soft(vf_set(before - base)));
+        vf_store(a, exp2_soft(vf_set(old - top)));
+        before = vf_mul(before, vf_set(a[0]));
         *alpha = a[0];
+        *m = top;
     }
-    const vf vc = vf_set(c), vb = vf_set(base);
-    vf sum0 = vf_zero(), sum1 = vf_zero();
+    const vf vb = vf_set(*m == -INFINITY ? 0.0f : *m);
+    vf sum0 = before, sum1 = vf_zero();
 #if defined(ATTN_BF16)
     uint16_t *h = (uint16_t *)(void *)s;
     for (i = c0; i + 32 <= c1; i += 32) {
@@ -171,8 +186,8 @@ INLINE void row_softmax(float *s, int64_t c0, int64_t c1, float c, float *m, flo
         vf_store(s + i, a);
     }
 #endif
-    *m = now;
-    *l = *l * *alpha + vf_sum(vf_add(sum0, sum1));
+    vf_store(l, vf_add(sum0, sum1));
+    return moves;
 }
 
 #endif
