@@ -85,8 +85,8 @@ enum {
     TL_OP_INPLACE = 1, /* out[0] may be in[0]'s memory */
     TL_OP_VIEW = 2,    /* no arithmetic: outputs are windows into in[0] (reshape, split) */
     TL_OP_NOGRAD = 4,  /* has no derivative; asking for one is an error with a reason */
-    /* What recomputation runs again last: tl_recompute. */
-    TL_OP_PRODUCT = 8, /* a dense product */
+    /* Where the arithmetic is; what recomputation runs again last (tl_recompute). */
+    TL_OP_PRODUCT = 8, /* dense products */
     TL_OP_MIXER = 16   /* mixes tokens, or routes them */
 };
 #define TL_SAVE_IN(i) (1u << (i))

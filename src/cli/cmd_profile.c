@@ -5,7 +5,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { KEY_PRESET = 1, KEY_DEPTH, KEY_CONTEXT, KEY_DTYPE, KEY_STEPS, KEY_RECOMPUTE, KEY_ALL, KEY_WHAT, KEY_TRACE };
+enum {
+    KEY_PRESET = 1,
+    KEY_DEPTH,
+    KEY_CONTEXT,
+    KEY_DTYPE,
+    KEY_STEPS,
+    KEY_RECOMPUTE,
+    KEY_ALL,
+    KEY_WHAT,
+    KEY_TRACE,
+    KEY_FLOOR
+};
 
 static const struct argp_option table[] = {
     {"preset", KEY_PRESET, "NAME", 0, "a model with random weights (default char-cpu)", 0},
@@ -20,6 +31,10 @@ static const struct argp_option table[] = {
     {"recompute", KEY_RECOMPUTE, "LEVEL", OPTION_ARG_OPTIONAL,
      "none (default), light, wide or full, as tilia train has it", 0},
     {"all", KEY_ALL, 0, 0, "every step of the plan by itself, not summed by kernel", 0},
+    {"floor", KEY_FLOOR, 0, 0,
+     "beside a training step the time that its products and attention take each by itself, with all other operators' "
+     "bytes over the bandwidth",
+     0},
     {"trace", KEY_TRACE, "FILE", 0, "every step as a Chrome trace (JSON), for chrome://tracing or Perfetto", 0},
     {0}};
 
@@ -43,6 +58,7 @@ static error_t parse(int key, char *arg, struct argp_state *st) {
     case KEY_STEPS: o->steps = cli_int(st, "--steps", arg, 1, 1000); return 0;
     case KEY_RECOMPUTE: o->recompute = cli_recompute(st, arg); return 0;
     case KEY_ALL: o->all = true; return 0;
+    case KEY_FLOOR: o->floor = true; return 0;
     case KEY_TRACE: o->trace = arg; return 0;
     case KEY_DTYPE:
         o->dtype = tl_dtype_parse(arg);
@@ -54,6 +70,7 @@ static error_t parse(int key, char *arg, struct argp_state *st) {
         return 0;
     case ARGP_KEY_END:
         if (!!o->model + !!o->preset + !!o->depth > 1) argp_error(st, "give one of MODEL, --preset and --depth");
+        if (o->floor && o->what != PROFILE_TRAIN) argp_error(st, "--floor is of a training step");
         return 0;
     default: return ARGP_ERR_UNKNOWN;
     }
@@ -99,13 +116,16 @@ static size_t by_kernel(const profile_run *r, bool all, profile_row *out) {
 }
 
 static void print_json(const profile_options *o, const profile_run *r, const profile_row *row, size_t n,
-                       const profile_row *sum) {
+                       const profile_row *sum, const profile_floor *f) {
     static const char *const names[] = {"train", "prefill", "decode"};
     printf("{\"what\": \"%s\", \"tokens\": %.0f, \"seconds\": %.9g, \"least_seconds\": %.9g, \"seconds_with_clocks\": "
            "%.9g, ",
            names[o->what], r->tokens, r->whole, r->least, sum->seconds);
     if (r->measured)
         printf("\"predicted\": %.9g, \"predicted_by_measured\": %.4f, ", sum->predicted, sum->predicted / r->least);
+    if (f->sum > 0)
+        printf("\"floor\": %.9g, \"floor_products\": %.9g, \"floor_mixers\": %.9g, \"floor_others\": %.9g, ", f->sum,
+               f->products, f->mixers, f->others);
     printf("\"limit\": %.9g, \"flops\": %.0f, \"bytes\": %.0f, \"mfu\": %.5f, \"rows\": [", sum->limit, sum->flops,
            sum->bytes, sum->flops / r->least / machine_peak(&r->machine, o->dtype));
     for (size_t i = 0; i < n; i++) {
@@ -128,7 +148,7 @@ static void print_line(const profile_options *o, const profile_run *r, const pro
 }
 
 static void print_tables(const profile_options *o, const profile_run *r, const profile_row *row, size_t n,
-                         const profile_row *sum) {
+                         const profile_row *sum, const profile_floor *f) {
     static const char *const whole[] = {"a training step", "the prompt", "a token"};
     printf("%-18s %-34s %6s %10s %10s %7s %9s %8s %7s\n", "operator", "kernel", "calls", "ms", "predicted", "share",
            "GFLOP/s", "GB/s", "limit");
@@ -137,6 +157,12 @@ static void print_tables(const profile_options *o, const profile_run *r, const p
     printf("%s without clocks: %.3f ms at best, %.3f in the middle; %.1f tokens/s, MFU %.1f%%, %.1f GB/s\n",
            whole[o->what], 1e3 * r->least, 1e3 * r->whole, r->tokens / r->least,
            100 * sum->flops / r->least / machine_peak(&r->machine, o->dtype), 1e-9 * sum->bytes / r->least);
+    if (f->sum > 0)
+        printf("floor: products by themselves %.3f ms, attention %.3f ms, all else %.1f MB at %.1f GB/s %.3f ms: %.3f "
+               "ms;\n"
+               "       the best step took %.2f times that, the middle one %.2f\n",
+               1e3 * f->products, 1e3 * f->mixers, 1e-6 * f->bytes, 1e-9 * f->bandwidth, 1e3 * f->others, 1e3 * f->sum,
+               r->least / f->sum, r->whole / f->sum);
     printf("limit: what %s allows (%s)\n", r->machine.title, r->machine.source);
     if (r->measured)
         printf("predicted: %.3f ms, %.2f of the best measured\n", 1e3 * sum->predicted, sum->predicted / r->least);
@@ -148,6 +174,7 @@ int cmd_profile(int argc, char **argv) {
     profile_options o = {.batch = 8, .steps = 3, .dtype = TL_F32};
     if (cli_parse(&argp, argc, argv, &o)) return EXIT_USAGE;
     tl_engine *engine;
+    profile_floor floor = {0};
     tl_error e = {0};
     if (cli_engine(&o.common, &engine, &e) != TL_OK) return cli_fail(&e);
     profile_run r;
@@ -169,10 +196,12 @@ int cmd_profile(int argc, char **argv) {
         sum.bytes += row[i].bytes;
     }
     if (o.trace && profile_trace(&o, &r, &e) != TL_OK) code = cli_fail(&e);
-    if (o.common.json)
-        print_json(&o, &r, row, n, &sum);
+    if (o.floor && profile_floor_of(engine, &r, &floor, &e) != TL_OK)
+        code = cli_fail(&e);
+    else if (o.common.json)
+        print_json(&o, &r, row, n, &sum, &floor);
     else
-        print_tables(&o, &r, row, n, &sum);
+        print_tables(&o, &r, row, n, &sum, &floor);
     profile_close(&r);
     free(row);
     tl_engine_destroy(engine);

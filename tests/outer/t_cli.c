@@ -176,6 +176,8 @@ static void mistakes_have_their_exit_code(void **state) {
         {"study report --out s", 2, "nothing has been measured"},
         {"plan --preset gpt2 --kv-dtype q4_0", 2, "f32, bf16, f16 or q8_0"},
         {"profile --what sleep", 2, "train, prefill or decode"},
+        {"profile --floor --what decode", 2, "of a training step"},
+        {"train x --recompute=some", 2, "none, light, wide or full"},
         {"profile nowhere --what decode", 1, "nowhere"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
