@@ -116,6 +116,13 @@ const char *cli_count(double n, char *buf, size_t size) {
     return buf;
 }
 
+const char *cli_rate(double n, const char *unit, char *buf, size_t size) {
+    char count[24];
+    size_t digits = strspn(cli_count(n, count, sizeof count), "-.0123456789");
+    snprintf(buf, size, "%.*s %s%s", (int)digits, count, count + digits, unit);
+    return buf;
+}
+
 const char *cli_bytes(double n, char *buf, size_t size) {
     static const char *const unit[] = {"B", "kB", "MB", "GB", "TB", "PB"};
     size_t i = 0;

@@ -38,6 +38,8 @@ int cli_finish(int code);
 
 /* "12.3k", "4.56M", "1.2 GB"; into buf, which is returned. */
 const char *cli_count(double n, char *buf, size_t size);
+/* "356 GFLOP/s": a count, a space, its letter with the unit. */
+const char *cli_rate(double n, const char *unit, char *buf, size_t size);
 const char *cli_bytes(double n, char *buf, size_t size);
 /* Text as a JSON string on f. */
 void cli_json_text(FILE *f, const char *text, size_t n);

@@ -92,15 +92,15 @@ static void print_measured(const options *o, const cost_machine *m, const char *
         return;
     }
     printf("%s\n", m->title);
-    printf("  %-28s %10sFLOP/s\n", "f32 multiply-adds", cli_count(m->f32, a, sizeof a));
-    printf("  %-28s %10sFLOP/s\n", "bf16 multiply-adds", cli_count(m->half, a, sizeof a));
-    printf("  %-28s %10sop/s\n", "int8 multiply-adds", cli_count(m->int8, a, sizeof a));
-    printf("  %-28s %10s/s, one thread %s/s\n", "read from memory", cli_bytes(m->bandwidth, a, sizeof a),
+    printf("  %-28s %16s\n", "f32 multiply-adds", cli_rate(m->f32, "FLOP/s", a, sizeof a));
+    printf("  %-28s %16s\n", "bf16 multiply-adds", cli_rate(m->half, "FLOP/s", a, sizeof a));
+    printf("  %-28s %16s\n", "int8 multiply-adds", cli_rate(m->int8, "op/s", a, sizeof a));
+    printf("  %-28s %14s/s, one thread %s/s\n", "read from memory", cli_bytes(m->bandwidth, a, sizeof a),
            cli_bytes(m->bandwidth_one, b, sizeof b));
-    printf("  %-28s %10sFLOP/s, the best of the shapes tried\n", "attention, f32",
-           cli_count(m->attention, a, sizeof a));
-    printf("  %-28s %10.2f us\n", "to start a kernel", 1e6 * m->launch);
-    printf("  %-28s %10zu\n", "calls of operators timed", m->n);
+    printf("  %-28s %16s, the best of the shapes tried\n", "attention, f32",
+           cli_rate(m->attention, "FLOP/s", a, sizeof a));
+    printf("  %-28s %13.2f us\n", "to start a kernel", 1e6 * m->launch);
+    printf("  %-28s %16zu\n", "calls of operators timed", m->n);
     printf("kept in %s\n", path);
 }
 

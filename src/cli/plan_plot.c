@@ -56,7 +56,7 @@ static tl_status draw_roof(const plan_options *o, const plan_result *r, const tl
     char title[200], slope[64], flat[64], c[32];
     title_of(o, r, "roofline", title, sizeof title);
     snprintf(slope, sizeof slope, "%s/s from memory", cli_bytes(m->bandwidth, c, sizeof c));
-    snprintf(flat, sizeof flat, "%sFLOP/s", cli_count(peak, c, sizeof c));
+    cli_rate(peak, "FLOP/s", flat, sizeof flat);
 
     plot_series s[] = {{.name = slope, .x = bx, .y = by, .n = 2, .color = 6},
                        {.name = flat, .x = px, .y = py, .n = 2, .color = 1},

@@ -87,8 +87,7 @@ static void print_flops(const plan_options *o, const plan_result *r) {
     double all = 0, forward = 0, backward = 0;
     for (int i = 0; i < COST_PARTS; i++) all += cost_flops(&r->pass.part[i], o->convention);
     printf("\n%s of %lld x %lld tokens in %s%s; FLOPs count %s\n", o->train ? "training step" : "forward pass",
-           (long long)o->batch, (long long)o->context, tl_dtype_name(o->dtype),
-           level, convention_name(o->convention));
+           (long long)o->batch, (long long)o->context, tl_dtype_name(o->dtype), level, convention_name(o->convention));
     printf("  %-12s %9s %9s %8s %7s %9s %9s", "", "forward", "backward", "a token", "share", "moved", "FLOP/byte");
     printf(r->has_machine ? "  %-9s %10s\n" : "\n", "bound by", r->machine.n ? "expected" : "at least");
     for (int i = 0; i < COST_PARTS; i++) {
@@ -209,9 +208,9 @@ static void print_fit(const plan_options *o, const plan_result *r) {
 static void print_machine(const plan_options *o, const plan_result *r) {
     const cost_machine *m = &r->machine;
     cells k;
-    printf("\ntime on %s: %sFLOP/s of %s products, %s/s, balanced at %.0f FLOP/byte\n", m->title,
-           count(machine_peak(m, o->dtype), &k, 0), tl_dtype_name(o->dtype), bytes(m->bandwidth, &k, 1),
-           machine_peak(m, o->dtype) / m->bandwidth);
+    printf("\ntime on %s: %s of %s products, %s/s, balanced at %.0f FLOP/byte\n", m->title,
+           cli_rate(machine_peak(m, o->dtype), "FLOP/s", k.a[0], sizeof k.a[0]), tl_dtype_name(o->dtype),
+           bytes(m->bandwidth, &k, 1), machine_peak(m, o->dtype) / m->bandwidth);
     printf("  %s\n", m->source);
     if (!m->n) printf("  a bound: real programs reach a third to two thirds of the limit when they compute\n");
 }

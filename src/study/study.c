@@ -58,6 +58,28 @@ int64_t study_level_int(const study_cell *c, const char *factor) {
     return strtoll(study_level(c, factor), NULL, 10);
 }
 
+tl_status study_row(const study_cell *c, const char *factor, const void *rows, size_t n, size_t size, size_t *at,
+                    tl_error *e) {
+    const char *level = study_level(c, factor);
+    for (*at = 0; *at < n; ++*at) {
+        const char *name;
+        memcpy(&name, (const char *)rows + *at * size, sizeof name);
+        if (strcmp(name, level) == 0) return TL_OK;
+    }
+    return error_set(e, TL_UNSUPPORTED, "no %s \"%s\"", factor, level);
+}
+
+void study_steps(study_setup *s, const study_cell *c, int64_t context, int64_t rows, double lr, int64_t warm,
+                 int64_t steps) {
+    s->train.context = context;
+    s->train.rows = rows;
+    s->train.schedule = (schedule){TL_SCHEDULE_COSINE, lr, lr / 10, c->quick && warm ? 2 : warm, c->quick ? 20 : steps};
+}
+
+void study_lengths(study_setup *s, const study_cell *c, const int64_t *lengths) {
+    for (size_t k = 0; lengths[k]; k++) s->transfer[k] = c->quick && lengths[k] > 512 ? 0 : lengths[k];
+}
+
 void study_cell_key(const study_cell *c, char key[STUDY_KEY]) {
     size_t n = 0;
     key[0] = 0;

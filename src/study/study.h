@@ -43,6 +43,10 @@ typedef struct study_cell {
 const char *study_level(const study_cell *c, const char *factor);
 bool study_level_is(const study_cell *c, const char *factor, const char *level);
 int64_t study_level_int(const study_cell *c, const char *factor);
+/* Which of n rows of `size` bytes, whose first member is a name, has the name of the cell's level. [fails: UNSUPPORTED]
+ */
+tl_status study_row(const study_cell *c, const char *factor, const void *rows, size_t n, size_t size, size_t *at,
+                    tl_error *e);
 /* "mixer=flash context=256" */
 void study_cell_key(const study_cell *c, char key[STUDY_KEY]);
 /* All cells of the grid, last factor fastest; their number. */
@@ -69,6 +73,13 @@ typedef struct study_setup {
     bool by_depth;                    /* curve "depth": norm of the gradient by layer at the start and at the end */
     bool on_training;                 /* value "train_eval": loss of the trained-on text, as long as the held-out one */
 } study_setup;
+
+/* Steps of `rows` windows of `context` tokens, a cosine from lr down to a tenth after `warm` steps; quick cells take 20
+ * and warm up for 2 (0 stays 0). */
+void study_steps(study_setup *s, const study_cell *c, int64_t context, int64_t rows, double lr, int64_t warm,
+                 int64_t steps);
+/* Held-out loss in windows of these lengths too, up to the 0; quick cells leave those above 512 out. */
+void study_lengths(study_setup *s, const study_cell *c, const int64_t *lengths);
 
 /* ---- how it is shown ------------------------------------------------------------------------- */
 

@@ -1,8 +1,6 @@
 /* Anatomy of a Transformer: what happens when one part is taken out or changed. */
 #include "study/study.h"
 
-#include <string.h>
-
 static const struct {
     const char *name, *parts;
     int64_t mlp; /* 0: 168 */
@@ -24,10 +22,8 @@ static const struct {
 };
 
 static tl_status setup(study_lab *l, const study_cell *c, study_setup *s, tl_error *e) {
-    const char *name = study_level(c, "variant");
-    size_t i = 0, n = sizeof rows / sizeof *rows;
-    while (i < n && strcmp(rows[i].name, name) != 0) i++;
-    if (i == n) return error_set(e, TL_UNSUPPORTED, "no variant \"%s\"", name);
+    size_t i;
+    TRY(study_row(c, "variant", rows, sizeof rows / sizeof *rows, sizeof *rows, &i, e));
     TRY(study_config(l, &s->config, e,
                      "\"model_type\":\"llama\",\"hidden_size\":64,\"num_hidden_layers\":6,\"num_attention_heads\":4,"
                      "\"intermediate_size\":%lld,\"tie_word_embeddings\":true,\"initializer_range\":0.04,"
@@ -35,13 +31,7 @@ static tl_status setup(study_lab *l, const study_cell *c, study_setup *s, tl_err
                      (long long)(rows[i].mlp ? rows[i].mlp : 168), rows[i].parts));
     s->config.drop_embed = s->config.drop_resid = rows[i].dropout;
     s->train.decay = rows[i].decay;
-    s->train.context = 256;
-    s->train.rows = 4;
-    s->train.schedule = (schedule){TL_SCHEDULE_COSINE, 0.004, 0.0004,
-                                   rows[i].cold ? 0
-                                   : c->quick   ? 2
-                                                : 40,
-                                   c->quick ? 20 : 300};
+    study_steps(s, c, 256, 4, 0.004, rows[i].cold ? 0 : 40, 300);
     s->by_depth = true;
     s->on_training = true;
     return TL_OK;
@@ -83,8 +73,8 @@ const study study_anatomy = {
     .corpus = CORPUS_STORIES,
     .factor = {{"variant",
                 {"variant", "变体"},
-                {"base", "mlp-of-1", "no-norm", "layernorm", "post-norm", "sandwich", "parallel",
-                 "base-cold", "post-norm-cold", "decay-0", "decay-0.5", "dropout-0.1"}}},
+                {"base", "mlp-of-1", "no-norm", "layernorm", "post-norm", "sandwich", "parallel", "base-cold",
+                 "post-norm-cold", "decay-0", "decay-0.5", "dropout-0.1"}}},
     .setup = setup,
     .metric = metrics,
     .table = tables,

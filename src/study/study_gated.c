@@ -1,8 +1,6 @@
 /* What a gated model needs to learn fast: one thing at a time is changed in GAU and FLASH. */
 #include "study/study.h"
 
-#include <string.h>
-
 enum { PARAMS = 180000 };
 
 static const struct {
@@ -29,21 +27,16 @@ static const struct {
 };
 
 static tl_status setup(study_lab *l, const study_cell *c, study_setup *s, tl_error *e) {
-    const char *variant = study_level(c, "variant");
     const bool flash = study_level_is(c, "mixer", "flash");
-    size_t i = 0, n = sizeof rows / sizeof *rows;
-    while (i < n && strcmp(rows[i].name, variant) != 0) i++;
-    if (i == n) return error_set(e, TL_UNSUPPORTED, "no variant \"%s\"", variant);
+    size_t i;
+    TRY(study_row(c, "variant", rows, sizeof rows / sizeof *rows, sizeof *rows, &i, e));
     if (flash && rows[i].unit)
         return error_set(e, TL_UNSUPPORTED, "the same as another variant, or none that chunks have");
     TRY(study_config(l, &s->config, e,
                      "\"model_type\":\"%s\",\"hidden_size\":64,\"num_hidden_layers\":6,\"expansion\":8,"
                      "\"shared_size\":32,%s\"max_position_embeddings\":256,\"initializer_range\":0.04,\"tilia\":{%s}}",
                      flash ? "flash" : "gau", flash ? "\"chunk_size\":64," : "", rows[i].parts));
-    s->train.context = 256;
-    s->train.rows = 4;
-    s->train.schedule =
-        (schedule){TL_SCHEDULE_COSINE, rows[i].lr, rows[i].lr / 10, c->quick ? 2 : 20, c->quick ? 20 : 300};
+    study_steps(s, c, 256, 4, rows[i].lr, 20, 300);
     return study_match(l, &s->config, PARAMS, 4, e);
 }
 

@@ -1,8 +1,6 @@
 /* Heads: many, shared, few or one; and the rank of what they hand on. */
 #include "study/study.h"
 
-#include <string.h>
-
 enum { PARAMS = 200000 };
 
 static const struct {
@@ -12,10 +10,8 @@ static const struct {
             {"mha-1", 1, 1}, {"gau-1", 1, 0}, {"gau-2", 2, 0},   {"gau-4", 4, 0}};
 
 static tl_status setup(study_lab *l, const study_cell *c, study_setup *s, tl_error *e) {
-    const char *name = study_level(c, "heads");
-    size_t i = 0, n = sizeof rows / sizeof *rows;
-    while (i < n && strcmp(rows[i].name, name) != 0) i++;
-    if (i == n) return error_set(e, TL_UNSUPPORTED, "no heads \"%s\"", name);
+    size_t i;
+    TRY(study_row(c, "heads", rows, sizeof rows / sizeof *rows, sizeof *rows, &i, e));
     if (rows[i].kv)
         TRY(study_config(
             l, &s->config, e,
@@ -29,9 +25,7 @@ static tl_status setup(study_lab *l, const study_cell *c, study_setup *s, tl_err
                          "\"shared_size\":32,\"initializer_range\":0.04,\"max_position_embeddings\":256,\"tilia\":"
                          "{\"gate_heads\":%d,\"init\":\"zero-out\"}}",
                          rows[i].heads));
-    s->train.context = 256;
-    s->train.rows = 4;
-    s->train.schedule = (schedule){TL_SCHEDULE_COSINE, 0.004, 0.0004, c->quick ? 2 : 20, c->quick ? 20 : 300};
+    study_steps(s, c, 256, 4, 0.004, 20, 300);
     return study_match(l, &s->config, PARAMS, 4, e);
 }
 

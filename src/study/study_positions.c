@@ -20,9 +20,8 @@ static const struct {
 static tl_status setup(study_lab *l, const study_cell *c, study_setup *s, tl_error *e) {
     static const int64_t lengths[] = {128, 256, 512, 1024, 4096, 0};
     const char *name = study_level(c, "positions");
-    size_t i = 0, n = sizeof rows / sizeof *rows;
-    while (i < n && strcmp(rows[i].name, name) != 0) i++;
-    if (i == n) return error_set(e, TL_UNSUPPORTED, "no positions \"%s\"", name);
+    size_t i;
+    TRY(study_row(c, "positions", rows, sizeof rows / sizeof *rows, sizeof *rows, &i, e));
     if (strncmp(name, "gau", 3) == 0)
         TRY(study_config(l, &s->config, e,
                          "\"model_type\":\"gau\",\"hidden_size\":64,\"num_hidden_layers\":4,\"expansion\":176,"
@@ -35,10 +34,8 @@ static tl_status setup(study_lab *l, const study_cell *c, study_setup *s, tl_err
             "\"intermediate_size\":168,\"tie_word_embeddings\":true,\"initializer_range\":0.04,"
             "\"max_position_embeddings\":4096%s",
             rows[i].config));
-    s->train.context = 256;
-    s->train.rows = 4;
-    s->train.schedule = (schedule){TL_SCHEDULE_COSINE, 0.004, 0.0004, c->quick ? 2 : 20, c->quick ? 20 : 300};
-    for (size_t k = 0; lengths[k]; k++) s->transfer[k] = c->quick && lengths[k] > 512 ? 0 : lengths[k];
+    study_steps(s, c, 256, 4, 0.004, 20, 300);
+    study_lengths(s, c, lengths);
     s->by_position = true;
     return TL_OK;
 }

@@ -1,8 +1,6 @@
 /* Length transfer of every normalisation of gated attention: trained on 512, tested on 128 to 4096. */
 #include "study/study.h"
 
-#include <string.h>
-
 static const struct {
     const char *name, *parts;
     bool flash;
@@ -20,18 +18,14 @@ static const struct {
 
 static tl_status setup(study_lab *l, const study_cell *c, study_setup *s, tl_error *e) {
     static const int64_t lengths[] = {128, 256, 512, 1024, 2048, 4096, 0};
-    const char *name = study_level(c, "normalisation");
-    size_t i = 0, n = sizeof rows / sizeof *rows;
-    while (i < n && strcmp(rows[i].name, name) != 0) i++;
-    if (i == n) return error_set(e, TL_UNSUPPORTED, "no normalisation \"%s\"", name);
+    size_t i;
+    TRY(study_row(c, "normalisation", rows, sizeof rows / sizeof *rows, sizeof *rows, &i, e));
     TRY(study_config(l, &s->config, e,
                      "\"model_type\":\"%s\",\"hidden_size\":64,\"num_hidden_layers\":4,\"expansion\":176,"
                      "\"shared_size\":32,%s\"initializer_range\":0.04,\"max_position_embeddings\":4096,\"tilia\":{%s}}",
                      rows[i].flash ? "flash" : "gau", rows[i].flash ? "\"chunk_size\":64," : "", rows[i].parts));
-    s->train.context = 512;
-    s->train.rows = 2;
-    s->train.schedule = (schedule){TL_SCHEDULE_COSINE, 0.004, 0.0004, c->quick ? 2 : 20, c->quick ? 20 : 300};
-    for (size_t k = 0; lengths[k]; k++) s->transfer[k] = c->quick && lengths[k] > 512 ? 0 : lengths[k];
+    study_steps(s, c, 512, 2, 0.004, 20, 300);
+    study_lengths(s, c, lengths);
     s->by_position = true;
     return TL_OK;
 }
