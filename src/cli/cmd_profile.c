@@ -107,6 +107,7 @@ static size_t by_kernel(const profile_run *r, bool all, profile_row *out) {
         out[k].seconds += s->seconds;
         out[k].predicted += s->predicted;
         out[k].limit += s->limit;
+        out[k].alone += s->alone;
         out[k].flops += s->flops;
         out[k].bytes += s->bytes;
         out[k].calls++;
@@ -134,6 +135,7 @@ static void print_json(const profile_options *o, const profile_run *r, const pro
         printf(", \"part\": \"%s\", \"calls\": %lld, \"seconds\": %.9g, ", cost_part_name[row[i].part],
                (long long)row[i].calls, row[i].seconds);
         if (r->measured) printf("\"predicted\": %.9g, ", row[i].predicted);
+        if (o->floor) printf("\"floor\": %.9g, ", row[i].alone);
         printf("\"limit\": %.9g, \"flops\": %.0f, \"bytes\": %.0f}", row[i].limit, row[i].flops, row[i].bytes);
     }
     printf("]}\n");
@@ -141,7 +143,10 @@ static void print_json(const profile_options *o, const profile_run *r, const pro
 
 static void print_line(const profile_options *o, const profile_run *r, const profile_row *s, double total) {
     char predicted[32] = "-";
-    if (r->measured) snprintf(predicted, sizeof predicted, "%.3f", 1e3 * s->predicted);
+    if (o->floor)
+        snprintf(predicted, sizeof predicted, "%.3f", 1e3 * s->alone);
+    else if (r->measured)
+        snprintf(predicted, sizeof predicted, "%.3f", 1e3 * s->predicted);
     printf("%-18s %-34s %6lld %10.3f %10s %6.1f%% %9.1f %8.1f %6.0f%% %s\n", s->op, s->kernel, (long long)s->calls,
            1e3 * s->seconds, predicted, 100 * s->seconds / total, 1e-9 * s->flops / s->seconds,
            1e-9 * s->bytes / s->seconds, 100 * s->limit / s->seconds, o->all ? s->name : "");
@@ -150,8 +155,8 @@ static void print_line(const profile_options *o, const profile_run *r, const pro
 static void print_tables(const profile_options *o, const profile_run *r, const profile_row *row, size_t n,
                          const profile_row *sum, const profile_floor *f) {
     static const char *const whole[] = {"a training step", "the prompt", "a token"};
-    printf("%-18s %-34s %6s %10s %10s %7s %9s %8s %7s\n", "operator", "kernel", "calls", "ms", "predicted", "share",
-           "GFLOP/s", "GB/s", "limit");
+    printf("%-18s %-34s %6s %10s %10s %7s %9s %8s %7s\n", "operator", "kernel", "calls", "ms",
+           o->floor ? "floor" : "predicted", "share", "GFLOP/s", "GB/s", "limit");
     for (size_t i = 0; i < n; i++) print_line(o, r, &row[i], sum->seconds);
     printf("%-18s %-34s %6s %10.3f\n\n", "sum", "", "", 1e3 * sum->seconds);
     printf("%s without clocks: %.3f ms at best, %.3f in the middle; %.1f tokens/s, MFU %.1f%%, %.1f GB/s\n",
@@ -186,6 +191,7 @@ int cmd_profile(int argc, char **argv) {
         tl_engine_destroy(engine);
         return cli_fail(&e);
     }
+    bool failed = o.floor && profile_floor_of(engine, &r, &floor, &e) != TL_OK;
     size_t n = by_kernel(&r, o.all, row);
     profile_row sum = {0};
     for (size_t i = 0; i < n; i++) {
@@ -196,7 +202,7 @@ int cmd_profile(int argc, char **argv) {
         sum.bytes += row[i].bytes;
     }
     if (o.trace && profile_trace(&o, &r, &e) != TL_OK) code = cli_fail(&e);
-    if (o.floor && profile_floor_of(engine, &r, &floor, &e) != TL_OK)
+    if (failed)
         code = cli_fail(&e);
     else if (o.common.json)
         print_json(&o, &r, row, n, &sum, &floor);

@@ -26,6 +26,7 @@ typedef struct profile_row {
     int part;
     bool backward;
     double seconds, predicted, limit, flops, bytes;
+    double alone; /* with a floor: products and mixers by themselves, others bytes over bandwidth */
     int64_t calls;
 } profile_row;
 
@@ -44,13 +45,13 @@ typedef struct profile_run {
 /* Creates or opens the model, runs it, gathers its steps. [owns: caller, profile_close] */
 tl_status profile_do(const profile_options *o, tl_engine *e, profile_run *r, tl_error *err);
 void profile_close(profile_run *r);
-/* What a training step would take if nothing but its arithmetic and its memory took time: products and mixers as fast as
- * each runs by itself, again and again; all else its bytes over the bandwidth measured now. */
+/* What a training step would take if nothing but its arithmetic and its memory took time: products and mixers as fast
+ * as each runs by itself, again and again; all else its bytes over the bandwidth measured now. */
 typedef struct profile_floor {
     double products, mixers, others, sum; /* seconds */
     double bytes, bandwidth;              /* of all else */
 } profile_floor;
-tl_status profile_floor_of(tl_engine *e, const profile_run *r, profile_floor *f, tl_error *err);
+tl_status profile_floor_of(tl_engine *e, profile_run *r, profile_floor *f, tl_error *err); /* rows get their part */
 /* Chrome's trace format: one event a step, on one line for each part of the model. */
 tl_status profile_trace(const profile_options *o, const profile_run *r, tl_error *err);
 

@@ -25,7 +25,7 @@ static double alone(device *dev, const plan_step *s) {
     return least;
 }
 
-tl_status profile_floor_of(tl_engine *e, const profile_run *r, profile_floor *f, tl_error *err) {
+tl_status profile_floor_of(tl_engine *e, profile_run *r, profile_floor *f, tl_error *err) {
     const trainer *t = r->trainer;
     const tl_plan *const plans[] = {t->fwd.plan, t->norm.plan, t->update.plan};
     device *dev = e->host.dev;
@@ -34,17 +34,16 @@ tl_status profile_floor_of(tl_engine *e, const profile_run *r, profile_floor *f,
     TRY(measure_limits(e, CLOCK_MONOTONIC, &limits, err));
     f->bandwidth = limits.bandwidth;
     machine_fini(&limits);
+    profile_row *row = r->row; /* in the order of the steps */
     for (int k = 0; k < 3; k++)
-        for (size_t i = 0; i < plans[k]->n_steps; i++) {
+        for (size_t i = 0; i < plans[k]->n_steps && row < r->row + r->n; i++, row++) {
             const plan_step *s = &plans[k]->steps[i];
-            if (s->op->flags & TL_OP_PRODUCT)
-                f->products += alone(dev, s);
-            else if (s->op->flags & TL_OP_MIXER)
-                f->mixers += alone(dev, s);
-            else
-                f->bytes += s->cost.bytes_read + s->cost.bytes_written;
+            const bool product = s->op->flags & TL_OP_PRODUCT, mixer = s->op->flags & TL_OP_MIXER;
+            const double bytes = s->cost.bytes_read + s->cost.bytes_written;
+            row->alone = product || mixer ? alone(dev, s) : bytes / f->bandwidth;
+            if (!product && !mixer) f->bytes += bytes;
+            *(product ? &f->products : mixer ? &f->mixers : &f->others) += row->alone;
         }
-    f->others = f->bytes / f->bandwidth;
     f->sum = f->products + f->mixers + f->others;
     return TL_OK;
 }
