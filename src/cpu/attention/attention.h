@@ -112,7 +112,9 @@ typedef struct attn_fwd_layout {
 typedef struct attn_bwd_layout {
     int64_t nr, Dhu, Dvu, Dhq, Dvq, Dhp, Dvp, Rp, seg_keys;
     int64_t dq_part, dq_head, bias_part, bias_head, worker, w_bytes, total; /* dq_part: -1 with a single segment */
-    int64_t w_qa, w_qb, w_ga, w_gb, w_dq, w_rows, w_kt, w_vt, w_kb, w_dk, w_dv, w_s, w_p, w_f, w_a;
+    /* packed rows of a head: every segment's, packed by a phase of their own, or the worker's (head -1) */
+    int64_t head, head_bytes, h_qa, h_qb, h_ga, h_gb, h_rows, row_blocks;
+    int64_t w_head, w_dq, w_rows, w_kt, w_vt, w_kb, w_dk, w_dv, w_s, w_p, w_f, w_a;
 } attn_bwd_layout;
 
 typedef struct attn_kv_layout {

@@ -22,37 +22,44 @@ void attn_bwd_lay(const attn_job *j, attn_isa isa, attn_bwd_layout *l) {
     l->seg_keys = attn_up((j->S + j->segments - 1) / j->segments, ATTN_BC);
     l->dq_head = attn_up(l->Rp * l->Dhp * 4, 64);
     l->bias_head = attn_up((2 * j->P + 16) * 4, 64);
+    l->row_blocks = (j->R + ATTN_BR - 1) / ATTN_BR;
     int64_t at = 0;
-    l->dq_part = -1;
+#define PLACE(name, bytes) l->name = at, at += attn_up((bytes), 64)
+    PLACE(h_qa, l->Rp * l->Dhq * 4);
+    PLACE(h_ga, l->Rp * l->Dvq * 4);
+    if (isa.unit == 1) { /* the same rows serve as both operands */
+        l->h_qb = l->h_qa;
+        l->h_gb = l->h_ga;
+    } else {
+        PLACE(h_qb, l->Rp / 2 * l->Dhp * 4);
+        PLACE(h_gb, l->Rp / 2 * l->Dvp * 4);
+    }
+    PLACE(h_rows, l->row_blocks * ATTN_ROWS_BYTES);
+    l->head_bytes = at;
+    at = 0;
+    l->dq_part = l->head = -1;
     if (j->segments > 1) {
         l->dq_part = at;
         at += heads * j->segments * l->dq_head;
+        l->head = at;
+        at += heads * l->head_bytes;
     }
     l->bias_part = at;
     if (j->want_dbias) at += heads * j->segments * j->r * l->bias_head;
     l->worker = at;
     at = 0;
-#define PLACE(name, bytes) l->w_##name = at, at += attn_up((bytes), 64)
-    PLACE(qa, l->Rp * l->Dhq * 4);
-    PLACE(ga, l->Rp * l->Dvq * 4);
-    if (isa.unit == 1) { /* the same rows serve as both operands */
-        l->w_qb = l->w_qa;
-        l->w_gb = l->w_ga;
-    } else {
-        PLACE(qb, l->Rp / 2 * l->Dhp * 4);
-        PLACE(gb, l->Rp / 2 * l->Dvp * 4);
-    }
-    PLACE(dq, j->segments > 1 ? 0 : l->dq_head);
-    PLACE(rows, (j->R + ATTN_BR - 1) / ATTN_BR * ATTN_ROWS_BYTES);
-    PLACE(kt, ATTN_BC * l->Dhu * 4);
-    PLACE(vt, ATTN_BC * l->Dvu * 4);
-    PLACE(kb, ATTN_BC / isa.unit * l->Dhp * 4);
-    PLACE(dk, keys * l->Dhp * 4);
-    PLACE(dv, keys * l->Dvp * 4);
-    PLACE(s, rows * ATTN_BC * 4);
-    PLACE(p, rows * ATTN_BC * 4);
-    PLACE(f, j->softcap > 0 ? rows * ATTN_BC * 4 : 0);
-    PLACE(a, isa.unit == 2 ? rows * ATTN_BC * 2 : 0);
+    PLACE(w_head, j->segments > 1 ? 0 : l->head_bytes);
+    PLACE(w_dq, j->segments > 1 ? 0 : l->dq_head);
+    PLACE(w_rows, ATTN_ROWS_BYTES);
+    PLACE(w_kt, ATTN_BC * l->Dhu * 4);
+    PLACE(w_vt, ATTN_BC * l->Dvu * 4);
+    PLACE(w_kb, ATTN_BC / isa.unit * l->Dhp * 4);
+    PLACE(w_dk, keys * l->Dhp * 4);
+    PLACE(w_dv, keys * l->Dvp * 4);
+    PLACE(w_s, rows * ATTN_BC * 4);
+    PLACE(w_p, rows * ATTN_BC * 4);
+    PLACE(w_f, j->softcap > 0 ? rows * ATTN_BC * 4 : 0);
+    PLACE(w_a, isa.unit == 2 ? rows * ATTN_BC * 2 : 0);
 #undef PLACE
     l->w_bytes = attn_up(at, 4096) + 256;
     l->total = l->worker + j->workers * l->w_bytes;
@@ -92,10 +99,11 @@ static const char *bwd_prepare(const tl_op_call *c, int threads, attn_isa isa, k
     if (why) return why;
     j.workers = threads;
     attn_bwd_lay(&j, isa, &l);
-    x->tiles[0] = j.B * j.Hk * j.segments;
-    x->tiles[1] = (l.dq_part >= 0 && c->out[0].d.dtype != TL_NONE ? j.B * j.Hk * ((j.R + ATTN_BR - 1) / ATTN_BR) : 0) +
-                  (j.want_dsinks || j.want_dbias ? j.H : 0);
-    x->phases = x->tiles[1] ? 2 : 1;
+    const int64_t blocks = l.head >= 0 ? j.B * j.Hk * l.row_blocks : 0;
+    x->tiles[0] = blocks;
+    x->tiles[1] = j.B * j.Hk * j.segments;
+    x->tiles[2] = (c->out[0].d.dtype != TL_NONE ? blocks : 0) + (j.want_dsinks || j.want_dbias ? j.H : 0);
+    x->phases = x->tiles[2] ? 3 : 2;
     x->scratch = (size_t)l.total;
     return NULL;
 }

@@ -1,7 +1,7 @@
-/* Backward. Phase 0: a tile is one segment of the keys of one kv head. It packs the rows that see the segment, then
- * walks key blocks outside and row blocks inside, so dK and dV of a block are sums in one order, over the heads of the
- * group too; dQ adds up in memory of the worker or, with several segments, in the segment's own part. Phase 1 adds the
- * parts in the order of segments, and the sums over everything: sinks and bias. */
+/* Backward. Phase 1: a tile is one segment of the keys of one kv head. Its rows are packed before, by phase 0 where
+ * several segments share them. It walks key blocks outside and row blocks inside, so dK and dV of a block are sums in
+ * one order, over the heads of the group too; dQ adds up in memory of the worker or, with several segments, in the
+ * segment's own part. Phase 2 adds the parts in the order of segments, and the sums over everything: sinks and bias. */
 #ifndef ATTN_BWD_BODY_H
 #define ATTN_BWD_BODY_H
 
@@ -13,6 +13,7 @@ typedef struct bwd_space {
     uint32_t *qa, *qb, *ga, *gb;     /* rows as A (R, Dhq) and as B (R / UNIT, Dhp) operands; g: dO */
     float *dq;                       /* (R, Dhp) */
     tile_rows *rows;                 /* one per block of rows; m: log-sum-exp in units of log 2, l: D */
+    tile_rows *now;                  /* the worker's copy of one: others may be at the same rows */
     uint32_t *kt, *vt, *kb;          /* the key block: transposed panels, and as B operand */
     float *dk, *dv, *s, *p, *f;      /* p: dP, then dS */
     uint32_t *a;                     /* dS by rows, where pairs need it in both orders */
@@ -77,19 +78,16 @@ static void bwd_pack_row(const attn_job *j, bwd_space *w, int64_t m) {
     t->l[r] = bwd_dot(g, at(&j->o, w->b, i, h), j->o.dtype, j->Dv);
 }
 
-static void bwd_pack(const attn_job *j, bwd_space *w) {
-    for (int64_t blk = w->mlo / ATTN_BR; blk * ATTN_BR < w->mhi; blk++) {
-        tile_rows *t = &w->rows[blk];
-        t->n = 0;
-        t->b = w->b;
-        /* Rows of the first block that lie before mlo are not packed; their intervals are empty. */
-        for (int64_t r = 0; r < ATTN_BR; r++) t->lo[r] = t->hi[r] = 0;
-        for (int64_t r = 0; r < ATTN_BR; r++)
-            t->doc[r] = j->doc ? j->doc[w->b * j->doc_sb + attn_min(blk * ATTN_BR + r, j->R - 1) / j->r] : 0;
-        const int64_t m0 = attn_max(w->mlo, blk * ATTN_BR), m1 = attn_min(w->mhi, (blk + 1) * ATTN_BR);
-        for (int64_t m = m0; m < m1; m++) bwd_pack_row(j, w, m);
-        rows_chunks(t);
-    }
+static void bwd_pack(const attn_job *j, bwd_space *w, int64_t blk) {
+    tile_rows *t = &w->rows[blk];
+    t->n = 0;
+    t->b = w->b;
+    for (int64_t r = 0; r < ATTN_BR; r++) t->lo[r] = t->hi[r] = 0;
+    for (int64_t r = 0; r < ATTN_BR; r++)
+        t->doc[r] = j->doc ? j->doc[w->b * j->doc_sb + attn_min(blk * ATTN_BR + r, j->R - 1) / j->r] : 0;
+    const int64_t end = attn_min(attn_up(j->R, ATTN_CHUNK), (blk + 1) * ATTN_BR);
+    for (int64_t m = blk * ATTN_BR; m < end; m++) bwd_pack_row(j, w, m);
+    rows_chunks(t);
 }
 
 static void bwd_zero(float *p, int64_t c0, int64_t c1) {
@@ -204,8 +202,11 @@ static void bwd_keys(const tile_rows *t, int64_t kn, const float *x, const uint3
 /* Keys [k0, k0 + kn), packed, against one block of rows. */
 static void bwd_tile(const attn_job *j, const bwd_space *w, int64_t blk, int64_t k0, int64_t kn) {
     const attn_bwd_layout *l = w->l;
-    tile_rows *t = &w->rows[blk];
+    const tile_rows *shared = &w->rows[blk];
+    tile_rows *t = w->l->head < 0 ? &w->rows[blk] : w->now;
     const int64_t m0 = blk * ATTN_BR;
+    if (shared->reach <= k0 || shared->first >= k0 + kn) return;
+    if (t != shared) memcpy(t, shared, sizeof *t);
     const int32_t *kd = j->doc ? j->doc + w->b * j->doc_sb + k0 : NULL;
     if (!rows_span(t, k0, kn)) return;
     if (kd) {
@@ -256,19 +257,28 @@ static void bwd_block(const attn_job *j, const bwd_space *w, int64_t k0) {
     }
 }
 
+/* Where the packed rows of kv head bh lie. */
+static bwd_space bwd_head(const attn_job *j, const attn_bwd_layout *l, int64_t bh, char *mine) {
+    bwd_space w = {.l = l, .b = bh / j->Hk, .hk = bh % j->Hk};
+    char *p = l->head >= 0 ? j->scratch + l->head + bh * l->head_bytes : mine + l->w_head;
+    w.qa = (uint32_t *)(void *)(p + l->h_qa), w.qb = (uint32_t *)(void *)(p + l->h_qb);
+    w.ga = (uint32_t *)(void *)(p + l->h_ga), w.gb = (uint32_t *)(void *)(p + l->h_gb);
+    w.rows = (tile_rows *)(void *)(p + l->h_rows);
+    return w;
+}
+
 static void bwd_segment(const attn_job *j, const attn_bwd_layout *l, int64_t tile, char *mine) {
     const int64_t bh = tile / j->segments, segment = attn_balance(tile % j->segments, j->segments);
-    bwd_space w = {.l = l, .b = bh / j->Hk, .hk = bh % j->Hk};
+    bwd_space w = bwd_head(j, l, bh, mine);
     w.s0 = segment * l->seg_keys;
     w.s1 = attn_min(w.s0 + l->seg_keys, j->S);
     bwd_rows_of(j, l, w.b, segment, &w.mlo, &w.mhi);
-    w.qa = (uint32_t *)(void *)(mine + l->w_qa), w.qb = (uint32_t *)(void *)(mine + l->w_qb);
-    w.ga = (uint32_t *)(void *)(mine + l->w_ga), w.gb = (uint32_t *)(void *)(mine + l->w_gb);
+    w.now = (tile_rows *)(void *)(mine + l->w_rows);
     w.kt = (uint32_t *)(void *)(mine + l->w_kt), w.vt = (uint32_t *)(void *)(mine + l->w_vt);
     w.kb = (uint32_t *)(void *)(mine + l->w_kb), w.a = (uint32_t *)(void *)(mine + l->w_a);
     w.dk = (float *)(void *)(mine + l->w_dk), w.dv = (float *)(void *)(mine + l->w_dv);
     w.s = (float *)(void *)(mine + l->w_s), w.p = (float *)(void *)(mine + l->w_p);
-    w.f = (float *)(void *)(mine + l->w_f), w.rows = (tile_rows *)(void *)(mine + l->w_rows);
+    w.f = (float *)(void *)(mine + l->w_f);
     w.dq = (float *)(void *)(l->dq_part >= 0 ? j->scratch + l->dq_part + (bh * j->segments + segment) * l->dq_head
                                              : mine + l->w_dq);
     if (j->want_dbias) {
@@ -277,7 +287,7 @@ static void bwd_segment(const attn_job *j, const attn_bwd_layout *l, int64_t til
     }
     w.keys = (key_rows){at(&j->k, w.b, 0, w.hk), j->k.st * j->k.size, 0, j->k.dtype, j->Dh};
     w.values = (key_rows){at(&j->v, w.b, 0, w.hk), j->v.st * j->v.size, 0, j->v.dtype, j->Dv};
-    bwd_pack(j, &w);
+    for (int64_t blk = w.mlo / ATTN_BR; l->head < 0 && blk * ATTN_BR < w.mhi; blk++) bwd_pack(j, &w, blk);
     if (w.mhi > w.mlo) memset(w.dq + w.mlo * l->Dhp, 0, (size_t)((w.mhi - w.mlo) * l->Dhp) * sizeof(float));
     for (int64_t k0 = w.s0; k0 < w.s1; k0 += ATTN_BC) bwd_block(j, &w, k0);
     if (l->dq_part >= 0 || !j->dq.p) return;
@@ -292,7 +302,7 @@ static void bwd_segment(const attn_job *j, const attn_bwd_layout *l, int64_t til
 
 /* dQ of a block of rows: the segments' parts in their order. */
 static void bwd_sum_dq(const attn_job *j, const attn_bwd_layout *l, int64_t tile) {
-    const int64_t blocks = (j->R + ATTN_BR - 1) / ATTN_BR, bh = tile / blocks, m0 = tile % blocks * ATTN_BR;
+    const int64_t bh = tile / l->row_blocks, m0 = tile % l->row_blocks * ATTN_BR;
     for (int64_t m = m0; m < attn_min(m0 + ATTN_BR, j->R); m++) {
         char *dst = at_out(&j->dq, bh / j->Hk, m / j->r, bh % j->Hk * j->r + m % j->r);
         int64_t lo, hi;
@@ -336,10 +346,14 @@ static void bwd_sum_head(const attn_job *j, const attn_bwd_layout *l, int64_t h)
 static void bwd_leaf(const attn_job *j, int phase, int64_t lo, int64_t hi, int worker) {
     attn_bwd_layout l;
     attn_bwd_lay(j, (attn_isa){VW, PANEL, UNIT}, &l);
-    const int64_t sums = l.dq_part >= 0 && j->dq.p ? j->B * j->Hk * ((j->R + ATTN_BR - 1) / ATTN_BR) : 0;
+    const int64_t sums = l.dq_part >= 0 && j->dq.p ? j->B * j->Hk * l.row_blocks : 0;
+    char *mine = j->scratch + l.worker + worker * l.w_bytes;
     for (int64_t tile = lo; tile < hi; tile++) {
-        if (phase == 0)
-            bwd_segment(j, &l, tile, j->scratch + l.worker + worker * l.w_bytes);
+        if (phase == 0) {
+            bwd_space w = bwd_head(j, &l, tile / l.row_blocks, mine);
+            bwd_pack(j, &w, tile % l.row_blocks);
+        } else if (phase == 1)
+            bwd_segment(j, &l, tile, mine);
         else if (tile < sums)
             bwd_sum_dq(j, &l, tile);
         else

@@ -21,13 +21,16 @@ typedef struct tile_rows {
     int64_t head[ROWS];
     int32_t doc[ROWS];
     float m[ROWS], l[ROWS], alpha[ROWS]; /* running maximum in units of log 2, sum, factor of the step */
-    int64_t clo[CHUNKS], chi[CHUNKS];    /* smallest lo and largest hi of a chunk of rows */
+    int64_t first, reach;                /* smallest lo and largest hi of all rows */
+    int64_t clo[CHUNKS], chi[CHUNKS];    /* of a chunk of rows */
     int64_t c0[CHUNKS], c1[CHUNKS];      /* the columns of the present tile that a chunk needs, whole vectors */
 } tile_rows;
 
 _Static_assert(sizeof(tile_rows) <= ATTN_ROWS_BYTES, "launchers reserve this much");
 
 static void rows_chunks(tile_rows *t) {
+    t->first = INT64_MAX;
+    t->reach = 0;
     for (int64_t c = 0; c < CHUNKS; c++) {
         t->clo[c] = INT64_MAX;
         t->chi[c] = 0;
@@ -36,6 +39,8 @@ static void rows_chunks(tile_rows *t) {
             t->clo[c] = attn_min(t->clo[c], t->lo[r]);
             t->chi[c] = attn_max(t->chi[c], t->hi[r]);
         }
+        t->first = attn_min(t->first, t->clo[c]);
+        t->reach = attn_max(t->reach, t->chi[c]);
     }
 }
 
