@@ -2,6 +2,7 @@
  * multiply-add rate. Causal pairs are counted exactly; forward 4 D, backward 10 D flops a pair.
  *     bench_attention [threads] [isa: avx2 avx512 avx512bf16] [longest n]
  * Processor time of the threads, not the clock, so that a busy machine disturbs it less. */
+#include <errno.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -11,6 +12,7 @@
 
 #include "base/half.h"
 #include "cpu/attention/attention.h"
+#include "cpu/cpu.h"
 
 typedef struct kernel {
     const char *name;
@@ -149,24 +151,46 @@ static void shape(int isa, tl_dtype dtype, int64_t n, int64_t h, int64_t hk, int
     tl_op_call f = {.attr = &attr.f, .in = {q, k, v}, .out = {o, lse}};
     tl_op_call b = {.attr = &attr, .in = {g, q, k, v, o, lse}, .out = {dq, dk, dv}};
     double fw, fc, bw, bc;
+    const double share = peak > 0 ? 100 / peak : 0;
     measure(&forward[isa], &f, threads, pairs * 4 * (double)d, &fw, &fc);
     measure(&backward[isa], &b, threads, pairs * 10 * (double)d, &bw, &bc);
     printf(
         "%-4s n %6ld  %2ld/%2ld x %3ld  forward %6.1f (clock %6.1f) %3.0f%%   backward %6.1f (clock %6.1f) %3.0f%%\n",
-        tl_dtype_name(dtype), (long)n, (long)h, (long)hk, (long)d, fc, fw, 100 * fc / peak, bc, bw, 100 * bc / peak);
+        tl_dtype_name(dtype), (long)n, (long)h, (long)hk, (long)d, fc, fw, share * fc, bc, bw, share * bc);
     fflush(stdout);
     void *p[] = {q.data, k.data, v.data, o.data, g.data, dq.data, dk.data, dv.data, lse.data};
     for (size_t i = 0; i < sizeof p / sizeof *p; i++) free(p[i]);
 }
 
+static int usage(const char *what, const char *given) {
+    fprintf(stderr,
+            "%s: '%s'\nusage: bench_attention [threads 1..64] [avx2|avx512|avx512bf16] [longest n, 1024 or more]\n",
+            what, given);
+    return 2;
+}
+
+/* A whole number within [lo, hi], or -1. */
+static int64_t number(const char *s, int64_t lo, int64_t hi) {
+    char *end;
+    errno = 0;
+    const long long n = strtoll(s, &end, 10);
+    return errno || end == s || *end || n < lo || n > hi ? -1 : n;
+}
+
 int main(int argc, char **argv) {
-    const int threads = argc > 1 ? atoi(argv[1]) : 1;
+    const int threads = argc > 1 ? (int)number(argv[1], 1, 64) : 1;
     const char *name = argc > 2 ? argv[2] : "avx512";
-    const int64_t most = argc > 3 ? atoll(argv[3]) : 4096;
+    const int64_t most = argc > 3 ? number(argv[3], 1024, 1 << 20) : 4096;
     int isa = 0;
-    for (int i = 0; i < 3; i++)
-        if (!strcmp(name, forward[i].name)) isa = i;
-    const double peak = peak_f32() * threads;
+    while (isa < 3 && strcmp(name, forward[isa].name)) isa++;
+    if (threads < 0) return usage("not a count of threads", argv[1]);
+    if (isa == 3) return usage("no such kernels", name);
+    if (most < 0) return usage("not a length", argv[3]);
+    if (argc > 4) return usage("one argument too many", argv[4]);
+    uint32_t needs = 0;
+    (void)isa_cap(name, &needs);
+    if (needs & ~isa_probe()) return usage("this processor has not what these kernels need", name);
+    const double peak = isa_probe() & ISA_AVX512 ? peak_f32() * threads : 0;
     printf("GFLOP/s by processor time, %d threads, %s; share of the f32 peak %.1f\n", threads, forward[isa].name, peak);
     for (tl_dtype t = TL_F32; t <= TL_BF16; t++) {
         if (t == TL_F64 || (isa == 2 && t == TL_F32)) continue;

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Causal attention of Tilia against PyTorch's scaled_dot_product_attention, interleaved in one run.
 
-  VENV/bin/python bench/attention_peers.py build/tilia [--lengths 1024,4096] [--rounds 3] [--threads 2] [--clock wall|cpu]
+  VENV/bin/python bench/attention_peers.py build/tilia [--lengths 1024,4096,16384] [--rounds 3] [--threads 2] [--clock wall|cpu]
                                            [--dtypes f32,bf16] [--quick]
 
-12 heads of 64, batch 1, and one head at the longest length; forward, and forward with backward; f32 and bf16; medians
-of milliseconds and their ratio. Pairs of tokens are counted causal-exact, 4 D flops forward and 10 D backward each."""
+12 heads of 64 and one head, batch 1; forward, and forward with backward; f32 and bf16; medians of milliseconds, their
+least and most, and the ratio of the medians. Pairs of tokens are counted causal-exact, 4 D flops forward and 10 D backward each."""
 import argparse, datetime, json, os, platform, statistics, subprocess, time
 
 D = 64
@@ -42,20 +42,26 @@ def torch_seconds(torch, now, n, heads, dtype):
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("tilia")
-    ap.add_argument("--lengths", default="1024,4096", help="powers of four times 256")
+    ap.add_argument("--lengths", default="1024,4096,16384", help="powers of four times 1024")
     ap.add_argument("--rounds", type=int, default=3)
     ap.add_argument("--threads", type=int, default=2)
     ap.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     ap.add_argument("--dtypes", default="f32,bf16")
-    ap.add_argument("--quick", action="store_true", help="one round")
+    ap.add_argument("--quick", action="store_true", help="one round, 1024 and 4096 tokens")
     a = ap.parse_args()
     if a.quick:
-        a.rounds = 1
+        a.rounds, a.lengths = 1, "1024,4096"
+    lengths = [int(x) for x in a.lengths.split(",") if x.isdigit()]
+    if not lengths or not set(lengths) <= {1024 * 4**i for i in range(5)}:
+        ap.error(f"--lengths {a.lengths}: of 1024, 4096, 16384, 65536, 262144")
+    if not set(a.dtypes.split(",")) <= {"f32", "bf16"}:
+        ap.error(f"--dtypes {a.dtypes}: of f32, bf16")
+    if a.rounds < 1 or a.threads < 1:
+        ap.error("--rounds and --threads are 1 or more")
     import torch
     torch.set_num_threads(a.threads)
     now = time.perf_counter if a.clock == "wall" else lambda: time.process_time() / a.threads
-    lengths = [int(x) for x in a.lengths.split(",")]
-    shapes = [(n, 12) for n in lengths] + [(max(lengths), 1)]
+    shapes = [(n, heads) for n in lengths for heads in (12, 1)]
     cpu = [x.split(":")[1].strip() for x in open("/proc/cpuinfo") if x.startswith("model name")] or [platform.machine()]
     print(f"{cpu[0]}, {datetime.date.today()}; PyTorch {torch.__version__}, {a.threads} threads, {a.clock} clock, load average {os.getloadavg()[0]:.1f}; milliseconds: median (least-most)")
     print(f"{'dtype':5} {'tokens':>7} {'heads':>5} {'work':10} {'tilia':>26} {'torch':>26} {'ratio':>6}")

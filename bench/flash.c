@@ -1,7 +1,8 @@
 /* Gated attention and mixed chunks by themselves, through tl_eval: seconds and GFLOP/s of the cost rule.
  *     bench_flash core [threads]    gau_attention against the same composed of plain operators, forward + backward
- *     bench_flash layer [threads]   a causal FLASH layer of width 768, forward + backward: time per token over the
- * length bench_flash decode [threads]  chunk_step at position 1,000 and 1,000,000; gau_attention_kv at 1k and 16k */
+ *     bench_flash layer [threads] [longest n]   a causal FLASH layer of width 768, forward + backward: time per token
+ *     bench_flash decode [threads]  chunk_step at position 1,000 and 1,000,000; gau_attention_kv at 1k and 16k */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -226,20 +227,43 @@ static void decode(tl_engine *e) {
         33000, cache_at, 4, 60);
 }
 
+static int usage(const char *what, const char *given) {
+    fprintf(stderr,
+            "%s: '%s'\nusage: bench_flash [core|layer|decode] [threads 1..64] [longest n of layer, 2048 or more]\n",
+            what, given);
+    return 2;
+}
+
+/* A whole number within [lo, hi], or -1. */
+static int64_t number(const char *s, int64_t lo, int64_t hi) {
+    char *end;
+    errno = 0;
+    const long long n = strtoll(s, &end, 10);
+    return errno || end == s || *end || n < lo || n > hi ? -1 : n;
+}
+
 int main(int argc, char **argv) {
     tl_engine *e;
     tl_error err;
     const char *what = argc > 1 ? argv[1] : "core";
-    tl_engine_options o = {.threads = argc > 2 ? atoi(argv[2]) : 1};
+    const bool is_core = !strcmp(what, "core"), is_layer = !strcmp(what, "layer");
+    const int threads = argc > 2 ? (int)number(argv[2], 1, 64) : 1;
+    const int64_t longest = argc > 3 ? number(argv[3], 2048, 1 << 24) : 32768;
+    if (!is_core && !is_layer && strcmp(what, "decode")) return usage("no such measurement", what);
+    if (threads < 0) return usage("not a count of threads", argv[2]);
+    if (longest < 0) return usage("not a length", argv[3]);
+    if (argc > (is_layer ? 4 : 3)) return usage("one argument too many", argv[argc - 1]);
+    tl_engine_options o = {.threads = threads};
     if (tl_engine_create(&o, &e, &err) != TL_OK) die(&err);
     alone = tl_engine_threads(e) == 1;
     printf("%s, %d threads\n", tl_engine_isa(e), tl_engine_threads(e));
-    if (!strcmp(what, "core")) {
+    if (is_core) {
         core(e, false);
         core(e, true);
-    }
-    if (!strcmp(what, "layer")) layer(e, argc > 3 ? atoll(argv[3]) : 32768);
-    if (!strcmp(what, "decode")) decode(e);
+    } else if (is_layer)
+        layer(e, longest);
+    else
+        decode(e);
     tl_engine_destroy(e);
     return 0;
 }
