@@ -359,14 +359,14 @@ tl_status config_scale(model_config *c, const char *text, tl_error *e) {
         double factor = strtod(text + n, &end);
         if (end == text + n || *end || !(factor >= 1 && factor <= 1024) ||
             (double)c->context * factor > (double)MODEL_MAX_CONTEXT)
-            return error_set(e, TL_CONFIG, "\"%s\" has no factor from 1 to 1024 that the context could grow by", text);
+            return error_set(e, TL_ARG, "\"%s\" has no factor from 1 to 1024 that the context could grow by", text);
         c->scaling = kinds[i].kind;
         c->scaling_factor = factor;
         c->scaling_context = c->context;
         c->context = (int64_t)((double)c->context * factor);
         return TL_OK;
     }
-    return error_set(e, TL_CONFIG, "\"%s\" is no rope scaling; it can be linear:N, ntk:N, dynamic:N or yarn:N", text);
+    return error_set(e, TL_ARG, "\"%s\" is no rope scaling; it can be linear:N, ntk:N, dynamic:N or yarn:N", text);
 }
 
 tl_status config_parse(const char *text, model_config *c, char *unknown, size_t unknown_size, tl_error *e) {

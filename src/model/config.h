@@ -133,7 +133,7 @@ json_t *config_write_ends(const model_config *c);
 tl_status config_check(const model_config *c, tl_error *e);
 
 /* Stretches positions by hand: "linear:4", "ntk:4", "dynamic:4" or "yarn:4"; the context grows by the factor. The
- * configuration must be without a scaling of its own. [fails: CONFIG] */
+ * configuration must be without a scaling of its own. [fails: ARG no such scaling; CONFIG not for this model] */
 tl_status config_scale(model_config *c, const char *text, tl_error *e);
 
 /* The mixer of a layer; is it a whole gated layer; does the model have a layer of that mixer, any gated layer? */

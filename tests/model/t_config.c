@@ -261,7 +261,7 @@ static void positions_are_stretched_by_hand(void **state) {
     static const char *const wrong[] = {"", "linear", "linear:", "linear:0.5", "yarn:x", "cubic:2", "yarn:1e9"};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         assert_ok(config_preset("tiny", &c, &e), &e);
-        assert_fails(TL_CONFIG, config_scale(&c, wrong[i], &e), &e);
+        assert_fails(TL_ARG, config_scale(&c, wrong[i], &e), &e);
     }
     assert_ok(config_scale(&c, "yarn:4", &e), &e);
     assert_int_equal(c.context, 512);

@@ -200,6 +200,32 @@ static void a_loaded_model_learns(void **state) {
     free(a), free(b);
 }
 
+/* Positions stretched fourfold: windows longer than the model knew train, the checkpoint keeps the scaling, a resumed
+ * run goes on with it. */
+static void a_context_is_stretched(void **state) {
+    (void)state;
+    make_model("short", false); /* 64 positions */
+    assert_runs("train book.txt --batch 256 --context 256 --eval-every 0 --quiet --lr 1e-3 --model short "
+                "--rope-scaling yarn:4 --steps 12 --save-every 6 --out long");
+    assert_has("long/ckpt-00000012/config.json", "\"rope_type\": \"yarn\"");
+    assert_has("long/ckpt-00000012/config.json", "\"factor\": 4.0");
+    assert_has("long/ckpt-00000012/config.json", "\"original_max_position_embeddings\": 64");
+    assert_true(last_number("long/ckpt-00000012/config.json", "max_position_embeddings") == 256);
+    double straight = last_number("long/metrics.jsonl", "loss");
+    char command[512];
+    snprintf(command, sizeof command, "rm -r '%s/long/ckpt-00000012'", dir);
+    assert_int_equal(system(command), 0);
+    assert_runs("train --resume long --quiet --eval-every 0");
+    assert_true(last_number("long/metrics.jsonl", "loss") == straight);
+    assert_runs("eval long --text book.txt --context 256 --json");
+    double stretched = last_number("out", "loss");
+    assert_runs("eval short --text book.txt --context 256 --rope-scaling yarn:4 --json");
+    assert_true(stretched < last_number("out", "loss") - 0.3);
+    assert_int_equal(run(TRAIN "--model short --rope-scaling yarn:0 --steps 2 --out none"), 2);
+    assert_int_equal(run(TRAIN "--model short --rope-scaling wild:4 --steps 2 --out none"), 2);
+    assert_false(exists("none"));
+}
+
 static void adapters_live(void **state) {
     (void)state;
     if (!exists("small")) make_model("small", false);
@@ -349,6 +375,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(numbers_that_are_not_finite),
                                        cmocka_unit_test(files_that_may_not_grow),
                                        cmocka_unit_test(a_loaded_model_learns),
+                                       cmocka_unit_test(a_context_is_stretched),
                                        cmocka_unit_test(adapters_live),
                                        cmocka_unit_test(answers_are_learned),
                                        cmocka_unit_test(texts_without_end),
