@@ -15,6 +15,7 @@ static const struct {
     {"gau-none", ",\"tilia\":{\"positions\":\"none\"}}"},
     {"gau-rel-bias", ",\"tilia\":{\"positions\":\"none\",\"rel_bias\":true}}"},
     {"gau-rope+rel-bias", ",\"tilia\":{\"rel_bias\":true}}"},
+    {"gau-all-three", ",\"tilia\":{\"rel_bias\":true,\"scaled_sin\":true}}"}, /* as in the FLASH paper */
 };
 
 static tl_status setup(study_lab *l, const study_cell *c, study_setup *s, tl_error *e) {
@@ -87,7 +88,7 @@ const study study_positions = {
     .factor = {{"positions",
                 {"positions", "位置编码"},
                 {"rope", "learned", "sinusoidal", "alibi", "none", "gau-rope", "gau-none", "gau-rel-bias",
-                 "gau-rope+rel-bias"}}},
+                 "gau-rope+rel-bias", "gau-all-three"}}},
     .setup = setup,
     .measure = measure,
     .metric = metrics,

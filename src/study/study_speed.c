@@ -115,7 +115,7 @@ const study study_speed = {
          "f32。处理器时间取至多三步中最快者。"},
     .corpus = CORPUS_NONE,
     .factor = {{"mixer", {"mixer", "混合器"}, {"softmax", "flash-quad", "flash"}},
-               {"context", {"context", "上下文"}, {"1024", "2048", "4096", "8192", "16384"}}},
+               {"context", {"context", "上下文"}, {"1024", "2048", "4096", "8192", "16384", "32768"}}},
     .run = run,
     .metric = metrics,
     .table = tables,
