@@ -224,10 +224,10 @@ static void introduce(const train_run *r) {
     if (r->trainer->bytes.mapped)
         fprintf(stderr, "beside it: %s of weights mapped from their file\n",
                 cli_bytes((double)r->trainer->bytes.mapped, a, sizeof a));
-    fprintf(stderr, "step: %lld rows of %lld tokens in %s, %s FLOP; machine %s, %d threads, %s FLOP/s, %s/s\n",
-            (long long)s->rows, (long long)s->context, tl_dtype_name(s->dtype),
-            cli_count(r->trainer->flops, a, sizeof a), tl_engine_isa(r->engine), tl_engine_threads(r->engine),
-            cli_count(r->peak, b, sizeof b), cli_bytes(r->bandwidth, c, sizeof c));
+    fprintf(stderr, "step: %lld rows of %lld tokens in %s, %s; machine %s, %d threads, %s, %s/s\n", (long long)s->rows,
+            (long long)s->context, tl_dtype_name(s->dtype), cli_rate(r->trainer->flops, "FLOP", a, sizeof a),
+            tl_engine_isa(r->engine), tl_engine_threads(r->engine), cli_rate(r->peak, "FLOP/s", b, sizeof b),
+            cli_bytes(r->bandwidth, c, sizeof c));
     fprintf(stderr, "run: %s\n", r->path);
 }
 

@@ -86,6 +86,10 @@ tl_status eval_task_run(const eval_task *t, tl_model *m, tl_error *e) {
     passkey_cell *cell = mem_new(m->alloc, n, sizeof *cell);
     if (!cell) return error_set(e, TL_NOMEM, "no memory for a table");
     tl_status s = passkey_run(m, &o, cell, told, (void *)(uintptr_t)t, e);
+    while (s == TL_ARG && !t->lengths && o.lengths > 1) { /* lengths of our choice: the short ones may be too short */
+        o.length++, o.lengths--, n -= o.depths;
+        s = passkey_run(m, &o, cell, told, (void *)(uintptr_t)t, e);
+    }
     for (size_t i = 0; i < n; i++) found += cell[i].found / (double)n;
     if (s == TL_OK && t->common->json)
         print_json(t, cell, n, found);

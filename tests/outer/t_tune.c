@@ -361,6 +361,14 @@ static void tasks_and_strides(void **state) {
     free(first), free(again);
     assert_int_equal(run("eval small --task passkey --length 50 --trials 1"), 2);
     assert_has("err", "no room");
+    if (exists("hf")) { /* of 512 positions, in tokens so small that a quarter of them has no room: it is left out */
+        assert_runs("eval hf --task passkey --depth 50 --trials 1 --json --quiet");
+        char *table = slurp("out");
+        assert_null(strstr(table, "\"length\": 128"));
+        free(table);
+        assert_has("out", "\"length\": 256");
+        assert_int_equal(last_number("out", "length"), 512);
+    }
     /* more context for every token: a lower loss; the same tokens are counted */
     assert_runs("eval merged --text book.txt --context 32 --json");
     double windows = last_number("out", "loss"), tokens = last_number("out", "tokens");
