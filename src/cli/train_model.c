@@ -107,10 +107,11 @@ tl_status train_model(const train_options *o, tl_engine *engine, tokenizer *t, i
         return s;
     }
     set_dropout(&m->config, o->dropout);
-    tl_status s = o->scaling ? config_scale(&m->config, o->scaling, e) : TL_OK;
+    tl_status s = o->scaling && !o->lora.rank ? config_scale(&m->config, o->scaling, e) : TL_OK;
     if (s == TL_OK && o->objective >= 0) s = config_objective(&m->config, o->objective, false, e);
     if (s == TL_OK && m->lora && !o->lora.rank) s = lora_merge(m, e); /* an adapted model, trained on as a whole */
     if (s == TL_OK && o->lora.rank) s = lora_add(m, &o->lora, o->common.seed, e);
+    if (s == TL_OK && o->lora.rank && o->scaling) s = lora_stretch(m, o->scaling, e);
     if (s == TL_OK) return TL_OK;
     error_at_file(e, o->model);
     model_close(m);

@@ -144,8 +144,6 @@ static void parse_end(train_options *o, struct argp_state *st) {
     if (o->lora.rank && o->dropout >= 0)
         argp_error(st, "with --lora dropout is --lora-dropout; the model stays as it is");
     if (o->lora.rank && !o->model) argp_error(st, "--lora adapts a model that is there: give it with --model");
-    if (o->lora.rank && o->scaling)
-        argp_error(st, "--lora leaves the model as it is: stretch it first, with --rope-scaling alone");
     if (o->steps && o->minutes > 0) argp_error(st, "--steps and --minutes exclude each other");
     if (o->packed && o->random) argp_error(st, "--packed and --random-windows exclude each other");
     if (o->min_lr >= 0 && o->lr > 0 && o->min_lr > o->lr) argp_error(st, "--min-lr is above --lr");

@@ -21,17 +21,18 @@ typedef struct lora_options {
     bool root;        /* s = alpha / sqrt(rank) instead of alpha / rank (Kalajdzievski 2023) */
 } lora_options;
 
-enum { LORA_PATH = 1024 };
+enum { LORA_PATH = 1024, LORA_SCALING = 32 };
 
 typedef struct model_lora {
     lora_options o;
     model_params params; /* for each adapted matrix its A, then its B */
     int32_t *at;         /* (parameters of the base * PARAM_PIECES): number of the piece's A in params; -1: none */
     size_t n_at;
-    float *flat;          /* params.total f32 masters; NULL: a table alone, for planning */
-    uint16_t *flat16;     /* bf16 copy, made on demand */
-    char base[LORA_PATH]; /* where the base lies, absolute if that could be told */
-    uint64_t hash;        /* of the base's files; 0: unknown */
+    float *flat;                /* params.total f32 masters; NULL: a table alone, for planning */
+    uint16_t *flat16;           /* bf16 copy, made on demand */
+    char base[LORA_PATH];       /* where the base lies, absolute if that could be told */
+    uint64_t hash;              /* of the base's files; 0: unknown */
+    char scaling[LORA_SCALING]; /* how they stretch the base's positions, as config_scale has it; "": not */
 } model_lora;
 
 /* "q,k,v,o,gate,up,down" or "all" as bits. [fails: ARG naming the word] */
@@ -44,6 +45,9 @@ double lora_scale(const lora_options *o);
 tl_status lora_init(model_lora *l, const tl_allocator *a, const model_config *c, const model_params *base,
                     const lora_options *o, tl_error *e);
 void lora_fini(model_lora *l, const tl_allocator *a);
+/* Stretches the positions of m and has its adapters remember how, for the files of the base do not say it.
+ * [fails: ARG, CONFIG: config_scale] */
+tl_status lora_stretch(struct tl_model *m, const char *scaling, tl_error *e);
 
 /* New additions to m: A uniform within 1/sqrt(in), seeded; B zero, so that the model begins as it was.
  * [fails: STATE m has some already] */

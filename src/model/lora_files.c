@@ -168,7 +168,9 @@ tl_status lora_write(const tl_model *m, const char *dir, tl_error *e) {
     if (!m->lora || !m->lora->flat) return error_set(e, TL_STATE, "the model has no adapters");
     TRY(write_json(m, dir, config_name, config_json(m), e));
     snprintf(hex, sizeof hex, "%016llx", (unsigned long long)m->lora->hash);
-    TRY(write_json(m, dir, base_name, json_pack("{s:s,s:s}", "path", m->lora->base, "xxh3", hex), e));
+    json_t *base = json_pack("{s:s,s:s}", "path", m->lora->base, "xxh3", hex);
+    if (base && m->lora->scaling[0]) json_object_set_new(base, "rope_scaling", json_string(m->lora->scaling));
+    TRY(write_json(m, dir, base_name, base, e));
     TRY(file_join(path, sizeof path, dir, weights_name, e));
     return write_weights(m, path, e);
 }
@@ -193,15 +195,17 @@ static tl_status read_json(const tl_allocator *a, const char *dir, const char *n
 
 /* base.json, where there is one; what it does not say stays as it was. */
 static tl_status read_base(const tl_allocator *a, const char *dir, char *path, size_t size, uint64_t *hash,
-                           tl_error *e) {
+                           char *scaling, tl_error *e) {
     char file[LORA_PATH];
-    const char *text = NULL, *hex = NULL;
+    const char *text = NULL, *hex = NULL, *stretched = NULL;
     json_t *o;
     TRY(file_join(file, sizeof file, dir, base_name, e));
     if (!file_exists(file)) return TL_OK;
     TRY(json_read_file(a, file, CONFIG_MAX, &o, e));
     tl_status s = json_get_str(o, "path", &text, e);
     if (s == TL_OK) s = json_get_str(o, "xxh3", &hex, e);
+    if (s == TL_OK) s = json_get_str(o, "rope_scaling", &stretched, e);
+    if (s == TL_OK && stretched) snprintf(scaling, LORA_SCALING, "%s", stretched);
     if (s == TL_OK && text) snprintf(path, size, "%s", text);
     if (s == TL_OK && hex) *hash = strtoull(hex, NULL, 16);
     json_decref(o);
@@ -210,6 +214,7 @@ static tl_status read_base(const tl_allocator *a, const char *dir, char *path, s
 
 tl_status lora_base_of(const tl_allocator *a, const char *dir, char *out, size_t size, tl_error *e) {
     uint64_t ignored;
+    char nor_this[LORA_SCALING];
     json_t *o;
     const char *text = NULL;
     out[0] = 0;
@@ -218,7 +223,7 @@ tl_status lora_base_of(const tl_allocator *a, const char *dir, char *out, size_t
     if (s == TL_OK && text) snprintf(out, size, "%s", text);
     json_decref(o);
     TRY(at_file(e, s, dir));
-    TRY(read_base(a, dir, out, size, &ignored, e));
+    TRY(read_base(a, dir, out, size, &ignored, nor_this, e));
     if (out[0] && file_exists(out)) return TL_OK;
     s = error_set(e, TL_NOTFOUND, "its base model \"%s\" is not there; give the base itself and this as --adapter",
                   out);
@@ -376,8 +381,15 @@ static tl_status check_base(const tl_model *m, const char *dir, bool any, uint64
     return s;
 }
 
+tl_status lora_stretch(tl_model *m, const char *scaling, tl_error *e) {
+    if (!m->lora) return error_set(e, TL_STATE, "the model has no adapters");
+    TRY(config_scale(&m->config, scaling, e));
+    snprintf(m->lora->scaling, sizeof m->lora->scaling, "%s", scaling);
+    return TL_OK;
+}
+
 tl_status lora_open(tl_model *m, const char *path, bool any_base, tl_error *e) {
-    char dir[LORA_PATH], base[LORA_PATH] = "";
+    char dir[LORA_PATH], base[LORA_PATH] = "", scaling[LORA_SCALING] = "";
     uint64_t want = 0, is = 0;
     lora_options o;
     json_t *config;
@@ -389,9 +401,10 @@ tl_status lora_open(tl_model *m, const char *path, bool any_base, tl_error *e) {
     tl_status s = read_options(config, &o, e);
     json_decref(config);
     TRY(at_file(e, s, dir));
-    TRY(read_base(m->alloc, dir, base, sizeof base, &want, e));
+    TRY(read_base(m->alloc, dir, base, sizeof base, &want, scaling, e));
     TRY(check_base(m, dir, any_base, want, &is, e));
     s = open_weights(m, dir, &o, e);
+    if (s == TL_OK && scaling[0]) s = at_file(e, lora_stretch(m, scaling, e), dir);
     if (s != TL_OK) {
         lora_close(m);
         return s;

@@ -221,6 +221,21 @@ static void a_context_is_stretched(void **state) {
     double stretched = last_number("out", "loss");
     assert_runs("eval short --text book.txt --context 256 --rope-scaling yarn:4 --json");
     assert_true(stretched < last_number("out", "loss") - 0.3);
+    /* by adapters: the base's files know nothing of it, theirs do */
+    assert_runs("train book.txt --batch 256 --context 256 --eval-every 0 --quiet --lr 1e-2 --model short --lora 4 "
+                "--rope-scaling yarn:4 --steps 12 --save-every 6 --out low");
+    assert_has("low/ckpt-00000012/base.json", "\"rope_scaling\": \"yarn:4\"");
+    straight = last_number("low/metrics.jsonl", "loss");
+    snprintf(command, sizeof command, "rm -r '%s/low/ckpt-00000012'", dir);
+    assert_int_equal(system(command), 0);
+    assert_runs("train --resume low --quiet --eval-every 0");
+    assert_true(last_number("low/metrics.jsonl", "loss") == straight);
+    assert_runs("convert low wide --quiet");
+    assert_has("wide/config.json", "\"rope_type\": \"yarn\"");
+    assert_runs("eval low --text book.txt --context 256 --json");
+    stretched = last_number("out", "loss");
+    assert_runs("eval wide --text book.txt --context 256 --json");
+    assert_near(last_number("out", "loss"), stretched, 1e-4);
     assert_int_equal(run(TRAIN "--model short --rope-scaling yarn:0 --steps 2 --out none"), 2);
     assert_int_equal(run(TRAIN "--model short --rope-scaling wild:4 --steps 2 --out none"), 2);
     assert_false(exists("none"));
