@@ -157,29 +157,35 @@ static tl_tensor *expand(const builder *b, tl_tensor *x, int64_t layer) {
 
 /* ---- block ------------------------------------------------------------------------------------------------------- */
 
-/* x + after(h w^T + bias), where after is dropout and, in a sandwich, a norm */
-/* what becomes of a branch before it is added */
+/* what becomes of a branch before it is added: dropout and, in a sandwich, a norm */
 static tl_tensor *after(const builder *b, tl_tensor *y, int64_t layer, int32_t post) {
     if (b->o->mode == BUILD_TRAIN && b->c->drop_resid > 0) y = tl_dropout(b->g, y, (float)b->c->drop_resid);
     return b->c->place == PLACE_SANDWICH ? norm(b, y, layer, post) : y;
 }
 
+/* x + y, or y alone in a model without residuals */
+static tl_tensor *plus(const builder *b, tl_tensor *x, tl_tensor *y) {
+    return b->c->no_residual ? y : tl_add(b->g, x, y);
+}
+
+/* x + after(h w^T + bias) */
 static tl_tensor *join(const builder *b, tl_tensor *x, tl_tensor *h, param_role w, param_role bias, int64_t layer,
                        int32_t post) {
     const model_config *c = b->c;
     tl_tensor *weight = matrix(b, w, layer), *beta = param(b, bias, layer, 0);
     bool drop = b->o->mode == BUILD_TRAIN && c->drop_resid > 0;
-    if (c->place != PLACE_SANDWICH && !drop) return adapt(b, tl_linear_add(b->g, x, h, weight, beta), h, w, layer, 0);
-    return tl_add(b->g, x, after(b, linear(b, h, w, beta, layer), layer, post));
+    if (c->place != PLACE_SANDWICH && !drop && !c->no_residual)
+        return adapt(b, tl_linear_add(b->g, x, h, weight, beta), h, w, layer, 0);
+    return plus(b, x, after(b, linear(b, h, w, beta, layer), layer, post));
 }
 
 /* x + after(mlp(in)), where the mlp may be a mixture of experts */
 static tl_tensor *join_mlp(const builder *b, tl_tensor *x, tl_tensor *in, int64_t l) {
     const model_config *c = b->c;
     if (!config_experts(c, l)) return join(b, x, expand(b, in, l), ROLE_DOWN, ROLE_DOWN_BIAS, l, 3);
-    bool plain = c->place != PLACE_SANDWICH && !(b->o->mode == BUILD_TRAIN && c->drop_resid > 0);
+    bool plain = c->place != PLACE_SANDWICH && !c->no_residual && !(b->o->mode == BUILD_TRAIN && c->drop_resid > 0);
     if (plain) return build_experts(b, x, in, l);
-    return tl_add(b->g, x, after(b, build_experts(b, NULL, in, l), l, 3));
+    return plus(b, x, after(b, build_experts(b, NULL, in, l), l, 3));
 }
 
 static tl_tensor *block(const builder *b, tl_tensor *x, int64_t l) {

@@ -41,6 +41,7 @@ static const part_row parts[] = {
     {"norm_place", PART_CHOICE, AT(place), place_names, 0, 0},
     {"norm_offset", PART_REAL, AT(norm_offset), NULL, 0, 1},
     {"parallel", PART_BOOL, AT(parallel), NULL, 0, 0},
+    {"no_residual", PART_BOOL, AT(no_residual), NULL, 0, 0},
     {"qk_norm", PART_BOOL, AT(qk_norm), NULL, 0, 0},
     {"act", PART_CHOICE, AT(act), act_names, 0, 0},
     {"gated", PART_BOOL, AT(gated), NULL, 0, 0},
@@ -520,6 +521,8 @@ tl_status config_check(const model_config *c, tl_error *e) {
     }
     if (config_sinusoids(c) && c->width % 2)
         return error_set(e, TL_CONFIG, "sinusoidal positions need an even width, not %lld", (long long)c->width);
+    if (c->parallel && c->no_residual)
+        return error_set(e, TL_CONFIG, "a parallel block is a sum: it cannot go with \"no_residual\"");
     if (c->parallel && c->place != PLACE_PRE)
         return error_set(e, TL_CONFIG, "a parallel block needs \"norm_place\": \"pre\"");
     TRY(config_gated_check(c, e));

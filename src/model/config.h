@@ -61,6 +61,7 @@ typedef struct model_config {
     double norm_eps;
     double norm_offset; /* gain is offset + w */
     bool parallel;      /* x + attn(norm x) + mlp(norm x) */
+    bool no_residual;   /* f(x) instead of x + f(x) everywhere, to see what the sum is for */
     bool qk_norm;       /* RMSNorm over each head of q and k, before RoPE */
     int act;            /* ACT_* */
     bool gated;         /* mlp is act(gate) * up */

@@ -9,6 +9,7 @@ static const struct {
 } rows[] = {
     {"base", "", 0, 0.05, 0, false},
     {"mlp-of-1", "", 1, 0.05, 0, false},
+    {"no-residual", "\"no_residual\":true", 0, 0.05, 0, false},
     {"no-norm", "\"norm\":\"none\"", 0, 0.05, 0, false},
     {"layernorm", "\"norm\":\"layernorm\"", 0, 0.05, 0, false},
     {"post-norm", "\"norm_place\":\"post\"", 0, 0.05, 0, false},
@@ -73,8 +74,8 @@ const study study_anatomy = {
     .corpus = CORPUS_STORIES,
     .factor = {{"variant",
                 {"variant", "变体"},
-                {"base", "mlp-of-1", "no-norm", "layernorm", "post-norm", "sandwich", "parallel", "base-cold",
-                 "post-norm-cold", "decay-0", "decay-0.5", "dropout-0.1"}}},
+                {"base", "mlp-of-1", "no-residual", "no-norm", "layernorm", "post-norm", "sandwich", "parallel",
+                 "base-cold", "post-norm-cold", "decay-0", "decay-0.5", "dropout-0.1"}}},
     .setup = setup,
     .metric = metrics,
     .table = tables,

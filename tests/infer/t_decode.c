@@ -20,6 +20,7 @@
 /* every part that a configuration can choose, at least once */
 static const char *const configs[] = {
     LLAMA(""),
+    LLAMA("\"no_residual\":true,\"layers\":2"),
     GPT2(""),
     LLAMA("\"qk_norm\":true,\"norm_place\":\"sandwich\",\"attn_softcap\":5,\"final_softcap\":7"),
     LLAMA("\"window\":7,\"rope_interleaved\":true,\"rope_partial\":0.5"),

@@ -102,6 +102,7 @@ static void mistakes_name_the_key(void **state) {
         {LLAMA(",\"eos_token_id\":100"), TL_CONFIG, "vocabulary"},
         {LLAMA(",\"tilia\":{\"norm\":\"batch\"}"), TL_CONFIG, "layernorm, rmsnorm"},
         {LLAMA(",\"tilia\":{\"parallel\":true,\"norm_place\":\"post\"}"), TL_CONFIG, "parallel"},
+        {LLAMA(",\"tilia\":{\"parallel\":true,\"no_residual\":true}"), TL_CONFIG, "no_residual"},
         {LLAMA(",\"tilia\":{\"drop_resid\":1.5}"), TL_CONFIG, "drop_resid"},
         {LLAMA(",\"tilia\":3"), TL_CONFIG, "tilia"},
         {LLAMA(",\"rms_norm_eps\":\"small\""), TL_CONFIG, "rms_norm_eps"},
