@@ -20,7 +20,6 @@
 /* every part that a configuration can choose, at least once */
 static const char *const configs[] = {
     LLAMA(""),
-    LLAMA("\"no_residual\":true,\"layers\":2"),
     GPT2(""),
     LLAMA("\"qk_norm\":true,\"norm_place\":\"sandwich\",\"attn_softcap\":5,\"final_softcap\":7"),
     LLAMA("\"window\":7,\"rope_interleaved\":true,\"rope_partial\":0.5"),
@@ -51,6 +50,7 @@ static const char *const configs[] = {
     GATED("flash", ",\"chunk_size\":6,\"tilia\":{\"gate_heads\":2,\"token_shift\":true}"),
     GATED("flash", ",\"chunk_size\":6,\"tilia\":{\"chunk_parts\":\"local\"}"),
     GPT2("\"norm_place\":\"post\",\"kv_heads\":1,\"norm_offset\":1,\"norm\":\"rmsnorm\",\"embed_scale\":5.65"),
+    LLAMA("\"no_residual\":true"),
 };
 enum { CONFIGS = sizeof configs / sizeof *configs, N = 33, V = 61 };
 
