@@ -107,6 +107,8 @@ tl_status tl_module_create(tl_model *m, const tl_module_options *o, tl_module **
     if (!m->flat) return error_set(err, TL_STATE, "the model's weights are not in memory as numbers");
     if (!o || o->rows < 1 || o->context < 0 || o->blocks < 0)
         return error_set(err, TL_ARG, "rows must be positive, context and blocks not negative");
+    if (m->config.encoder)
+        return error_set(err, TL_UNSUPPORTED, "a model with an encoder reads a source too: it is no function of ids");
     int64_t context = o->context ? o->context : m->config.context;
     if (o->rows > (int64_t)1 << 31 || context > (int64_t)1 << 31)
         return error_set(err, TL_ARG, "rows or context are too large");

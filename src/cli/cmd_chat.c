@@ -240,6 +240,8 @@ static tl_status talk(tl_engine *engine, options *o, tl_error *e) {
     chat c = {.o = o, .tty = isatty(0) && !o->common.quiet};
     TRY(cli_generation_open(&o->gen, engine, o->model, &c.m, e));
     tl_status s = TL_OK;
+    if (c.m->config.encoder)
+        s = error_set(e, TL_UNSUPPORTED, "a model with an encoder answers one source: tilia generate");
     if (!o->gen.s.context) o->gen.s.context = c.m->config.context < 4096 ? c.m->config.context : 4096;
     if (s == TL_OK) s = choose_family(&c, e);
     if (s == TL_OK && !c.family) o->gen.s.stop = stops, o->gen.s.n_stop = 1;

@@ -1,12 +1,14 @@
 /* tilia eval MODEL --text FILE: how well a model predicts a text. */
 #include "cli/eval_cli.h"
 
+#include "data/chats.h"
 #include "data/tokenize.h"
 #include "eval/eval.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum {
     KEY_TEXT = 1,
@@ -124,9 +126,45 @@ static tl_status read_text(const options *o, const tl_model *m, token_store *s, 
     return st;
 }
 
+/* Examples have marks, which live in a file of shards: one that goes away again. */
+static tl_status examples(const options *o, tl_model *m, const char *path, eval_result *r, tl_error *e) {
+    eval_options eo = o->eval;
+    evaluator *ev = NULL;
+    shard_writer w;
+    shard s = {0};
+    chats_report told;
+    TRY(shard_writer_open(&w, m->alloc, path, m->config.vocab, tokenizer_role_id(m->tokenizer, TOKENIZER_EOD), 0, e));
+    tl_status st = chats_write(m->alloc, o->file, (size_t)o->files, m->tokenizer, NULL, &w, NULL, NULL, &told, e);
+    if (st == TL_OK)
+        st = shard_writer_commit(&w, e);
+    else
+        shard_writer_abort(&w);
+    if (st == TL_OK) st = shard_open(path, false, &s, e);
+    eo.packed = true;
+    if (st == TL_OK) st = evaluator_open(m, &eo, &ev, e);
+    if (st == TL_OK) st = evaluator_run(ev, &s.view, r, cancelled, NULL, e);
+    evaluator_close(ev);
+    if (s.view.id) shard_close(&s);
+    return st;
+}
+
+static tl_status evaluate_examples(const options *o, tl_model *m, eval_result *r, tl_error *e) {
+    char dir[600], path[640];
+    const char *tmp = getenv("TMPDIR");
+    if (!m->tokenizer) return error_set(e, TL_CONFIG, "the model's directory has no tokenizer");
+    snprintf(dir, sizeof dir, "%s/tilia-eval-XXXXXX", tmp && *tmp ? tmp : "/tmp");
+    if (!mkdtemp(dir)) return error_errno(e, "no place for the examples");
+    snprintf(path, sizeof path, "%s/data.tokens", dir);
+    tl_status s = examples(o, m, path, r, e);
+    unlink(path);
+    rmdir(dir);
+    return s;
+}
+
 static tl_status evaluate(const options *o, tl_model *m, eval_result *r, tl_error *e) {
     evaluator *ev = NULL;
     token_store s;
+    if (!o->field && chats_are(m->alloc, o->file, (size_t)o->files)) return evaluate_examples(o, m, r, e);
     if (!m->tokenizer) return error_set(e, TL_CONFIG, "the model's directory has no tokenizer");
     token_store_init(&s, m->alloc, m->config.vocab, m->config.eos);
     tl_status st = read_text(o, m, &s, e);

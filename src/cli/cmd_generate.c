@@ -131,13 +131,13 @@ static int generate(options *o, tl_engine *engine) {
     if (st == TL_OK && o->prompt && *o->prompt) st = session_text(s, o->prompt, strlen(o->prompt), o->special, &e);
     int code = EXIT_DONE;
     if (st == TL_OK) {
-        size_t prompt = s->seen.n;
+        size_t prompt = m->config.encoder ? s->source.n : s->seen.n;
         str text;
         tl_piece last = {0};
         int64_t tokens = 0;
         double start = now();
         str_init(&text, tl_engine_allocator(engine));
-        if (!o->common.json && o->prompt) fputs(o->prompt, stdout);
+        if (!o->common.json && o->prompt && !m->config.encoder) fputs(o->prompt, stdout);
         st = write_all(o, s, &text, &last, &tokens, &e);
         if (st == TL_OK) code = report(o, m, &text, &last, tokens, prompt, now() - start);
         str_fini(&text);

@@ -160,7 +160,12 @@ static void settle_run(train_run *r, int64_t steps) {
 
 static tl_status open_loader(train_run *r, tl_error *e) {
     const trainer_settings *s = &r->trainer->set;
-    loader_options lo = {.mode = r->order, .B = s->rows, .T = s->context, .seed = s->seed, .across = !s->packed};
+    loader_options lo = {.mode = r->order,
+                         .B = s->rows,
+                         .T = s->context,
+                         .seed = s->seed,
+                         .source = config_source(&r->model->config),
+                         .across = !s->packed};
     return loader_open(r->alloc, &r->data.train, &lo, &r->loader, e);
 }
 
@@ -187,8 +192,9 @@ static void introduce_examples(const train_run *r) {
     loader_cuts(r->loader, &cut, &left_out, &longest);
     fprintf(stderr, "examples: %s of %s tokens in answers, %.0f %% of the rows filled\n",
             cli_count((double)loader_targets(r->loader), a, sizeof a), cli_count((double)r->data.train.n, b, sizeof b),
-            100.0 * (double)(r->data.train.n - r->data.train.documents) /
-                ((double)loader_rows(r->loader) * (double)r->trainer->set.context));
+            r->model->config.encoder ? 100 * loader_use(r->loader)
+                                     : 100.0 * (double)(r->data.train.n - r->data.train.documents) /
+                                           ((double)loader_rows(r->loader) * (double)r->trainer->set.context));
     if (cut || left_out)
         fprintf(
             stderr,
@@ -207,6 +213,9 @@ static void introduce(const train_run *r) {
             m->config.type, (long long)m->config.layers, (long long)m->config.width, (long long)s->context,
             cli_count((double)m->params.count, a, sizeof a),
             cli_count((double)m->params.count_no_embedding, b, sizeof b));
+    if (m->config.encoder)
+        fprintf(stderr, "encoder: %lld layers, sources of up to %lld tokens\n", (long long)m->config.encoder,
+                (long long)config_source(&m->config));
     if (m->lora)
         fprintf(stderr, "adapters: %s parameters are trained, rank %lld, alpha %g; the base %s\n",
                 cli_count((double)m->lora->params.count, a, sizeof a), (long long)m->lora->o.rank, m->lora->o.alpha,
@@ -245,6 +254,10 @@ static tl_status begin_new(train_run *r, tl_error *e) {
         TRY(train_model(o, r->engine, r->tokenizer, r->data.train.n, 60 * o->minutes, r->peak, &r->model, e));
     TRY(settle(o, r->model, &s, e));
     bool examples = r->data.train.mark != NULL;
+    if (!examples && r->model->config.encoder)
+        return error_set(e, TL_ARG,
+                         "the objective seq2seq learns from pairs: lines {\"source\": ..., \"target\": ...} of a "
+                         ".jsonl file");
     if (examples && !config_causal(&r->model->config))
         return error_set(e, TL_ARG, "answers are learned token by token: examples need --objective causal or prefix");
     s.packed = examples || (!o->random && r->data.train.eod >= 0 && (o->packed || r->data.train.documents > 1));

@@ -44,6 +44,9 @@ static void print_params(const plan_result *r) {
     printf("%s: %lld layers, width %lld, %lld heads of %lld (%lld kv), mlp %lld, vocabulary %lld\n", c->type,
            (long long)c->layers, (long long)c->width, (long long)c->heads, (long long)c->head_dim,
            (long long)c->kv_heads, (long long)c->mlp, (long long)c->vocab);
+    if (c->encoder)
+        printf("and an encoder of %lld layers for sources of up to %lld tokens\n", (long long)c->encoder,
+               (long long)config_source(c));
     printf("%lld parameters (%s), %s without embeddings\n", (long long)r->params.count,
            count((double)r->params.count, &k, 0), count((double)r->params.count_no_embedding, &k, 1));
     if (c->experts)

@@ -94,8 +94,11 @@ static const struct argp_option table[] = {
      "what the backward pass computes again to save memory: none (default); light, what takes a pass over memory; "
      "wide, the products of the widest tensors too; full, all of a block (what --recompute alone means)",
      3},
-    {"objective", KEY_OBJECTIVE, "causal|mlm|prefix", 0,
-     "the next token, hidden ones, or the next behind a prompt that sees both ways (default: the model's)", 3},
+    {"objective", KEY_OBJECTIVE, "NAME", 0,
+     "causal: the next token; mlm: hidden ones; prefix: the next behind a prompt that sees both ways; seq2seq: a "
+     "target "
+     "from its source (default: the model's)",
+     3},
     {"on-nan", KEY_NAN, "stop|skip|rollback", 0, "when a loss is not finite (default: stop)", 3},
     {0, 0, 0, 0, "Run:", 4},
     {"out", KEY_OUT, "RUN", 0, "run directory (default: runs/DATE-NAME)", 4},
@@ -125,7 +128,7 @@ static void parse_objective(train_options *o, const char *arg, struct argp_state
             o->objective = i;
             return;
         }
-    argp_error(st, "--objective is \"%s\"; it can be causal, mlm or prefix", arg);
+    argp_error(st, "--objective is \"%s\"; it can be causal, mlm, prefix or seq2seq", arg);
 }
 
 static void parse_end(train_options *o, struct argp_state *st) {

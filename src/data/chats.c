@@ -119,9 +119,16 @@ static tl_status completion(chats *c, const json_t *prompt, const json_t *answer
 static tl_status example(chats *c, const json_t *o, tl_error *e) {
     const json_t *messages = json_object_get(o, "messages"), *prompt = json_object_get(o, "prompt"),
                  *answer = json_object_get(o, "completion");
+    const json_t *source = json_object_get(o, "source"), *target = json_object_get(o, "target");
     c->n = c->completion = c->ids.n = 0;
     str_clear(&c->learned);
     str_clear(&c->contents);
+    if (!prompt && !answer && !messages && (source || target)) {
+        if (!json_is_string(source) || !json_is_string(target))
+            return error_set(e, TL_FORMAT, "\"%s\" is no text", json_is_string(source) ? "target" : "source");
+        if (!json_string_length(target)) return error_set(e, TL_FORMAT, "the target is empty");
+        prompt = source, answer = target;
+    }
     if (json_is_string(prompt) && json_is_string(answer)) {
         if (!json_string_length(answer)) return error_set(e, TL_FORMAT, "the completion is empty");
         TRY(completion(c, prompt, answer, e));
@@ -136,8 +143,10 @@ static tl_status example(chats *c, const json_t *o, tl_error *e) {
         place_contents(c, 0);
         TRY(conversation(c, e));
     } else {
-        return error_set(e, TL_FORMAT,
-                         "neither \"messages\" nor \"prompt\" and \"completion\" (texts or lists of messages)");
+        return error_set(
+            e, TL_FORMAT,
+            "neither \"messages\" nor \"prompt\" and \"completion\" (texts or lists of messages) nor \"source\" and "
+            "\"target\"");
     }
     if (c->learned.failed) return error_set(e, TL_NOMEM, "no memory for a conversation");
     return c->ids.n < 2 ? error_set(e, TL_FORMAT, "there is nothing before the answer") : TL_OK;
@@ -213,7 +222,8 @@ bool chats_are(const tl_allocator *a, const char *const *file, size_t n) {
     str_init(&line, a);
     if (lines && corpus_document(from, LINE_MAX_BYTES, &line, NULL, &more, NULL) == TL_OK && more &&
         json_parse(line.data, line.len, NULL, &o, NULL) == TL_OK)
-        yes = json_object_get(o, "messages") || (json_object_get(o, "prompt") && json_object_get(o, "completion"));
+        yes = json_object_get(o, "messages") || (json_object_get(o, "prompt") && json_object_get(o, "completion")) ||
+              (json_object_get(o, "source") && json_object_get(o, "target"));
     json_decref(o);
     str_fini(&line);
     corpus_close(from);

@@ -1,5 +1,6 @@
 #include "data/loader.h"
 #include "base/rng.h"
+#include "data/pairs.h"
 
 #include <string.h>
 
@@ -19,6 +20,7 @@ struct loader {
     loader_piece *piece;                     /* packed: row r holds piece[first[r]] .. piece[first[r+1]-1] */
     int64_t *first;                          /* (rows+1) */
     int64_t targets, cut, left_out, longest; /* of examples */
+    pairs *pairs;                            /* then: their rows */
 };
 
 /* ---- packing --------------------------------------------------------------------------------- */
@@ -170,7 +172,15 @@ tl_status loader_open(const tl_allocator *a, const tokens *t, const loader_optio
     l->o = *o;
     tl_status s = TL_OK;
     if (o->mode == LOADER_WINDOWS) l->rows = (t->n + o->T - 1) / o->T;
-    if (o->mode == LOADER_PACKED) s = loader_pack(l, e);
+    if (o->source > 0) {
+        s = pairs_open(a, t, o->T, o->source, &l->pairs, e);
+        if (s == TL_OK) {
+            l->rows = pairs_rows(l->pairs), l->targets = pairs_targets(l->pairs);
+            pairs_cuts(l->pairs, &l->cut, &l->left_out, &l->longest);
+        }
+    } else if (o->mode == LOADER_PACKED) {
+        s = loader_pack(l, e);
+    }
     if (s)
         loader_close(l);
     else
@@ -180,6 +190,7 @@ tl_status loader_open(const tl_allocator *a, const tokens *t, const loader_optio
 
 void loader_close(loader *l) {
     if (!l) return;
+    pairs_close(l->pairs);
     mem_free(l->alloc, l->piece);
     mem_free(l->alloc, l->first);
     mem_free(l->alloc, l);
@@ -195,6 +206,10 @@ int64_t loader_steps(const loader *l) {
 
 void loader_cuts(const loader *l, int64_t *cut, int64_t *left_out, int64_t *longest) {
     *cut = l->cut, *left_out = l->left_out, *longest = l->longest;
+}
+
+int64_t loader_source(const loader *l) {
+    return l->pairs ? l->o.source : 0;
 }
 
 bool loader_examples(const loader *l) {
@@ -259,8 +274,13 @@ static void loader_pad(const loader *l, loader_row *r, int64_t from) {
     }
 }
 
-static void loader_fill_row(const loader *l, int64_t row, loader_row *r) {
+/* r: row k of b */
+static void loader_fill_row(const loader *l, int64_t row, int64_t k, loader_batch *b, loader_row *r) {
     int64_t T = l->o.T, used = 0;
+    if (l->pairs) {
+        r->labels = pairs_fill(l->pairs, row, k, b);
+        return;
+    }
     if (row >= l->rows) {
         used = 0;
     } else if (l->o.mode == LOADER_WINDOWS) {
@@ -305,7 +325,7 @@ void loader_get_rows(const loader *l, int64_t step, int64_t first, int64_t rows,
             uint64_t g = (uint64_t)step * (uint64_t)l->o.B + (uint64_t)(first + k), n = (uint64_t)l->rows;
             uint64_t i = g % n;
             if (!l->o.in_order) i = rng_permute(rng_key_make(l->o.seed, g / n, LOADER_ORDER), n, i);
-            loader_fill_row(l, (int64_t)i, &r);
+            loader_fill_row(l, (int64_t)i, k, b, &r);
         }
         b->labels += r.labels;
     }
@@ -319,7 +339,7 @@ void loader_get_once(const loader *l, int64_t i, loader_batch *b) {
     b->labels = 0;
     for (int64_t k = 0; k < l->o.B; k++) {
         loader_row r = loader_row_of(l, b, k);
-        loader_fill_row(l, i * l->o.B + k, &r);
+        loader_fill_row(l, i * l->o.B + k, k, b, &r);
         b->labels += r.labels;
     }
 }

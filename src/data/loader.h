@@ -5,6 +5,10 @@
  * and predicts the first token. So every token of every document is a target exactly once, its end too, and in a row
  * the position whose input is the end-of-document id begins the next document (doc_start and pos change there).
  *
+ * Pairs (examples, with a source) have source and target in rows of their own: the target reads an end-of-document id
+ * and then itself. They are packed in the order of the text, each into the first of the last rows that has room for
+ * both parts; in a row sources and targets come in the same order.
+ *
  * Examples (tokens with marks) are always packed whole. Nothing stands before their first id, which is read and never
  * predicted, as when a model answers; targets are the marked ids. */
 #ifndef DATA_LOADER_H
@@ -22,8 +26,9 @@ typedef struct loader_options {
     loader_mode mode;
     int64_t B, T;
     uint64_t seed;
-    bool in_order; /* rows as they come, no permutation: for evaluation */
-    bool across;   /* windows: attention and positions run across documents (always so for LOADER_RANDOM) */
+    int64_t source; /* S: examples are pairs, their first part the source, of as many ids; 0: they are not */
+    bool in_order;  /* rows as they come, no permutation: for evaluation */
+    bool across;    /* windows: attention and positions run across documents (always so for LOADER_RANDOM) */
 } loader_options;
 
 /* Arrays of one batch, owned by the caller; any but input and target may be NULL. */
@@ -32,8 +37,10 @@ typedef struct loader_batch {
     int32_t *target;    /* (B,T), -1 where there is nothing to predict (padding) */
     int32_t *pos;       /* (B,T) position in the document, from 0 */
     int32_t *doc_start; /* (B,T) index in the row where the position's document starts */
-    int32_t *span;  /* (B,T,2) the keys that a position sees, where an objective says so: objective_apply fills it */
-    int64_t labels; /* out: targets that are not -1 */
+    int32_t *span; /* (B,T,2) the keys that a position sees, where an objective says so: objective_apply fills it; of
+                      pairs the source of the position's target */
+    int32_t *source, *source_pos, *source_doc; /* (B,S) of pairs: ids, positions, the pair's number in its row or -1 */
+    int64_t labels;                            /* out: targets that are not -1 */
 } loader_batch;
 
 typedef struct loader loader;
@@ -52,6 +59,8 @@ double loader_use(const loader *l);
 /* Of examples (tokens with marks): those longer than a row, which are cut at its end, and those of them without a
  * target before it, which are left out. */
 void loader_cuts(const loader *l, int64_t *cut, int64_t *left_out, int64_t *longest);
+/* Ids of a source in a row, 0: it does not give pairs. */
+int64_t loader_source(const loader *l);
 /* Does it give examples? */
 bool loader_examples(const loader *l);
 /* Targets of an epoch: all ids of the text. */

@@ -3,7 +3,7 @@
 #include "base/rng.h"
 #include "data/loader.h"
 
-const char *const objective_names[] = {"causal", "mlm", "prefix", 0};
+const char *const objective_names[] = {"causal", "mlm", "prefix", "seq2seq", 0};
 
 static const float hidden = 0.15f, masked = 0.8f, replaced = 0.9f;
 
@@ -60,8 +60,20 @@ static void split_row(const objective_rule *o, struct loader_batch *b, int64_t a
     }
 }
 
-int64_t objective_cell(int kind) {
-    return kind == OBJECTIVE_PREFIX ? 6 : 4;
+int64_t objective_numbers(int kind, int64_t rows, int64_t T, int64_t S) {
+    const bool pairs = kind == OBJECTIVE_SEQ2SEQ;
+    return rows * ((pairs || kind == OBJECTIVE_PREFIX ? 6 : 4) * T + (pairs ? 3 * S : 0));
+}
+
+void objective_lay(int kind, int64_t rows, int64_t T, int64_t S, int32_t *block, struct loader_batch *b) {
+    const int64_t n = rows * T, m = rows * S;
+    const bool pairs = kind == OBJECTIVE_SEQ2SEQ;
+    *b = (struct loader_batch){.input = block, .target = block + n, .pos = block + 2 * n, .doc_start = block + 3 * n};
+    if (pairs || kind == OBJECTIVE_PREFIX) b->span = block + 4 * n;
+    if (!pairs) return;
+    b->source = block + 6 * n;
+    b->source_pos = b->source + m;
+    b->source_doc = b->source_pos + m;
 }
 
 void objective_causal_span(const int32_t *doc_start, int64_t rows, int64_t T, int32_t *span) {
@@ -73,7 +85,7 @@ void objective_causal_span(const int32_t *doc_start, int64_t rows, int64_t T, in
 
 void objective_apply(const objective_rule *o, struct loader_batch *b, int64_t rows, int64_t T, uint64_t step,
                      int64_t row0) {
-    if (o->kind == OBJECTIVE_CAUSAL) return;
+    if (o->kind == OBJECTIVE_CAUSAL || o->kind == OBJECTIVE_SEQ2SEQ) return; /* the loader's own */
     const bool split = o->kind == OBJECTIVE_PREFIX;
     const rng_key key = rng_key_make(o->seed, step, split ? 0x73706c74 : 0x6d61736b); /* "splt", "mask" */
     b->labels = 0;

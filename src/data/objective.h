@@ -9,8 +9,9 @@
 struct loader_batch;
 
 /* causal: the next token. mlm: hidden tokens of the text itself (Devlin et al. 2018). prefix: the next token behind a
- * prompt whose tokens all see each other (Dong et al. 2019, UniLM). */
-enum { OBJECTIVE_CAUSAL, OBJECTIVE_MLM, OBJECTIVE_PREFIX, OBJECTIVES };
+ * prompt whose tokens all see each other (Dong et al. 2019, UniLM). seq2seq: a target from its source, by a decoder
+ * that looks at what an encoder made of it. */
+enum { OBJECTIVE_CAUSAL, OBJECTIVE_MLM, OBJECTIVE_PREFIX, OBJECTIVE_SEQ2SEQ, OBJECTIVES };
 extern const char *const objective_names[]; /* NULL behind the last */
 
 typedef struct objective_rule {
@@ -30,8 +31,11 @@ typedef struct objective_rule {
 void objective_apply(const objective_rule *o, struct loader_batch *b, int64_t rows, int64_t T, uint64_t step,
                      int64_t row0);
 
-/* Numbers of a place that a batch of this objective has: input, target, pos, doc_start; with prefix its span. */
-int64_t objective_cell(int kind);
+/* Numbers that a batch of `rows` rows has for this objective: input, target, pos, doc_start of T places; with prefix
+ * and seq2seq a span of each; with seq2seq source, source_pos, source_doc of S places. */
+int64_t objective_numbers(int kind, int64_t rows, int64_t T, int64_t S);
+/* b's arrays one behind the other in a block of so many. */
+void objective_lay(int kind, int64_t rows, int64_t T, int64_t S, int32_t *block, struct loader_batch *b);
 /* span (rows, T, 2) of places that see their document up to themselves. doc_start (rows, T), NULL: rows are documents.
  */
 void objective_causal_span(const int32_t *doc_start, int64_t rows, int64_t T, int32_t *span);

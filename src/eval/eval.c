@@ -30,7 +30,8 @@ static size_t cells(const evaluator *e) {
 }
 
 static size_t block_bytes(const evaluator *e) {
-    return (size_t)objective_cell(e->model->config.objective) * cells(e) * sizeof *e->block;
+    const model_config *c = &e->model->config;
+    return (size_t)objective_numbers(c->objective, e->o.rows, e->o.context, config_source(c)) * sizeof *e->block;
 }
 
 static tl_status take_memory(evaluator *e, tl_error *err) {
@@ -42,9 +43,7 @@ static tl_status take_memory(evaluator *e, tl_error *err) {
     e->small = mem_take(e->alloc, e->small_count * sizeof *e->small);
     e->freq = mem_take(e->alloc, e->freq_count * sizeof *e->freq);
     if (!e->block || !e->small || !e->freq) return error_set(err, TL_NOMEM, "no memory to evaluate");
-    size_t n = cells(e);
-    int32_t *span = objective_cell(c->objective) > 4 ? e->block + 4 * n : NULL;
-    e->batch = (loader_batch){e->block, e->block + n, e->block + 2 * n, e->block + 3 * n, span, 0};
+    objective_lay(c->objective, e->o.rows, e->o.context, config_source(c), e->block, &e->batch);
     memset(e->small, 0, e->small_count * sizeof *e->small);
     memset(e->freq, 0, e->freq_count * sizeof *e->freq);
     e->small[0] = 1; /* losses are wanted one by one; the graph's own mean is not used */
@@ -68,6 +67,10 @@ static tl_status bind_all(evaluator *e) {
     TRY(bind(e, r->pos, e->batch.pos));
     TRY(bind(e, r->doc, e->batch.doc_start));
     TRY(bind(e, r->span, e->batch.span));
+    TRY(bind(e, r->cross, e->batch.span));
+    TRY(bind(e, r->source, e->batch.source));
+    TRY(bind(e, r->source_pos, e->batch.source_pos));
+    TRY(bind(e, r->source_doc, e->batch.source_doc));
     TRY(bind(e, r->freq, e->freq));
     TRY(bind(e, r->slopes, e->small + 16));
     TRY(bind(e, r->sinusoid, e->small + 16 + pad16((size_t)m->config.heads)));
@@ -145,6 +148,10 @@ static tl_status check_ids(const evaluator *e, tl_error *err) {
             return error_set(err, TL_CONFIG, "the text has the id %d, the model a vocabulary of %lld",
                              e->batch.input[i] < 0 || e->batch.input[i] >= V ? e->batch.input[i] : e->batch.target[i],
                              (long long)V);
+    for (int64_t i = 0; i < e->o.rows * config_source(&e->model->config); i++)
+        if (e->batch.source[i] < 0 || e->batch.source[i] >= V)
+            return error_set(err, TL_CONFIG, "a source has the id %d, the model a vocabulary of %lld",
+                             e->batch.source[i], (long long)V);
     return TL_OK;
 }
 
@@ -203,7 +210,8 @@ static tl_status run_strides(evaluator *e, const tokens *t, eval_result *out, bo
     for (int64_t w = 0; w < windows; w += e->o.rows) {
         if (cancel && cancel(user)) return error_set(err, TL_CANCELLED, "evaluation was cancelled");
         for (int64_t k = 0; k < e->o.rows; k++) fill_window(e, t, w + k < windows ? w + k : -1, k);
-        if (e->batch.span) objective_causal_span(NULL, e->o.rows, T, e->batch.span); /* windows have no prompt */
+        if (config_prefix(&e->model->config))
+            objective_causal_span(NULL, e->o.rows, T, e->batch.span); /* windows have no prompt */
         TRY(run_batch(e, out, err));
     }
     return finish(out, err);
@@ -227,6 +235,8 @@ static tl_status run_loader(evaluator *e, const loader *l, eval_result *out, boo
 
 tl_status evaluator_run(evaluator *e, const tokens *t, eval_result *out, bool (*cancel)(void *user), void *user,
                         tl_error *err) {
+    if (e->o.stride && e->model->config.encoder)
+        return error_set(err, TL_ARG, "pairs are evaluated whole: leave the stride out");
     if (e->o.stride && t->mark) return error_set(err, TL_ARG, "examples are evaluated whole: leave the stride out");
     if (e->o.stride) {
         tl_status st = e->o.dtype == TL_BF16 ? model_bf16(e->model, err) : TL_OK;
@@ -236,6 +246,7 @@ tl_status evaluator_run(evaluator *e, const tokens *t, eval_result *out, bool (*
                                              : LOADER_WINDOWS, /* packed: whole documents, none cut by a window's end */
                          .B = e->o.rows,
                          .T = e->o.context,
+                         .source = config_source(&e->model->config),
                          .in_order = true,
                          .across = !e->o.packed};
     loader *l;

@@ -6,7 +6,7 @@ typedef struct sequence {
     size_t index;
     bool active;
     token_list ids;
-    int64_t prompt;
+    int64_t prompt, source; /* source: of an encoder, beside the prompt */
     sampler pick;
     bool sampling, decoding;
     token_decoder text;
@@ -42,7 +42,7 @@ static tl_status finish(batch *b, sequence *s, tl_finish why, tl_error *err) {
     batch_text t = {.index = s->index,
                     .text = s->out.data ? s->out.data : "",
                     .size = s->out.len,
-                    .prompt = s->prompt,
+                    .prompt = s->source ? s->source : s->prompt,
                     .tokens = (int64_t)s->ids.n - s->prompt,
                     .finish = why};
     bool go_on = b->told(b->user, &t);
@@ -85,8 +85,15 @@ static tl_status begin(batch *b, int64_t slot, const char *prompt, size_t index,
     sampler_options so = {o->temperature, o->top_k, o->top_p, o->min_p, o->repeat_penalty, o->seed, index};
     s->index = index;
     TRY(session_prompt_ids(b->model, prompt, strlen(prompt), special, &s->ids, err));
+    s->source = 0;
+    if (b->model->config.encoder) { /* what is said is the source; the answer begins behind an end of document */
+        s->source = (int64_t)s->ids.n;
+        TRY(decoder_encode(&b->dec, slot, s->source, s->ids.id, err));
+        s->ids.n = 0;
+    }
     if (!s->ids.n) { /* nothing is said: as a session begins */
-        int32_t id = b->model->config.bos >= 0 ? b->model->config.bos : session_end_of(b->model);
+        const bool bos = b->model->config.bos >= 0 && !b->model->config.encoder;
+        int32_t id = bos ? b->model->config.bos : session_end_of(b->model);
         if (id < 0) return error_set(err, TL_STATE, "prompt %zu is empty, and the model has no BOS token", index);
         if (!token_list_reserve(&s->ids, 1)) return error_set(err, TL_NOMEM, "no memory for the prompt");
         s->ids.id[s->ids.n++] = id;

@@ -27,18 +27,21 @@ static tl_status take_memory(decoder *d, tl_error *err) {
     d->cache = mem_take(a, d->cache_bytes);
     d->most = LARGEST;
     while (config_prefix(c) && d->most < d->capacity) d->most *= 2;
-    d->ids = mem_new(a, (size_t)(5 * d->most), sizeof *d->ids);
+    while (c->encoder && d->most < config_source(c)) d->most *= 2;
+    d->ids = mem_new(a, (size_t)(6 * d->most), sizeof *d->ids);
+    if (c->encoder) d->source = mem_new(a, (size_t)d->slots, sizeof *d->source);
     if (config_prefix(c)) d->prefix = mem_new(a, (size_t)d->slots, sizeof *d->prefix);
     d->freq = mem_new(a, (size_t)build_rope_dims(c) / 2 + 1, sizeof *d->freq);
     d->slopes = mem_new(a, (size_t)c->heads, sizeof *d->slopes);
     if (config_sinusoids(c)) d->sinusoid = mem_take(a, sinusoid_bytes(d));
     if (!d->cache || !d->ids || !d->freq || !d->slopes || (config_prefix(c) && !d->prefix) ||
-        (config_sinusoids(c) && !d->sinusoid))
+        (c->encoder && !d->source) || (config_sinusoids(c) && !d->sinusoid))
         return error_set(err, TL_NOMEM, "no memory for a cache of %zu bytes", d->cache_bytes);
     d->pos = d->ids + d->most;
     d->slot = d->pos + d->most;
     d->select = d->slot + d->most;
     d->ends = config_prefix(c) ? d->select + d->most : NULL;
+    d->cross = c->encoder ? d->select + 2 * d->most : NULL;
     double mscale;
     build_rope_freq(c, d->capacity, d->freq, &mscale);
     (void)build_head_constants(c, d->slopes);
@@ -73,15 +76,17 @@ tl_status decoder_init(decoder *d, tl_model *m, int64_t slots, int64_t capacity,
 void decoder_fini(decoder *d) {
     if (!d->model) return;
     const tl_allocator *a = d->model->alloc;
-    for (int i = 0; i < DECODER_BUCKETS; i++) {
-        tl_plan_destroy(d->plan[i].plan);
-        build_fini(&d->plan[i].build, a);
-        tl_graph_destroy(d->plan[i].graph);
+    for (int i = 0; i < 2 * DECODER_BUCKETS; i++) {
+        decoder_plan *p = i < DECODER_BUCKETS ? &d->plan[i] : &d->encode[i - DECODER_BUCKETS];
+        tl_plan_destroy(p->plan);
+        build_fini(&p->build, a);
+        tl_graph_destroy(p->graph);
     }
     if (d->cache) mem_give(a, d->cache, d->cache_bytes);
     if (d->sinusoid) mem_give(a, d->sinusoid, sinusoid_bytes(d));
     mem_free(a, d->ids);
     mem_free(a, d->prefix);
+    mem_free(a, d->source);
     mem_free(a, d->freq);
     mem_free(a, d->slopes);
     memset(d, 0, sizeof *d);
@@ -114,7 +119,7 @@ static tl_status bind_all(decoder *d, decoder_plan *b) {
     for (int64_t i = 0; i < c->layers * BUILD_STATES; i++) {
         tl_desc desc;
         if (!build_state(c, &o, i / BUILD_STATES, (int)(i % BUILD_STATES), &desc)) continue;
-        TRY(bind(b->plan, r->state[i], at));
+        if (r->state[i]) TRY(bind(b->plan, r->state[i], at));
         at += decoder_state_bytes(&desc);
     }
     TRY(bind(b->plan, r->freq, d->freq));
@@ -124,6 +129,10 @@ static tl_status bind_all(decoder *d, decoder_plan *b) {
     TRY(bind(b->plan, r->pos, d->pos));
     TRY(bind(b->plan, r->slot, d->slot));
     TRY(bind(b->plan, r->span, d->ends));
+    TRY(bind(b->plan, r->cross, d->cross));
+    TRY(bind(b->plan, r->source, d->ids));
+    TRY(bind(b->plan, r->source_pos, d->pos));
+    TRY(bind(b->plan, r->source_doc, d->cross));
     return bind(b->plan, r->select, d->select);
 }
 
@@ -132,12 +141,13 @@ static int64_t rows_of(int k) {
     return k < BUILD_BUCKETS ? bucket_rows[k] : (int64_t)LARGEST << (k - BUILD_BUCKETS + 1);
 }
 
-static tl_status plan_make(decoder *d, int k, tl_error *err) {
-    decoder_plan *b = &d->plan[k];
+static tl_status plan_make(decoder *d, int k, bool encode, tl_error *err) {
+    decoder_plan *b = encode ? &d->encode[k] : &d->plan[k];
     tl_model *m = d->model;
     if (b->plan) return TL_OK;
     b->rows = rows_of(k);
-    build_options o = {.mode = BUILD_DECODE,
+    if (encode && b->rows > config_source(&m->config)) b->rows = config_source(&m->config);
+    build_options o = {.mode = encode ? BUILD_ENCODE : BUILD_DECODE,
                        .rows = b->rows,
                        .context = d->capacity,
                        .slots = d->slots,
@@ -165,7 +175,7 @@ static tl_status run_some(decoder *d, int64_t n, const int32_t *ids, const int32
                           int64_t n_select, const int32_t *select, const float **logits, tl_error *err) {
     int k = 0;
     while (rows_of(k) < n) k++;
-    TRY(plan_make(d, k, err));
+    TRY(plan_make(d, k, false, err));
     decoder_plan *b = &d->plan[k];
     memcpy(d->ids, ids, (size_t)n * sizeof *ids);
     memcpy(d->pos, pos, (size_t)n * sizeof *pos);
@@ -178,12 +188,40 @@ static tl_status run_some(decoder *d, int64_t n, const int32_t *ids, const int32
         const int32_t prompt = i < n ? d->prefix[slot[i]] : 0;
         d->ends[i] = d->pos[i] < prompt ? prompt : d->pos[i] + 1;
     }
+    for (int64_t i = 0; d->cross && i < b->rows; i++) d->cross[i] = i < n ? d->source[slot[i]] : 0;
     int64_t outputs = b->rows < d->slots ? b->rows : d->slots;
     for (int64_t i = 0; i < outputs; i++) d->select[i] = i < n_select ? select[i] : 0;
     tl_status s = tl_plan_run(b->plan);
     if (s != TL_OK) return error_set(err, s, "a decode plan did not run");
     *logits = tl_plan_data(b->plan, b->build.logits);
     return TL_OK;
+}
+
+tl_status decoder_encode(decoder *d, int64_t slot, int64_t n, const int32_t *ids, tl_error *err) {
+    const model_config *c = &d->model->config;
+    if (!c->encoder || slot < 0 || slot >= d->slots)
+        return error_set(err, TL_ARG, "there is no encoder, or no such sequence");
+    if (n > config_source(c))
+        return error_set(err, TL_LIMIT, "a source of %lld tokens does not fit the encoder's %lld", (long long)n,
+                         (long long)config_source(c));
+    for (int64_t i = 0; i < n; i++)
+        if (ids[i] < 0 || ids[i] >= c->vocab)
+            return error_set(err, TL_ARG, "token id %d is outside the vocabulary of %lld", ids[i], (long long)c->vocab);
+    d->source[slot] = (int32_t)n;
+    if (n < 1) return TL_OK;
+    int k = 0;
+    while (rows_of(k) < n) k++;
+    TRY(plan_make(d, k, true, err));
+    const decoder_plan *b = &d->encode[k];
+    for (int64_t i = 0; i < b->rows; i++) {
+        const bool there = i < n;
+        d->ids[i] = there ? ids[i] : 0;
+        d->pos[i] = (int32_t)i;
+        d->cross[i] = there ? 0 : -1; /* padding is another document */
+        d->slot[i] = there ? (int32_t)slot : -1;
+    }
+    tl_status s = tl_plan_run(b->plan);
+    return s == TL_OK ? TL_OK : error_set(err, s, "an encoder's plan did not run");
 }
 
 /* Tokens that see ahead must all be there. */

@@ -28,7 +28,9 @@ typedef struct decoder {
     int32_t *prefix; /* (slots) then: tokens of a sequence's prompt, 0 at first. The caller's to set */
     double *freq;
     float *slopes, *sinusoid;
-    decoder_plan plan[DECODER_BUCKETS];
+    int32_t *cross;  /* beside an encoder: tokens of each row's source, and those of every slot; else */
+    int32_t *source; /* NULL */
+    decoder_plan plan[DECODER_BUCKETS], encode[DECODER_BUCKETS]; /* encode: the encoder's */
 } decoder;
 
 /* [allocates: the cache at once, plans when first needed] [fails: NOMEM, CONFIG] */
@@ -52,6 +54,10 @@ tl_status decoder_can_shift(const model_config *c, tl_error *err);
  * their keys turn to the new positions: what is kept counts its positions within the cache. Logits given out before
  * stay. */
 tl_status decoder_shift(decoder *d, int64_t slot, int64_t keep, int64_t drop, int64_t length, tl_error *err);
+
+/* Of a model with an encoder: reads a sequence's source, n ids, and keeps what its tokens will look at. Without it a
+ * sequence has an empty source. [fails: LIMIT, ARG] */
+tl_status decoder_encode(decoder *d, int64_t slot, int64_t n, const int32_t *ids, tl_error *err);
 
 /* For shift.c: the options that tell the cache's layout; bytes of one state in it. */
 build_options decoder_options(const decoder *d);

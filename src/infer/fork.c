@@ -23,12 +23,16 @@ tl_status session_fork(const struct tl_session *s, struct tl_session **out, tl_e
     o.stop = (const char *const *)s->stop;
     *out = NULL;
     TRY(session_create(s->model, &o, &t, err));
-    if (!token_list_reserve(&t->seen, s->seen.n)) {
+    if (!token_list_reserve(&t->seen, s->seen.n) || !token_list_reserve(&t->source, s->source.n)) {
         session_destroy(t);
         return error_set(err, TL_NOMEM, "no memory for a session");
     }
     if (s->seen.n) memcpy(t->seen.id, s->seen.id, s->seen.n * sizeof *s->seen.id);
     t->seen.n = s->seen.n;
+    if (s->source.n) memcpy(t->source.id, s->source.id, s->source.n * sizeof *s->source.id);
+    t->source.n = s->source.n;
+    t->encoded = s->encoded;
+    if (s->dec.source) t->dec.source[0] = s->dec.source[0];
     t->generated = s->generated;
     t->dropped = s->dropped;
     t->finished = s->finished;

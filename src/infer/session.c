@@ -26,6 +26,7 @@ tl_status session_create(tl_model *m, const tl_session_options *o, struct tl_ses
     s->model = m;
     s->o = o ? *o : none;
     token_list_init(&s->seen, m->alloc);
+    token_list_init(&s->source, m->alloc);
     str_init(&s->out, m->alloc);
     sampler_options so = {.temperature = s->o.temperature,
                           .top_k = s->o.top_k,
@@ -72,6 +73,7 @@ void session_destroy(struct tl_session *s) {
     decoder_fini(&s->dec);
     sampler_fini(&s->pick);
     token_list_fini(&s->seen);
+    token_list_fini(&s->source);
     str_fini(&s->out);
     for (size_t i = 0; s->stop && i < s->o.n_stop; i++) mem_free(a, s->stop[i]);
     mem_free(a, s->stop);
@@ -82,14 +84,23 @@ void session_destroy(struct tl_session *s) {
 
 /* ---- what has been seen ---------------------------------------------------------------------------------- */
 
+/* Where a prompt goes. Behind an answer another source begins. */
+static token_list *said(struct tl_session *s) {
+    if (!s->model->config.encoder) return &s->seen;
+    if (s->seen.n) session_reset(s);
+    s->encoded = false;
+    return &s->source;
+}
+
 tl_status session_ids(struct tl_session *s, const int32_t *ids, size_t n, tl_error *err) {
     for (size_t i = 0; i < n; i++)
         if (ids[i] < 0 || ids[i] >= s->model->config.vocab)
             return error_set(err, TL_ARG, "token id %d is outside the vocabulary of %lld", ids[i],
                              (long long)s->model->config.vocab);
-    if (!token_list_reserve(&s->seen, n)) return error_set(err, TL_NOMEM, "no memory for the prompt");
-    if (n) memcpy(s->seen.id + s->seen.n, ids, n * sizeof *ids);
-    s->seen.n += n;
+    token_list *to = said(s);
+    if (!token_list_reserve(to, n)) return error_set(err, TL_NOMEM, "no memory for the prompt");
+    if (n) memcpy(to->id + to->n, ids, n * sizeof *ids);
+    to->n += n;
     s->finished = false;
     s->generated = 0;
     return TL_OK;
@@ -116,13 +127,15 @@ static int32_t eos_of(const struct tl_session *s) {
 tl_status session_prompt_ids(const tl_model *m, const char *text, size_t n, bool special, token_list *l,
                              tl_error *err) {
     const size_t had = l->n;
-    if (!had && m->config.begin_document) {
+    if (!had && m->config.begin_document && !m->config.encoder) {
         if (!token_list_reserve(l, 1)) return error_set(err, TL_NOMEM, "no memory for the prompt");
         l->id[l->n++] = session_end_of(m);
     }
     const size_t begun = l->n;
     unsigned flags = (begun ? 0 : TOKENIZER_ADD) | (special ? TOKENIZER_PARSE : 0);
     TRY(tokenizer_encode(m->tokenizer, text, n, flags, l, err));
+    while (m->config.encoder && l->n > begun && l->id[l->n - 1] == tokenizer_role_id(m->tokenizer, TOKENIZER_EOS))
+        l->n--;
     for (size_t i = begun; i < l->n; i++)
         if (l->id[i] >= m->config.vocab) {
             int32_t id = l->id[i];
@@ -135,7 +148,7 @@ tl_status session_prompt_ids(const tl_model *m, const char *text, size_t n, bool
 
 tl_status session_text(struct tl_session *s, const char *text, size_t n, bool special, tl_error *err) {
     if (!s->model->tokenizer) return error_set(err, TL_STATE, "the model has no tokenizer; give it token ids");
-    TRY(session_prompt_ids(s->model, text, n, special, &s->seen, err));
+    TRY(session_prompt_ids(s->model, text, n, special, said(s), err));
     s->finished = false;
     s->generated = 0;
     return TL_OK;
@@ -144,7 +157,12 @@ tl_status session_text(struct tl_session *s, const char *text, size_t n, bool sp
 /* An empty session starts from BOS; where there is none, from the end of a document, behind which a text begins. */
 static tl_status begin(struct tl_session *s, tl_error *err) {
     if (s->seen.n) return TL_OK;
-    int32_t id = bos_of(s) >= 0 ? bos_of(s) : eos_of(s);
+    int32_t id = bos_of(s) >= 0 && !s->model->config.encoder ? bos_of(s) : eos_of(s);
+    if (id >= 0 && s->model->config.encoder) {
+        if (!token_list_reserve(&s->seen, 1)) return error_set(err, TL_NOMEM, "no memory for the prompt");
+        s->seen.id[s->seen.n++] = id;
+        return TL_OK;
+    }
     if (id < 0)
         return error_set(err, TL_STATE, "nothing to start from: the model has no BOS token and there is no prompt");
     return session_ids(s, &id, 1, err);
@@ -179,6 +197,10 @@ static tl_status compute_some(struct tl_session *s, tl_error *err) {
 }
 
 static tl_status compute(struct tl_session *s, tl_error *err) {
+    if (s->dec.source && !s->encoded) {
+        TRY(decoder_encode(&s->dec, 0, (int64_t)s->source.n, s->source.id, err));
+        s->encoded = true;
+    }
     if (s->dec.prefix && !s->prefix) s->prefix = (int64_t)s->seen.n;
     if (s->dec.prefix) s->dec.prefix[0] = (int32_t)s->prefix;
     if (s->o.no_cache) s->computed = 0;
@@ -321,6 +343,7 @@ int64_t session_rewind(struct tl_session *s, int64_t n) {
     s->finished = false;
     s->generated = 0;
     if (!s->seen.n) s->dropped = 0;
+    if (!s->seen.n) s->source.n = 0;
     return (int64_t)s->seen.n;
 }
 

@@ -11,9 +11,11 @@ struct tl_session {
     tl_session_options o;
     decoder dec;
     sampler pick;
-    token_list seen;  /* every token of the sequence, prompt and generated */
-    int64_t computed; /* the first so many are in the cache */
-    int64_t prefix;   /* objective prefix: what was seen when the first token was computed, 0: nothing was yet */
+    token_list source; /* beside an encoder: what was said; seen is then the answer behind an end-of-document id */
+    bool encoded;      /* it is in the cache */
+    token_list seen;   /* every token of the sequence, prompt and generated */
+    int64_t computed;  /* the first so many are in the cache */
+    int64_t prefix;    /* objective prefix: what was seen when the first token was computed, 0: nothing was yet */
     int64_t generated;
     int64_t dropped;     /* tokens that a window of the cache has forgotten: seen has those that are kept */
     const float *logits; /* of the last token, NULL before the first run */

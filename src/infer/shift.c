@@ -13,6 +13,7 @@ tl_status decoder_can_shift(const model_config *c, tl_error *err) {
     if (config_has_gated(c))
         return error_set(err, TL_UNSUPPORTED,
                          "a window of the cache is for attention; gated models keep a state of fixed size");
+    if (c->encoder) return error_set(err, TL_UNSUPPORTED, "a window of the cache is for models without an encoder");
     if (config_prefix(c))
         return error_set(err, TL_UNSUPPORTED,
                          "a prompt that sees both ways is whole or not there: no window of the cache");

@@ -107,7 +107,7 @@ static tl_tensor *attend(const builder *b, tl_tensor *q, tl_tensor *k, tl_tensor
     if (bias) bias = tl_reshape(b->g, bias, 2, (int64_t[]){c->heads, 2 * c->context - 1});
     tl_attention_options ao = {.scale = (float)c->attn_scale,
                                .softcap = (float)c->attn_softcap,
-                               .causal = config_causal(c) && !b->r->span,
+                               .causal = builder_causal(b),
                                .window = config_window(c, layer),
                                .doc = b->r->span ? NULL : b->r->doc,
                                .span = b->r->span,
@@ -190,15 +190,27 @@ static tl_tensor *join_mlp(const builder *b, tl_tensor *x, tl_tensor *in, int64_
 
 static tl_tensor *block(const builder *b, tl_tensor *x, int64_t l) {
     const model_config *c = b->c;
-    if (config_gated(c, l)) return build_gated(b, x, l);
+    const bool cross = c->encoder && !b->encoder;
+    if (config_gated(c, l)) {
+        x = build_gated(b, x, l);
+        return cross ? build_cross(b, x, l) : x;
+    }
     bool post = c->place == PLACE_POST;
     tl_tensor *in = post ? x : norm(b, x, l, 0);
     tl_tensor *a = mix(b, in, l);
     x = join(b, x, a, ROLE_ATTN_OUT, ROLE_ATTN_OUT_BIAS, l, 2);
     if (c->parallel) return join_mlp(b, x, in, l);
     if (post) x = norm(b, x, l, 0);
+    if (cross) x = build_cross(b, x, l);
     x = join_mlp(b, x, post ? x : norm(b, x, l, 1), l);
     return post ? norm(b, x, l, 1) : x;
+}
+
+bool builder_causal(const builder *b) {
+    return !b->encoder && config_causal(b->c) && !b->r->span;
+}
+tl_tensor *builder_block(const builder *b, tl_tensor *x, int64_t layer) {
+    return block(b, x, layer);
 }
 
 /* ---- for build_gated.c ---------------------------------------------------------------------------------------- */
@@ -275,11 +287,15 @@ static void declare_inputs(builder *b) {
     build_result *r = b->r;
     int64_t one = 1, rope = build_rope_dims(c) / 2; /* with cosFormer's */
     tl_dtype sum = o->dtype == TL_F64 ? TL_F64 : TL_F32;
-    if (o->mode == BUILD_BLOCKS)
+    const bool encode = o->mode == BUILD_ENCODE;
+    build_source_inputs(b);
+    if (encode)
+        r->slot = tl_input(b->g, "slot", TL_I32, 1, &o->rows);
+    else if (o->mode == BUILD_BLOCKS)
         r->x = tl_input(b->g, "x", o->dtype, 3, (int64_t[]){o->rows, o->context, c->width});
     else
         r->ids = tl_input(b->g, "ids", TL_I32, b->n_lead, b->lead);
-    r->pos = tl_input(b->g, "pos", TL_I32, b->n_lead, b->lead);
+    if (!encode) r->pos = tl_input(b->g, "pos", TL_I32, b->n_lead, b->lead);
     if (rope > 0) r->freq = tl_const(b->g, "rope.freq", TL_F64, 1, &rope);
     if (build_head_constants(c, NULL)) r->slopes = tl_const(b->g, "alibi.slopes", sum, 1, &c->heads);
     if (config_sinusoids(c))
@@ -288,21 +304,21 @@ static void declare_inputs(builder *b) {
         const int64_t dim[] = {o->rows, b->lead[1], 2};
         r->span = tl_input(b->g, "span", TL_I32, o->mode == BUILD_DECODE ? 1 : 3, dim);
     }
-    if (o->mode != BUILD_DECODE) {
-        if (o->packed) r->doc = tl_input(b->g, "doc", TL_I32, b->n_lead, b->lead);
+    if (o->mode != BUILD_DECODE && !encode) {
+        if (o->packed || c->encoder) r->doc = tl_input(b->g, "doc", TL_I32, b->n_lead, b->lead);
         if (o->mode == BUILD_LOGITS || o->mode == BUILD_BLOCKS) return;
         r->targets = tl_input(b->g, "targets", TL_I32, b->n_lead, b->lead);
         r->denom = tl_input(b->g, "denom", sum, 1, &one);
         return;
     }
-    r->slot = tl_input(b->g, "slot", TL_I32, 1, &o->rows);
-    r->select = tl_input(b->g, "select", TL_I32, 1, &o->outputs);
+    if (!encode) r->slot = tl_input(b->g, "slot", TL_I32, 1, &o->rows);
+    if (!encode) r->select = tl_input(b->g, "select", TL_I32, 1, &o->outputs);
     for (int64_t l = 0; l < c->layers; l++)
         for (int k = 0; k < BUILD_STATES; k++) {
             char name[48];
             tl_desc d;
             const char *tail = build_state(c, o, l, k, &d);
-            if (!tail) continue;
+            if (!tail || (encode && k < 5)) continue;
             snprintf(name, sizeof name, "blocks.%lld.%s", (long long)l, tail);
             r->state[l * BUILD_STATES + k] = tl_const(b->g, name, d.dtype, d.ndim, d.dim);
         }
@@ -334,11 +350,11 @@ static tl_tensor *add_sinusoids(const builder *b, tl_tensor *x) {
     return tl_add(b->g, x, tl_apply(b->g, OP_DEF(offset_scale), &none, (tl_tensor *[]){z, g}, 2, NULL, NULL, 0));
 }
 
-static tl_tensor *embed(builder *b) {
+tl_tensor *builder_embed(builder *b, tl_tensor *ids) {
     const model_config *c = b->c;
     build_result *r = b->r;
     tl_tensor *table = matrix(b, ROLE_EMBED, -1);
-    tl_tensor *x = tl_embedding(b->g, r->ids, table, (float)c->embed_scale, b->o->dtype, NULL);
+    tl_tensor *x = tl_embedding(b->g, ids, table, (float)c->embed_scale, b->o->dtype, NULL);
     if (c->positions == POS_LEARNED) x = tl_embedding(b->g, r->pos, matrix(b, ROLE_POS, -1), 1, b->o->dtype, x);
     if (c->positions == POS_SINUSOIDAL) x = tl_embedding(b->g, r->pos, r->sinusoid, 1, b->o->dtype, x);
     if (c->scaled_sin) x = add_sinusoids(b, x);
@@ -382,6 +398,11 @@ tl_status build_model(tl_graph *g, const tl_allocator *a, const model_config *c,
     if (o->mode != BUILD_DECODE && c->positions == POS_LEARNED && o->context > c->context)
         return error_set(e, TL_CONFIG, "context %lld, but the model has learned positions for %lld only",
                          (long long)o->context, (long long)c->context);
+    if (c->encoder && o->mode == BUILD_BLOCKS)
+        return error_set(e, TL_UNSUPPORTED, "blocks beside an encoder read a source too: they are no function of x");
+    if (o->mode == BUILD_ENCODE && (!c->encoder || o->rows > config_source(c)))
+        return error_set(e, TL_ARG, "a source of %lld tokens, but the encoder reads %lld", (long long)o->rows,
+                         (long long)config_source(c));
     if (o->mode == BUILD_DECODE && !config_causal(c))
         return error_set(e, TL_UNSUPPORTED,
                          "the model sees what follows a token (objective %s), so it cannot write one after the other",
@@ -402,9 +423,17 @@ tl_status build_model(tl_graph *g, const tl_allocator *a, const model_config *c,
     declare_lora(&b);
     declare_inputs(&b);
     bool part = o->mode == BUILD_BLOCKS;
+    if (o->mode == BUILD_ENCODE) {
+        build_encoder(&b);
+        build_encode(&b);
+        tl_status done = tl_graph_status(g, e);
+        if (done != TL_OK) build_fini(r, a);
+        return done;
+    }
+    if (c->encoder && o->mode != BUILD_DECODE) build_encoder(&b);
     int64_t first = part ? o->first : 0, end = part ? o->first + o->blocks : c->layers;
     if (part) rope_of(&b);
-    tl_tensor *x = part ? r->x : embed(&b);
+    tl_tensor *x = part ? r->x : builder_embed(&b, r->ids);
     for (int64_t l = first; l < end; l++) {
         tl_block_begin(g);
         x = block(&b, x, l);

@@ -10,6 +10,8 @@ typedef enum build_mode {
     BUILD_EVAL,   /* loss and losses per token */
     BUILD_DECODE, /* rows tokens of any sequences over a cache; logits of chosen rows */
     BUILD_LOGITS, /* (rows, context) ids to the logits of every position, without a cache */
+    BUILD_ENCODE, /* up to `rows` tokens of one source through the encoder, and what the decoder's layers make of them
+                     into the cache */
     BUILD_BLOCKS  /* blocks first .. first + blocks alone: x (rows, context, D) to x */
 } build_mode;
 
@@ -48,6 +50,9 @@ typedef struct build_result {
     tl_tensor **pieces; /* one for each of options.mapped, NULL without */
     tl_tensor **lora;   /* one for each of options.lora's params, NULL without */
     tl_tensor *ids, *targets, *pos, *doc;
+    tl_tensor *source, *source_pos, *source_doc; /* seq2seq: (rows, source) i32; ENCODE: (1, rows); doc -1: padding */
+    tl_tensor *cross;         /* (rows, context, 2) i32: the places of the source that belong to each of the target;
+                                 DECODE: (rows), its length */
     tl_tensor *span;          /* prefix: (rows, context, 2) i32, what a place sees; DECODE: (rows), its end */
     tl_tensor *denom;         /* (1): labels of the whole step */
     tl_tensor *freq;          /* (R/2) f64: RoPE frequencies, of every part one after the other */
@@ -65,9 +70,9 @@ typedef struct build_result {
 
 /* What a layer keeps between tokens while decoding. k 0, 1: keys and values (slots, context, Hk, Dh), or those of a
  * gated unit, one head; flash instead has 0..3: M (slots, s, e) f32, kq and kl (slots, chunk, s), v (slots, chunk, e)
- * of the chunk at hand; 4: the channels of the last two tokens for the token shift. Its name and shape; NULL: there is
- * none. */
-enum { BUILD_STATES = 5 };
+ * of the chunk at hand; 4: the channels of the last two tokens for the token shift; 5, 6: keys and values of the
+ * source, (slots, source, Hk, Dh) or of a unit's one head. Its name and shape; NULL: there is none. */
+enum { BUILD_STATES = 7 };
 const char *build_state(const model_config *c, const build_options *o, int64_t layer, int k, tl_desc *d);
 /* Does what a sequence keeps stay the same size however long it gets, and its positions without end? */
 bool build_endless(const model_config *c);

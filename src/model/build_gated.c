@@ -22,6 +22,15 @@ const char *build_state(const model_config *c, const build_options *o, int64_t l
     const model_mixer mixer = config_mixer(c, layer);
     int64_t heads, s, e;
     chunk_widths(c, layer, &heads, &s, &e);
+    if (k > 4) {
+        const bool unit = config_gated(c, layer);
+        *d = tl_desc_make(t, 4,
+                          (int64_t[]){o->slots, config_source(c), unit ? 1 : c->kv_heads,
+                                      !unit    ? c->head_dim
+                                      : k == 5 ? c->shared
+                                               : c->expand});
+        return !c->encoder ? NULL : k == 5 ? "source_k" : "source_v";
+    }
     if (k == 4) {
         *d = tl_desc_make(t, 3, (int64_t[]){o->slots, 2, c->width / 2});
         return c->token_shift && config_gated(c, layer) ? "shift" : NULL;
@@ -89,9 +98,10 @@ int64_t build_rewind(const model_config *c, int64_t done, int64_t n) {
 
 /* ---- layers ------------------------------------------------------------------------------------------------ */
 
-static struct gate_attr gate_of(const model_config *c, int64_t l) {
+struct gate_attr build_gate(const builder *b, int64_t l) {
+    const model_config *c = b->c;
     struct gate_attr a = {
-        .kind = c->score, .count = c->score_count, .causal = config_causal(c), .kappa = c->score_kappa};
+        .kind = c->score, .count = c->score_count, .causal = builder_causal(b), .kappa = c->score_kappa};
     const double length = c->score_fixed > 0 ? c->score_fixed : (double)c->context;
     if (c->score >= GATE_SOFTMAX) a.count = GATE_COUNT_NONE;
     if (a.count == GATE_COUNT_FIXED) a.fixed = (float)length;
@@ -118,7 +128,8 @@ static tl_tensor *shifted(const builder *b, tl_tensor *x, int64_t l) {
 static tl_tensor *mix_chunks(const builder *b, tl_tensor *const *head, tl_tensor *v, int64_t l) {
     const model_config *c = b->c;
     const build_result *r = b->r;
-    struct mixed_chunk_attr a = {.f = gate_of(c, l), .chunk = c->chunk, .norm = c->chunk_norm, .parts = c->chunk_parts};
+    struct mixed_chunk_attr a = {
+        .f = build_gate(b, l), .chunk = c->chunk, .norm = c->chunk_norm, .parts = c->chunk_parts};
     tl_tensor *bias = builder_param(b, ROLE_REL_BIAS, l), *const *linear = c->chunk_parts ? head : head + 2;
     if (b->o->mode != BUILD_DECODE) {
         tl_tensor *in[] = {head[0], head[1], linear[0], linear[1], v, r->doc, bias};
@@ -135,12 +146,11 @@ static tl_tensor *mix_unit(const builder *b, tl_tensor *const *head, tl_tensor *
     const build_result *r = b->r;
     tl_tensor *bias = builder_param(b, ROLE_REL_BIAS, l);
     if (b->o->mode != BUILD_DECODE) {
-        struct gau_attention_attr a = {.f = gate_of(c, l)};
-        if (r->span) a.f.causal = 0; /* it says so itself */
+        struct gau_attention_attr a = {.f = build_gate(b, l)};
         tl_tensor *in[] = {head[0], head[1], v, r->span ? NULL : r->doc, bias, NULL, NULL, r->span};
         return tl_apply(b->g, OP_DEF(gau_attention), &a, in, 8, NULL, NULL, 0);
     }
-    struct gau_attention_kv_attr a = {.f = gate_of(c, l)};
+    struct gau_attention_kv_attr a = {.f = build_gate(b, l)};
     tl_tensor **state = &r->state[l * BUILD_STATES], *k = head[1];
     if (config_gate_heads(c, l) == 1) { /* with heads they are folded already */
         k = builder_fold(b, k, 1, c->shared);

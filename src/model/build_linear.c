@@ -90,7 +90,7 @@ tl_tensor *build_state_mixer(const builder *b, tl_tensor *in, tl_tensor *q, tl_t
     const model_config *c = b->c;
     const model_mixer m = config_mixer(c, layer);
     const int64_t d = c->head_dim, width = c->heads * d;
-    struct chunk_state_attr a = {.causal = config_causal(c)};
+    struct chunk_state_attr a = {.causal = builder_causal(b)};
     if (m == MIXER_PERFORMER || m == MIXER_COSFORMER) {
         const struct row_divide_attr eps = {1e-6f};
         const bool cosine = m == MIXER_COSFORMER;

@@ -12,6 +12,8 @@ typedef struct builder {
     build_result *r;
     tl_tensor *cos_table;         /* (N..,2 Dh) the one angle of cosFormer, or NULL */
     tl_tensor *rope, *gated_rope; /* (N..,R) cos and sin of ordinary and of gated layers, NULL without RoPE */
+    tl_tensor *memory;            /* (rows, source, D) what the encoder made of the source */
+    bool encoder;                 /* these are its layers */
     int64_t lead[2];              /* leading dims of activations: (B,T), or (R) */
     int n_lead;
 } builder;
@@ -22,6 +24,8 @@ tl_tensor *builder_param(const builder *b, param_role role, int64_t layer);
 tl_tensor *builder_matrix(const builder *b, param_role role, int64_t layer);
 /* x w^T + bias, w a matrix that is never in pieces, with its adapter */
 tl_tensor *builder_linear(const builder *b, tl_tensor *x, param_role role, param_role bias, int64_t layer);
+/* Does a row see nothing that follows it, by the order of places alone? */
+bool builder_causal(const builder *b);
 /* nth norm of a layer */
 tl_tensor *builder_norm(const builder *b, tl_tensor *x, int64_t layer, int32_t nth);
 /* x + dropout(h w^T + bias) of the mixer's output projection */
@@ -43,6 +47,18 @@ void build_balance(const builder *b);
 tl_tensor *build_state_mixer(const builder *b, tl_tensor *in, tl_tensor *q, tl_tensor *k, tl_tensor *v, int64_t layer);
 /* Width of its q and k, columns of its state. */
 int64_t build_state_features(const model_config *c, int64_t layer, int64_t *columns);
+/* Weights of a gated layer's scores. */
+struct gate_attr build_gate(const builder *b, int64_t layer);
+/* The token embeddings of ids with positions. Sets the builder's tables of rotations. */
+tl_tensor *builder_embed(builder *b, tl_tensor *ids);
+/* One block; of the encoder's builder one of its own. */
+tl_tensor *builder_block(const builder *b, tl_tensor *x, int64_t layer);
+/* build_encoder.c: inputs of source and cross attention; the encoder, whose result is b->memory; what a decoder layer
+ * sees of it, added to x; ENCODE: all of it into the cache. */
+void build_source_inputs(const builder *b);
+void build_encoder(builder *b);
+tl_tensor *build_cross(const builder *b, tl_tensor *x, int64_t layer);
+void build_encode(const builder *b);
 /* A layer of gau or flash. */
 tl_tensor *build_gated(const builder *b, tl_tensor *x, int64_t layer);
 

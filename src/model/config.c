@@ -83,6 +83,8 @@ static const part_row parts[] = {
     {"heads", PART_INT, AT(heads), NULL, 1, 65536},
     {"mlp", PART_INT, AT(mlp), NULL, 1, 16 * (int64_t)MODEL_MAX_WIDTH},
     {"objective", PART_CHOICE, AT(objective), objective_names, 0, 0},
+    {"encoder_layers", PART_INT, AT(encoder), NULL, 0, MODEL_MAX_LAYERS},
+    {"source_context", PART_INT, AT(source), NULL, 0, MODEL_MAX_CONTEXT},
     {"attn_rel_bias", PART_BOOL, AT(attn_rel_bias), NULL, 0, 0},
     {"scaled_sin", PART_BOOL, AT(scaled_sin), NULL, 0, 0},
     {"rel_bias", PART_BOOL, AT(rel_bias), NULL, 0, 0},
@@ -198,7 +200,13 @@ tl_status config_recipe(const char *type, model_config *c, tl_error *e) {
 
 /* ---- parts in and out --------------------------------------------------------------------------------- */
 
+/* Layer l of the encoder is as layer l of the decoder. */
+static int64_t twin(const model_config *c, int64_t l) {
+    return l >= c->layers ? l - c->layers : l;
+}
+
 bool config_full(const model_config *c, int64_t l) {
+    l = twin(c, l);
     return !c->window || (c->full[l / 8] >> (l % 8) & 1);
 }
 
@@ -220,6 +228,7 @@ bool config_parts_know(const char *key) {
 /* ---- layers ----------------------------------------------------------------------------------------------- */
 
 model_mixer config_mixer(const model_config *c, int64_t l) {
+    l = twin(c, l);
     return c->pattern > 0 ? (model_mixer)c->mixers[l % c->pattern] : c->mixer;
 }
 
@@ -229,6 +238,7 @@ bool config_gated(const model_config *c, int64_t l) {
 }
 
 int64_t config_gate_heads(const model_config *c, int64_t l) {
+    l = twin(c, l);
     int64_t h = (int64_t)ceil((double)c->gate_heads / (1 + c->gate_fall * (double)l));
     while (h > 1 && c->expand % h) h--;
     return h;
@@ -240,7 +250,7 @@ bool config_stateful(const model_config *c, int64_t l) {
 }
 
 bool config_has(const model_config *c, model_mixer m) {
-    for (int64_t l = 0; l < c->layers; l++)
+    for (int64_t l = 0; l < config_layers(c); l++)
         if (config_mixer(c, l) == m) return true;
     return false;
 }
@@ -250,7 +260,7 @@ bool config_has_gated(const model_config *c) {
 }
 
 bool config_all_gated(const model_config *c) {
-    for (int64_t l = 0; l < c->layers; l++)
+    for (int64_t l = 0; l < config_layers(c); l++)
         if (!config_gated(c, l)) return false;
     return true;
 }
@@ -324,6 +334,8 @@ void config_parts_write(json_t *own, const model_config *c, const model_config *
 }
 
 void config_complete(model_config *c) {
+    if (c->encoder) c->objective = OBJECTIVE_SEQ2SEQ;
+    if (c->objective == OBJECTIVE_SEQ2SEQ && !c->encoder) c->encoder = c->layers;
     bool chunks = config_has(c, MIXER_FLASH) || config_has(c, MIXER_CHUNK);
     if (chunks && !c->chunk) c->chunk = 256;
     if (config_has_gated(c) && !c->shared) c->shared = 128;
@@ -449,6 +461,13 @@ tl_status config_set(model_config *c, const char *const *set, size_t n, tl_error
 }
 
 tl_status config_objective(model_config *c, int objective, bool may_grow, tl_error *e) {
+    if (c->encoder && objective != OBJECTIVE_SEQ2SEQ)
+        return error_set(e, TL_CONFIG, "a model with an encoder learns targets from sources: --objective seq2seq");
+    if (objective == OBJECTIVE_SEQ2SEQ && !c->encoder) {
+        if (!may_grow)
+            return error_set(e, TL_CONFIG, "the objective seq2seq needs an encoder: the model has no encoder_layers");
+        c->encoder = c->layers;
+    }
     c->objective = objective;
     if (objective == OBJECTIVE_MLM && c->mask < 0) {
         if (!may_grow)
@@ -478,6 +497,34 @@ static tl_status state_check(const model_config *c, tl_error *e) {
                              mixer_names[m]);
         if (m == MIXER_RETENTION && c->positions == POS_ALIBI)
             return error_set(e, TL_CONFIG, "\"retention\" has decays of its own in the place of ALiBi's slopes");
+    }
+    return TL_OK;
+}
+
+/* An encoder and what it asks of the parts. */
+static tl_status encoder_check(const model_config *c, tl_error *e) {
+    if ((c->objective == OBJECTIVE_SEQ2SEQ) != (c->encoder > 0))
+        return error_set(e, TL_CONFIG, "the objective seq2seq and encoder_layers go together");
+    if (!c->encoder) return TL_OK;
+    if (c->encoder > MODEL_MAX_LAYERS || config_source(c) > MODEL_MAX_CONTEXT)
+        return error_set(e, TL_CONFIG, "an encoder of %lld layers for %lld tokens is too large", (long long)c->encoder,
+                         (long long)config_source(c));
+    if (c->parallel || c->place == PLACE_SANDWICH || c->experts)
+        return error_set(e, TL_CONFIG,
+                         "beside an encoder blocks are serial, without experts, their norm is pre or post");
+    if (c->positions == POS_LEARNED && config_source(c) > c->context)
+        return error_set(e, TL_CONFIG, "source_context %lld, but the model has learned positions for %lld only",
+                         (long long)config_source(c), (long long)c->context);
+    for (int64_t l = c->layers; l < config_layers(c); l++) {
+        const model_mixer m = config_mixer(c, l);
+        if (config_stateful(c, l) && m < MIXER_PERFORMER)
+            return error_set(e, TL_CONFIG,
+                             "\"%s\" decays from token to token: an encoder, which sees both sides, cannot "
+                             "have it",
+                             mixer_names[m]);
+        if ((m == MIXER_ATTENTION && c->attn_rel_bias) || (m == MIXER_GAU && c->rel_bias))
+            if (config_source(c) > c->context)
+                return error_set(e, TL_CONFIG, "a table of relative positions is for source_context up to the context");
     }
     return TL_OK;
 }
@@ -527,6 +574,7 @@ tl_status config_check(const model_config *c, tl_error *e) {
         return error_set(e, TL_CONFIG, "a parallel block needs \"norm_place\": \"pre\"");
     TRY(config_gated_check(c, e));
     TRY(state_check(c, e));
+    TRY(encoder_check(c, e));
     if (c->mask >= c->vocab)
         return error_set(e, TL_CONFIG, "mask_token_id %d is outside the vocabulary of %lld", c->mask,
                          (long long)c->vocab);

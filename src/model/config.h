@@ -91,6 +91,9 @@ typedef struct model_config {
     int32_t pattern; /* > 0: mixers of the first so many layers, repeated behind them (config_mixer) */
     uint8_t mixers[MODEL_MAX_LAYERS];
     int objective;      /* OBJECTIVE_CAUSAL ..: what the model is trained for, and so what a token may see */
+    int64_t encoder;    /* layers of an encoder beside `layers` of a decoder, 0: there is none. They are numbered behind
+                           the decoder's */
+    int64_t source;     /* tokens of a source, 0: the context */
     int32_t mask;       /* id that stands for a hidden token, -1: none */
     bool attn_rel_bias; /* ordinary attention: a table of relative positions for every head */
     bool scaled_sin;    /* sinusoids times a learned number, added to the embeddings beside the other positions */
@@ -137,6 +140,10 @@ tl_status config_check(const model_config *c, tl_error *e);
  * configuration must be without a scaling of its own. [fails: ARG no such scaling; CONFIG not for this model] */
 tl_status config_scale(model_config *c, const char *text, tl_error *e);
 
+/* Layers of which parameters there are: the decoder's (or all there are), then the encoder's. */
+static inline int64_t config_layers(const model_config *c) {
+    return c->layers + c->encoder;
+}
 /* The mixer of a layer; is it a whole gated layer; does the model have a layer of that mixer, any gated layer? */
 model_mixer config_mixer(const model_config *c, int64_t l);
 bool config_gated(const model_config *c, int64_t l);
@@ -154,6 +161,10 @@ int64_t config_gate_parts(const model_config *c, int64_t l);
 /* Is a token written without sight of what follows it? With prefix a prompt's tokens see all of the prompt. */
 static inline bool config_causal(const model_config *c) {
     return c->objective != OBJECTIVE_MLM;
+}
+/* Tokens of a source that the encoder of a model reads at most; 0: it has none. */
+static inline int64_t config_source(const model_config *c) {
+    return !c->encoder ? 0 : c->source ? c->source : c->context;
 }
 static inline bool config_prefix(const model_config *c) {
     return c->objective == OBJECTIVE_PREFIX;

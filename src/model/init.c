@@ -6,7 +6,7 @@
 #include <string.h>
 
 static bool residual(param_role r) {
-    return r == ROLE_ATTN_OUT || r == ROLE_DOWN || r == ROLE_EXPERT_DOWN;
+    return r == ROLE_ATTN_OUT || r == ROLE_DOWN || r == ROLE_EXPERT_DOWN || r == ROLE_CROSS_OUT;
 }
 
 /* Standard deviation of a matrix.

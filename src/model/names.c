@@ -110,18 +110,13 @@ static const name_row gated_names[] = {OUTSIDE,
                                        {"attn_out", {"gau.out_proj.%s", "gau_out.%s"}},
                                        {0}};
 
-static const name_row *const tables[] = {[NAMES_GPT2] = gpt2_names,
-                                         [NAMES_LLAMA] = llama_names,
-                                         [NAMES_GEMMA2] = gemma2_names,
-                                         [NAMES_PHI3] = phi3_names,
-                                         [NAMES_MIXTRAL] = mixtral_names,
-                                         [NAMES_GATED] = gated_names};
-static const char *const stems[][FORMATS] = {[NAMES_GPT2] = {"transformer.h.%d.", "blk.%d."},
-                                             [NAMES_LLAMA] = {"model.layers.%d.", "blk.%d."},
-                                             [NAMES_GEMMA2] = {"model.layers.%d.", "blk.%d."},
-                                             [NAMES_PHI3] = {"model.layers.%d.", "blk.%d."},
-                                             [NAMES_MIXTRAL] = {"model.layers.%d.", "blk.%d."},
-                                             [NAMES_GATED] = {"model.layers.%d.", "blk.%d."}};
+static const name_row *const tables[] = {
+    [NAMES_GPT2] = gpt2_names, [NAMES_LLAMA] = llama_names,     [NAMES_GEMMA2] = gemma2_names,
+    [NAMES_PHI3] = phi3_names, [NAMES_MIXTRAL] = mixtral_names, [NAMES_GATED] = gated_names};
+static const char *const stems[][FORMATS] = {
+    [NAMES_GPT2] = {"transformer.h.%d.", "blk.%d."},   [NAMES_LLAMA] = {"model.layers.%d.", "blk.%d."},
+    [NAMES_GEMMA2] = {"model.layers.%d.", "blk.%d."},  [NAMES_PHI3] = {"model.layers.%d.", "blk.%d."},
+    [NAMES_MIXTRAL] = {"model.layers.%d.", "blk.%d."}, [NAMES_GATED] = {"model.layers.%d.", "blk.%d."}};
 
 static enum recipe_names names_of(const model_config *c) {
     const recipe_row *r = recipe_find(c->type);
@@ -136,7 +131,8 @@ static const name_row *find(const model_config *c, const char *ours) {
 
 static bool is_bias(param_role r) {
     return r == ROLE_NORM_BIAS || r == ROLE_QKV_BIAS || r == ROLE_ATTN_OUT_BIAS || r == ROLE_UP_BIAS ||
-           r == ROLE_DOWN_BIAS || r == ROLE_HEAD_BIAS || r == ROLE_GAU_IN_BIAS || r == ROLE_MIX_DECAY_BIAS;
+           r == ROLE_DOWN_BIAS || r == ROLE_HEAD_BIAS || r == ROLE_CROSS_Q_BIAS || r == ROLE_CROSS_KV_BIAS ||
+           r == ROLE_CROSS_OUT_BIAS || r == ROLE_GAU_IN_BIAS || r == ROLE_MIX_DECAY_BIAS;
 }
 
 /* What llama.cpp calls "llama" rotates neighbours: its files have the rows of q and k in that order. */
@@ -151,7 +147,11 @@ static void piece(const model_config *c, const model_param *m, param_format f, c
     const name_row *r = find(c, ours);
     *out = (param_piece){.row = row, .rows = rows, .cols = cols};
     char stem[64] = "", tail[64];
-    if (m->layer >= 0) snprintf(stem, sizeof stem, stems[names_of(c)][f], m->layer);
+    if (m->layer >= c->layers) /* the encoder's, which no family here has */
+        snprintf(stem, sizeof stem, f == FORMAT_HF ? "model.encoder.layers.%d." : "enc.blk.%d.",
+                 m->layer - (int32_t)c->layers);
+    else if (m->layer >= 0)
+        snprintf(stem, sizeof stem, stems[names_of(c)][f], m->layer);
     const char *kind = is_bias(m->role) ? "bias" : "weight";
     if (r)
         snprintf(tail, sizeof tail, r->theirs[f], kind);
@@ -165,10 +165,10 @@ static void piece(const model_config *c, const model_param *m, param_format f, c
     if (m->role == ROLE_NORM_GAIN) out->add = c->norm_offset;
 }
 
-/* Our own name without "blocks.N." and ".gain", ".bias". */
+/* Our own name without "blocks.N." or "encoder.N." and ".gain", ".bias". */
 static void short_name(const model_param *m, char ours[64]) {
     const char *s = m->name;
-    if (m->layer >= 0) s = strchr(s + strlen("blocks."), '.') + 1;
+    if (m->layer >= 0) s = strchr(strchr(s, '.') + 1, '.') + 1;
     snprintf(ours, 64, "%s", s);
     ours[strcspn(ours, ".")] = 0;
 }

@@ -6,14 +6,17 @@
 
 typedef struct table {
     model_params *p;
-    size_t cap; /* 0: counting only */
+    int64_t layers; /* of the decoder */
+    size_t cap;     /* 0: counting only */
 } table;
 
 static void put(table *t, const char *name, param_role role, int64_t layer, int64_t rows, int64_t cols) {
     model_params *p = t->p;
     if (t->cap) {
         model_param *m = &p->list[p->n];
-        if (layer >= 0)
+        if (layer >= t->layers)
+            snprintf(m->name, sizeof m->name, "encoder.%lld.%s", (long long)(layer - t->layers), name);
+        else if (layer >= 0)
             snprintf(m->name, sizeof m->name, "blocks.%lld.%s", (long long)layer, name);
         else
             snprintf(m->name, sizeof m->name, "%s", name);
@@ -98,19 +101,36 @@ static void put_block(table *t, const model_config *c, int64_t l) {
     if (c->place == PLACE_SANDWICH) put_norm(t, c, "norm4", l);
 }
 
+/* What a decoder layer has to look at a source: attention of its own, or of a gated layer a unit without the scales and
+ * offsets that tell queries from keys. Its norm is the layer's last. */
+static void put_cross(table *t, const model_config *c, int64_t l) {
+    const bool unit = config_gated(c, l);
+    const int64_t q = unit ? c->expand + c->shared : c->heads * c->head_dim;
+    const int64_t kv = unit ? c->shared + c->expand : 2 * c->kv_heads * c->head_dim;
+    put_norm(t, c, "cross_norm", l);
+    put(t, "cross_q", ROLE_CROSS_Q, l, q, c->width);
+    if (c->bias_qkv) put(t, "cross_q.bias", ROLE_CROSS_Q_BIAS, l, 0, q);
+    put(t, "cross_kv", ROLE_CROSS_KV, l, kv, c->width);
+    if (c->bias_qkv) put(t, "cross_kv.bias", ROLE_CROSS_KV_BIAS, l, 0, kv);
+    put(t, "cross_out", ROLE_CROSS_OUT, l, c->width, unit ? c->expand : c->heads * c->head_dim);
+    if (c->bias_out) put(t, "cross_out.bias", ROLE_CROSS_OUT_BIAS, l, 0, c->width);
+}
+
 /* Every parameter in model order. Norms of a block: norm1 before (or, post, after) attention, norm2 for the mlp;
  * norm3, norm4 after attention and mlp in a sandwich. A parallel block has norm1 alone. */
 static void list_all(table *t, const model_config *c) {
     put(t, "embed", ROLE_EMBED, -1, c->vocab, c->width);
     if (c->positions == POS_LEARNED) put(t, "positions", ROLE_POS, -1, c->context, c->width);
     if (c->scaled_sin) put(t, "sin_scale", ROLE_SIN_SCALE, -1, 0, 1);
-    for (int64_t l = 0; l < c->layers; l++) {
+    for (int64_t l = 0; l < config_layers(c); l++) {
         if (config_gated(c, l))
             put_gated(t, c, l);
         else
             put_block(t, c, l);
+        if (c->encoder && l < c->layers) put_cross(t, c, l);
     }
     if (c->place != PLACE_POST) put_norm(t, c, "norm", -1);
+    if (c->encoder && c->place != PLACE_POST) put_norm(t, c, "encoder_norm", -1);
     if (!c->tied) put(t, "head", ROLE_HEAD, -1, c->vocab, c->width);
     if (c->bias_head) put(t, "head.bias", ROLE_HEAD_BIAS, -1, 0, c->vocab);
 }
@@ -136,7 +156,7 @@ void params_place(model_params *p) {
 
 tl_status params_init(model_params *p, const tl_allocator *a, const model_config *c, tl_error *e) {
     memset(p, 0, sizeof *p);
-    table t = {p, 0};
+    table t = {p, c->layers, 0};
     list_all(&t, c);
     size_t n = p->n;
     p->list = mem_new(a, n, sizeof *p->list);

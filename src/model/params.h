@@ -29,23 +29,29 @@ typedef enum param_role {
     ROLE_MIX_GATE,  /* (H Dh, D) of mixers with a state */
     ROLE_MIX_DECAY, /* (H or H Dh, D) */
     ROLE_MIX_DECAY_BIAS,
-    ROLE_MIX_BETA,  /* (H, D) how far a delta rule corrects */
-    ROLE_FEATURES,  /* (2 Dh Dh) fixed directions of random features: a constant */
+    ROLE_MIX_BETA, /* (H, D) how far a delta rule corrects */
+    ROLE_FEATURES, /* (2 Dh Dh) fixed directions of random features: a constant */
+    ROLE_CROSS_Q,  /* of a decoder layer beside an encoder: (H Dh, D); of a gated one (e+s, D), gate above query */
+    ROLE_CROSS_Q_BIAS,
+    ROLE_CROSS_KV, /* (2 Hk Dh, D), (s+e, D): keys above values */
+    ROLE_CROSS_KV_BIAS,
+    ROLE_CROSS_OUT, /* (D, H Dh), (D, e) */
+    ROLE_CROSS_OUT_BIAS,
     ROLE_SIN_SCALE, /* (1) of the sinusoids beside the embeddings */
     ROLE_HEAD,
     ROLE_HEAD_BIAS,
     ROLE_ROUTER,
     ROLE_EXPERT_UP,   /* (E 2F, D): gate, then up, expert above expert */
     ROLE_EXPERT_DOWN, /* (E D, F) */
-    ROLE_LORA_A, /* (rank, in), (out, rank): in the table of adapters alone */
+    ROLE_LORA_A,      /* (rank, in), (out, rank): in the table of adapters alone */
     ROLE_LORA_B,
     ROLES
 } param_role;
 
 typedef struct model_param {
-    char name[64]; /* ours: "blocks.3.qkv" */
+    char name[64]; /* ours: "blocks.3.qkv", "encoder.3.qkv" */
     param_role role;
-    int32_t layer;      /* -1: not in a block */
+    int32_t layer;      /* -1: not in a block; those of the encoder behind the others */
     int64_t rows, cols; /* a matrix (rows, cols), or a vector: rows 0, cols its length */
     int64_t offset;     /* elements, into the flat buffer; every parameter begins at a multiple of 16 */
     bool trainable;     /* has a gradient, where the model has no adapters */

@@ -109,5 +109,6 @@ void build_sinusoid(int64_t rows, int64_t width, float *table) {
 }
 
 int64_t build_sinusoid_rows(const model_config *c, int64_t context) {
-    return !config_sinusoids(c) ? 0 : context > c->context ? context : c->context;
+    const int64_t most = context > config_source(c) ? context : config_source(c);
+    return !config_sinusoids(c) ? 0 : most > c->context ? most : c->context;
 }

@@ -125,6 +125,10 @@ static int64_t padded_rows(const trainer_settings *s) {
     return (s->rows + s->micro - 1) / s->micro * s->micro;
 }
 
+static size_t batch_numbers(const model_config *c, const trainer_settings *s) {
+    return (size_t)objective_numbers(c->objective, padded_rows(s), s->context, config_source(c));
+}
+
 static size_t small_floats(const model_config *c, int64_t context) {
     size_t n = HYPER_COUNT + 16 + 16; /* hyper, norm, denominator: a cache line each at least */
     n += ((size_t)c->heads + 15) / 16 * 16;
@@ -153,8 +157,8 @@ static void count_bytes(const trainer_shape *w, const trainer_settings *s, size_
     b->moments = 2 * flat;
     b->activations = arenas;
     b->mapped = build_mapped_bytes(w->mapped);
-    b->batch = (size_t)(objective_cell(c->objective) * padded_rows(s) * s->context) * sizeof(int32_t) +
-               small_floats(c, s->context) * sizeof(float) + freq_doubles(c) * sizeof(double);
+    b->batch = batch_numbers(c, s) * sizeof(int32_t) + small_floats(c, s->context) * sizeof(float) +
+               freq_doubles(c) * sizeof(double);
     b->total = b->weights + b->weights16 + b->gradients + b->moments + b->activations + b->batch;
 }
 
@@ -205,14 +209,14 @@ tl_status trainer_measure(tl_engine *e, const trainer_shape *w, const trainer_se
 static tl_status take_memory(trainer *t, tl_error *err) {
     const model_config *c = &t->model->config;
     size_t flat = (size_t)t->params->total * sizeof(float);
-    size_t cells = (size_t)(t->padded * t->set.context), each = (size_t)objective_cell(c->objective);
+    size_t cells = (size_t)(t->padded * t->set.context), numbers = batch_numbers(c, &t->set);
     t->grad = mem_take(t->alloc, flat);
     t->m = mem_take(t->alloc, flat);
     t->v = mem_take(t->alloc, flat);
     t->small_count = small_floats(c, t->set.context);
     t->small = mem_take(t->alloc, t->small_count * sizeof *t->small);
     t->freq = mem_take(t->alloc, freq_doubles(c) * sizeof *t->freq);
-    t->batch_block = mem_take(t->alloc, each * cells * sizeof *t->batch_block);
+    t->batch_block = mem_take(t->alloc, numbers * sizeof *t->batch_block);
     if (!t->grad || !t->m || !t->v || !t->small || !t->freq || !t->batch_block)
         return error_set(err, TL_NOMEM, "no memory to train %lld parameters", (long long)t->params->count);
     memset(t->grad, 0, flat);
@@ -220,9 +224,9 @@ static tl_status take_memory(trainer *t, tl_error *err) {
     memset(t->v, 0, flat);
     memset(t->small, 0, t->small_count * sizeof *t->small);
     memset(t->freq, 0, freq_doubles(c) * sizeof *t->freq);
-    int32_t *b = t->batch_block;
-    t->batch = (loader_batch){b, b + cells, b + 2 * cells, b + 3 * cells, each > 4 ? b + 4 * cells : NULL, 0};
-    if (t->batch.span) objective_causal_span(NULL, t->padded, t->set.context, t->batch.span);
+    memset(t->batch_block, 0, numbers * sizeof *t->batch_block);
+    objective_lay(c->objective, t->padded, t->set.context, config_source(c), t->batch_block, &t->batch);
+    if (config_prefix(c)) objective_causal_span(NULL, t->padded, t->set.context, t->batch.span);
     for (size_t i = 0; i < cells; i++) { /* rows behind the step's last one stay padding for good */
         t->batch.input[i] = 0;
         t->batch.target[i] = -1;
@@ -342,7 +346,6 @@ void trainer_destroy(trainer *t) {
     give(t, t->v, flat);
     give(t, t->small, t->small_count * sizeof *t->small);
     give(t, t->freq, freq_doubles(&t->model->config) * sizeof *t->freq);
-    const size_t each = (size_t)objective_cell(t->model->config.objective);
-    give(t, t->batch_block, each * (size_t)(t->padded * t->set.context) * sizeof *t->batch_block);
+    give(t, t->batch_block, batch_numbers(&t->model->config, &t->set) * sizeof *t->batch_block);
     mem_free(t->alloc, t);
 }

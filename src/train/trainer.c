@@ -21,6 +21,10 @@ static tl_status check_ids(const trainer *t, tl_error *err) {
         return error_set(err, TL_ARG, "row %lld has the id %d at position %lld; the vocabulary has %lld",
                          (long long)(i / t->set.context), bad, (long long)(i % t->set.context), (long long)V);
     }
+    for (int64_t i = 0; i < t->set.rows * config_source(&t->model->config); i++)
+        if (t->batch.source[i] < 0 || t->batch.source[i] >= V)
+            return error_set(err, TL_ARG, "a source has the id %d; the vocabulary has %lld", t->batch.source[i],
+                             (long long)V);
     return TL_OK;
 }
 
@@ -30,6 +34,13 @@ static tl_status bind_batch(trainer *t, int64_t first) {
     TRY(tl_plan_bind(t->fwd.plan, t->build.targets, t->batch.target + at));
     if (t->build.pos) TRY(tl_plan_bind(t->fwd.plan, t->build.pos, t->batch.pos + at));
     if (t->build.span) TRY(tl_plan_bind(t->fwd.plan, t->build.span, t->batch.span + 2 * at));
+    if (t->build.cross) {
+        size_t from = (size_t)(first * config_source(&t->model->config));
+        TRY(tl_plan_bind(t->fwd.plan, t->build.cross, t->batch.span + 2 * at));
+        TRY(tl_plan_bind(t->fwd.plan, t->build.source, t->batch.source + from));
+        TRY(tl_plan_bind(t->fwd.plan, t->build.source_pos, t->batch.source_pos + from));
+        TRY(tl_plan_bind(t->fwd.plan, t->build.source_doc, t->batch.source_doc + from));
+    }
     return t->build.doc ? tl_plan_bind(t->fwd.plan, t->build.doc, t->batch.doc_start + at) : TL_OK;
 }
 
@@ -105,13 +116,24 @@ static tl_status step_batch(trainer *t, bool examples, tl_metrics *m, tl_error *
     return TL_OK;
 }
 
+/* A model with an encoder gets pairs, any other none. */
+static tl_status check_pairs(const trainer *t, int64_t source, tl_error *err) {
+    int64_t want = config_source(&t->model->config);
+    if (source == want) return TL_OK;
+    if (!want) return error_set(err, TL_ARG, "pairs are for a model with an encoder");
+    return error_set(err, TL_ARG, "a model with an encoder is trained on pairs with sources of %lld tokens",
+                     (long long)want);
+}
+
 tl_status trainer_step(trainer *t, const loader *l, tl_metrics *m, tl_error *err) {
+    TRY(check_pairs(t, loader_source(l), err));
     loader_get_rows(l, t->step + t->data_shift, 0, t->set.rows, &t->batch);
     return step_batch(t, loader_examples(l), m, err);
 }
 
 tl_status trainer_step_ids(trainer *t, const int32_t *ids, tl_metrics *m, tl_error *err) {
     int64_t T = t->set.context;
+    TRY(check_pairs(t, 0, err));
     t->batch.labels = 0;
     for (int64_t r = 0; r < t->set.rows; r++)
         for (int64_t i = 0; i < T; i++) {
@@ -132,6 +154,7 @@ void trainer_pass_over(trainer *t) {
 
 /* Forward and backward of the loader's next batch; the gradients stay. */
 static tl_status probe(trainer *t, const loader *l, tl_error *err) {
+    TRY(check_pairs(t, loader_source(l), err));
     loader_get_rows(l, t->step + t->data_shift, 0, t->set.rows, &t->batch);
     apply_objective(t, loader_examples(l));
     TRY(check_ids(t, err));

@@ -155,7 +155,7 @@ static void rows_hold_whole_examples(void **state) {
     assert_int_equal(loader_targets(l), r.learned);
     assert_true(loader_rows(l) < 4); /* packed */
     for (int64_t i = 0; i < loader_rows(l); i++) {
-        loader_batch b = {input, target, pos, doc, NULL, 0};
+        loader_batch b = {.input = input, .target = target, .pos = pos, .doc_start = doc};
         loader_get(l, i, &b);
         labels += b.labels;
         for (int c = 0; c < T; c++) {
@@ -172,7 +172,7 @@ static void rows_hold_whole_examples(void **state) {
     loader_cuts(l, &cut, &out, &longest);
     assert_true(cut == 1 && out == 2 && longest == 42);
     for (int64_t i = 0; i < 2 * loader_rows(l); i++) {
-        loader_batch b = {input, target, pos, doc, NULL, 0};
+        loader_batch b = {.input = input, .target = target, .pos = pos, .doc_start = doc};
         loader_get(l, i, &b);
         assert_true(b.labels > 0); /* a row never teaches nothing */
     }

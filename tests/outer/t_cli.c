@@ -127,7 +127,7 @@ static void mistakes_have_their_exit_code(void **state) {
         {"plan --preset gpt2 --set layers=many", 1, "n_layer"},
         {"plan --preset gpt2 --set layers", 1, "KEY=VALUE"},
         {"plan --preset gpt2 --set 'mixers=[\"conv\"]'", 1, "mixers"},
-        {"train book.txt --preset tiny --objective both --steps 2 --out r", 2, "causal, mlm or prefix"},
+        {"train book.txt --preset tiny --objective both --steps 2 --out r", 2, "mlm, prefix or seq2seq"},
         {"train book.txt --preset flash-char-cpu --objective prefix --steps 2 --out r", 1, "a running sum"},
         {"plan --preset char-moe --set num_experts_per_tok=9", 1, "9 of 8 experts"},
         {"train book.txt --rope-scaling linear:4 --steps 2 --out r", 2, "give --model"},

@@ -48,7 +48,8 @@ static inline tl_status fixture_open(fixture *f, const tl_allocator *a, int thre
     TRY(config_parse(config, &c, unknown, sizeof unknown, e));
     TRY(model_create(f->engine, &c, f->tokenizer, 7, &f->model, e));
     TRY(fixture_text(f, own, 700, e));
-    loader_options lo = {packed ? LOADER_PACKED : LOADER_WINDOWS, B, T, 11, false, !packed};
+    loader_options lo = {
+        .mode = packed ? LOADER_PACKED : LOADER_WINDOWS, .B = B, .T = T, .seed = 11, .across = !packed};
     return loader_open(own, &f->text.view, &lo, &f->loader, e);
 }
 

@@ -211,7 +211,11 @@ static void generation_grows_as_planned(void **state) {
  */
 static void the_allocator_hands_out_what_was_planned(void **state) {
     (void)state;
-    for (int k = 0; k < 2 * TL_RECOMPUTE_LEVELS; k++) {
+    static const char *const more[] = {"}", ",\"tilia\":{\"encoder_layers\":2,\"source_context\":96}}",
+                                       ",\"tilia\":{\"objective\":\"prefix\"}}"};
+    for (int k = 0; k < 2 * TL_RECOMPUTE_LEVELS + 2; k++) {
+        const int kind = k < 2 * TL_RECOMPUTE_LEVELS ? 0 : k - 2 * TL_RECOMPUTE_LEVELS + 1;
+        char text[400];
         test_alloc heap;
         tl_engine *engine;
         tl_model *m;
@@ -220,11 +224,11 @@ static void the_allocator_hands_out_what_was_planned(void **state) {
         model_config c;
         test_alloc_init(&heap);
         assert_ok(tl_engine_create(&(tl_engine_options){.threads = 2, .allocator = &heap.base}, &engine, &e), &e);
-        assert_ok(config_parse(
-                      "{\"model_type\":\"llama\",\"hidden_size\":256,\"intermediate_size\":704,\"num_hidden_layers\":3,"
-                      "\"num_attention_heads\":4,\"vocab_size\":4000,\"max_position_embeddings\":128}",
-                      &c, NULL, 0, &e),
-                  &e);
+        snprintf(text, sizeof text,
+                 "{\"model_type\":\"llama\",\"hidden_size\":256,\"intermediate_size\":704,\"num_hidden_layers\":3,"
+                 "\"num_attention_heads\":4,\"vocab_size\":4000,\"max_position_embeddings\":128%s",
+                 more[kind]);
+        assert_ok(config_parse(text, &c, NULL, 0, &e), &e);
         size_t before = heap.live_bytes;
         assert_ok(model_create(engine, &c, NULL, 1, &m, &e), &e);
         trainer_settings s = {.schedule = {.kind = TL_SCHEDULE_CONSTANT, .lr = 1e-4, .min_lr = 1e-4},
@@ -235,8 +239,12 @@ static void the_allocator_hands_out_what_was_planned(void **state) {
                               .beta1 = 0.9,
                               .beta2 = 0.95,
                               .eps = 1e-8,
-                              .recompute = (tl_recompute)(k / 2)};
+                              .recompute = kind ? TL_RECOMPUTE_NONE : (tl_recompute)(k / 2)};
         assert_ok(trainer_create(m, &s, &t, &e), &e);
+        cost_report told;
+        cost_request q = {.mode = COST_TRAIN, .rows = 4, .context = 128, .dtype = s.dtype, .recompute = s.recompute};
+        assert_ok(cost_sum(engine, &c, &q, NULL, &told, &e), &e);
+        assert_int_equal(told.total.activations, t->bytes.activations);
         size_t planned = t->bytes.total, taken = heap.peak_bytes - before,
                slack = planned / 33 > 3 * MB ? planned / 33 : 3 * MB;
         print_message("          %s, recomputation %s: planned %zu kB, the allocator gave %zu kB\n",
