@@ -105,7 +105,16 @@ static void large_chunks(void **state) {
     examples_free(&list);
 }
 
+static void large_features(void **state) {
+    op_examples list = {NULL, 0, 0};
+    examples_gau_features(&list, TL_F32, 101, 65, 130, 33);
+    examples_gau_features(&list, TL_BF16, 64, 48, 32, 16);
+    for (size_t i = 0; i < list.n; i++) check_example(*state, &list.e[i]);
+    examples_free(&list);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(large_attention), cmocka_unit_test(large_chunks)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(large_attention), cmocka_unit_test(large_chunks),
+                                       cmocka_unit_test(large_features)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -453,6 +453,27 @@ static inline void examples_state_one(op_examples *l, tl_dtype t, const int64_t 
     }
 }
 
+/* Rows over a number of theirs, and positive random features: T tokens of width D, m features of x of width d. */
+static inline void examples_gau_features(op_examples *l, tl_dtype t, int64_t T, int64_t D, int64_t m, int64_t d) {
+    for (int bwd = 0; bwd < 2; bwd++) {
+        struct row_divide_attr a = {0.25f};
+        struct row_divide_bwd_attr back = {0.25f};
+        op_example *x =
+            bwd ? EXAMPLE_GAU(l, "row_divide_bwd", back, t, "rows") : EXAMPLE_GAU(l, "row_divide", a, t, "rows");
+        example_in(x, 0, D3(t, 2, T, D), FILL_NORMAL);
+        example_in(x, 1, D3(t, 2, T, 1), FILL_POSITIVE);
+        if (bwd) example_in(x, 2, D3(t, 2, T, D), FILL_NORMAL);
+        if (!bwd && t == TL_F64) x->diff = 3;
+        struct favor_attr f = {0};
+        struct favor_bwd_attr fb = {0};
+        x = bwd ? EXAMPLE_GAU(l, "favor_bwd", fb, t, "rows") : EXAMPLE_GAU(l, "favor", f, t, "rows");
+        example_in(x, 0, D3(t, 2, T, m), FILL_NORMAL);
+        example_in(x, 1, D3(t, 2, T, d), FILL_NORMAL);
+        if (bwd) example_in(x, 2, D3(t, 2, T, m), FILL_POSITIVE);
+        if (!bwd && t == TL_F64) x->diff = 3;
+    }
+}
+
 static inline void examples_state(op_examples *l) {
     enum { R = 7, Q = 3, H = 2, s = 5, e = 9 };
     static const int64_t one[] = {1, 1, 1, 1, 1}, odd[] = {2, 5, 2, 3, 4}, small[] = {1, 7, 2, 4, 5},
@@ -496,23 +517,7 @@ static inline void examples_state(op_examples *l) {
             x->cost_bound = true;
             x->prepare = example_state_prepare;
         }
-        for (int bwd = 0; bwd < 2; bwd++) {
-            struct row_divide_attr a = {0.25f};
-            struct row_divide_bwd_attr back = {0.25f};
-            op_example *x =
-                bwd ? EXAMPLE_GAU(l, "row_divide_bwd", back, t, "rows") : EXAMPLE_GAU(l, "row_divide", a, t, "rows");
-            example_in(x, 0, D3(t, 2, 3, 5), FILL_NORMAL);
-            example_in(x, 1, D3(t, 2, 3, 1), FILL_POSITIVE);
-            if (bwd) example_in(x, 2, D3(t, 2, 3, 5), FILL_NORMAL);
-            if (!bwd && t == TL_F64) x->diff = 3;
-            struct favor_attr f = {0};
-            struct favor_bwd_attr fb = {0};
-            x = bwd ? EXAMPLE_GAU(l, "favor_bwd", fb, t, "rows") : EXAMPLE_GAU(l, "favor", f, t, "rows");
-            example_in(x, 0, D3(t, 2, 3, 7), FILL_NORMAL);
-            example_in(x, 1, D3(t, 2, 3, 4), FILL_NORMAL);
-            if (bwd) example_in(x, 2, D3(t, 2, 3, 7), FILL_POSITIVE);
-            if (!bwd && t == TL_F64) x->diff = 3;
-        }
+        examples_gau_features(l, t, 3, 5, 7, 4);
     }
 }
 

@@ -1,8 +1,8 @@
-/* cpu/gated: gated attention units and mixed chunks. Launchers (gau.c, chunk.c, step.c, small.c) cut a call into tiles
- * by its shape alone and do the dense work with the packed product of cpu/product/gemm.h; the leaves (gated_avx2.c,
- * gated_avx512.c, one body) do what happens to a row of scores and the small row work. Nothing of size n x n is ever
- * stored; the memory of chunks does not depend on n. f32, bf16 and f16, sums in f32; f64 is refused. Tiles are computed
- * by one worker in one order, so results have the same bits for any number of threads.
+/* cpu/gated: gated attention units and mixed chunks. Launchers (gau.c, chunk.c, step.c, small.c, features.c) cut a call
+ * into tiles by its shape alone and do the dense work with the packed product of cpu/product/gemm.h; the leaves
+ * (gated_avx2.c, gated_avx512.c, one body) do what happens to a row of scores and the small row work. Nothing of size n
+ * x n is ever stored; the memory of chunks does not depend on n. f32, bf16 and f16, sums in f32; f64 is refused. Tiles
+ * are computed by one worker in one order, so results have the same bits for any number of threads.
  *
  * This header is included by leaf files: plain types only. */
 #ifndef CPU_GATED_GATED_H
@@ -36,6 +36,10 @@ typedef struct gated_leaf {
     void (*put)(const float *x, void *y, int ty, int64_t n, bool add);                                 /* y = [y +] x */
     void (*affine)(const void *z, int tz, const float *g, const float *b, void *y, int ty, int64_t n); /* z g [+ b] */
     void (*product)(const void *x, int tx, const void *y, int ty, float *to, int64_t n);               /* to += x y */
+    /* the same into any type, y = [y +] ..: a x; x z; a exp(x - sub). x and y may be one. */
+    void (*times)(float a, const void *x, int tx, void *y, int ty, int64_t n, bool add);
+    void (*multiply)(const void *x, int tx, const void *z, int tz, void *y, int ty, int64_t n, bool add);
+    void (*feature)(float a, float sub, const void *x, int tx, void *y, int ty, int64_t n, bool add);
 } gated_leaf;
 
 typedef const gated_leaf *gated_leaf_fn(void);

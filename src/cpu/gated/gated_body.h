@@ -260,7 +260,28 @@ static void product(const void *x, int tx, const void *y, int ty, float *to, int
               vf_fma(load(x, tx, i, n - i), load(y, ty, i, n - i), load(to, GEMM_F32, i, n - i)));
 }
 
-static const gated_leaf leaf = {SIMD_NAME(gemm_linear), weigh, more, back, dot, axpy, scaled, put, affine, product};
+INLINE void out(void *y, int ty, int64_t i, int64_t n, vf v, bool add) {
+    store(y, ty, i, n, add ? vf_add(load(y, ty, i, n), v) : v);
+}
+
+static void times(float a, const void *x, int tx, void *y, int ty, int64_t n, bool add) {
+    const vf by = vf_set(a);
+    for (int64_t i = 0; i < n; i += SIMD_W) out(y, ty, i, n - i, vf_mul(by, load(x, tx, i, n - i)), add);
+}
+
+static void multiply(const void *x, int tx, const void *z, int tz, void *y, int ty, int64_t n, bool add) {
+    for (int64_t i = 0; i < n; i += SIMD_W)
+        out(y, ty, i, n - i, vf_mul(load(x, tx, i, n - i), load(z, tz, i, n - i)), add);
+}
+
+static void feature(float a, float sub, const void *x, int tx, void *y, int ty, int64_t n, bool add) {
+    const vf by = vf_set(a), less = vf_set(sub);
+    for (int64_t i = 0; i < n; i += SIMD_W)
+        out(y, ty, i, n - i, vf_mul(by, vf_exp(vf_sub(load(x, tx, i, n - i), less))), add);
+}
+
+static const gated_leaf leaf = {
+    SIMD_NAME(gemm_linear), weigh, more, back, dot, axpy, scaled, put, affine, product, times, multiply, feature};
 
 /* One body under the names of the rows of kernels.def: devices and profiles then say which operator it served. */
 #define GATED_LEAF(name)                                                                                               \
@@ -278,6 +299,10 @@ GATED_LEAF(offset_scale)
 GATED_LEAF(offset_scale_bwd)
 GATED_LEAF(shift)
 GATED_LEAF(shift_step)
+GATED_LEAF(favor)
+GATED_LEAF(favor_bwd)
+GATED_LEAF(row_divide)
+GATED_LEAF(row_divide_bwd)
 GATED_LEAF(chunk_state)
 GATED_LEAF(chunk_state_bwd)
 GATED_LEAF(chunk_state_step)
