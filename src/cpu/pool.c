@@ -9,9 +9,10 @@
 #include <time.h>
 #include <unistd.h>
 
-/* How long a thread looks for work before it sleeps: longer than what lies between two steps of a plan, shorter than
- * what anybody would notice as a busy processor. */
-enum { SPIN_NS = 30000, SPIN_CHECK = 64 };
+/* How long a thread looks for work before it sleeps: longer than what lies between two steps of a plan and than waking
+ * takes (a virtual machine needs 50 us), shorter than what anybody would notice as a busy processor. Who waits longer
+ * than LONG_NS waits for somebody who has no core, and looks half as long the next time. */
+enum { SPIN_NS = 100000, LONG_NS = 1000000, SPIN_CHECK = 64 };
 
 typedef struct pool_worker {
     pool *pool;
@@ -79,7 +80,7 @@ static void pool_wait(pool *p, int worker, _Atomic uint64_t *count, uint64_t lea
     while (atomic_load(count) < least) pthread_cond_wait(&p->wake[kind], &p->lock);
     atomic_fetch_sub(&p->sleepers[kind], 1);
     pthread_mutex_unlock(&p->lock);
-    if (p->spin) *patience = pool_clock() - since < SPIN_NS ? SPIN_NS : *patience / 2;
+    if (p->spin) *patience = pool_clock() - since < LONG_NS ? SPIN_NS : *patience / 2;
 }
 
 static void pool_wake(pool *p, int kind) {

@@ -41,7 +41,12 @@ static void experts_tiles(experts_view *v, int op) {
         if (v->in > GEMM_KC) v->temp = (v->rows + GEMM_MR) * GEMM_NC;
         if (v->quant >= 0) v->decoded = linear_up(v->cols * v->in, 16);
         /* x of up to eight rows: in f32, or in whole numbers with their scales */
-        v->few = linear_up(MATVEC_ROWS * (linear_up(v->in, 16) * 9 / 8 + 64), 16);
+        v->few = linear_up(MATVEC_ROWS * linear_up(v->in, 16), 16);
+        if (v->quant >= 0) {
+            quant_ints none;
+            const size_t ints = quant_ints_place(v->quant, QUANT_ROWS, v->in, NULL, &none) / sizeof(float);
+            if (v->few < (int64_t)ints) v->few = (int64_t)ints;
+        }
     }
     v->per_worker = GEMM_KC * GEMM_NC + v->pack_a + v->temp + v->decoded + v->few;
 }
@@ -160,14 +165,9 @@ static void experts_gemm(const experts_part *p, const gemm_matrix *b, int64_t c0
 
 static void experts_ints(const experts_part *p, quant_job *j) {
     quant_ints ints;
-    float *at = p->room->few;
-    int64_t m = j->m, k = j->k;
-    ints.shift = (int32_t *)(void *)at;
-    ints.scale = at + m * k / 4;
-    ints.sum = ints.scale + m * (k / 32);
-    ints.q = (int8_t *)(void *)(ints.sum + m * (k / 32));
+    quant_ints_place(j->type, j->m, j->k, p->room->few, &ints);
     j->ints = &ints;
-    p->leaf->dot(QUANT_INTS, j, 0, m);
+    p->leaf->dot(QUANT_INTS, j, 0, j->m);
     p->leaf->dot(QUANT_DOT, j, p->c0, p->c1);
     j->ints = NULL;
 }

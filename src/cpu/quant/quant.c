@@ -82,8 +82,8 @@ void quant_linear_run(const kernel_task *t, int phase, int64_t lo, int64_t hi, i
 
 /* The same over whole numbers. Every worker rounds x for itself: cheaper than waiting for one that does. */
 static size_t quant_ints_bytes(const linear_view *v) {
-    const int64_t k = quant_padded(v->k);
-    return (size_t)linear_up(v->m * (k + k / 8 + k / 8 + k), 64);
+    quant_ints none;
+    return quant_ints_place(quant_type_of(v->b), v->m, v->k, NULL, &none);
 }
 
 const char *quant_ints_prepare(const tl_op_call *c, int threads, bool dry, const tl_allocator *alloc, kernel_exec *x) {
@@ -103,13 +103,11 @@ void quant_ints_run(const kernel_task *t, int phase, int64_t lo, int64_t hi, int
     if (lo >= hi) return;
     quant_view_of(t->call, &v);
     quant_job j = quant_job_of(t->call, &v);
-    char *at = (char *)t->scratch + (size_t)worker * quant_ints_bytes(&v);
-    quant_ints ints = {.shift = (int32_t *)(void *)at};
-    const int64_t k = quant_padded(v.k);
-    ints.scale = (float *)(void *)(at += v.m * k);
-    ints.sum = ints.scale + v.m * (k / 32);
-    ints.q = (int8_t *)(void *)(ints.sum + v.m * (k / 32));
+    quant_ints ints;
+    quant_ints_place(j.type, v.m, v.k, (char *)t->scratch + (size_t)worker * quant_ints_bytes(&v), &ints);
     j.ints = &ints;
+    j.begin = j.w + (size_t)(lo * DIRECT_COLS) * j.w_bytes;
+    j.until = j.w + (size_t)(hi * DIRECT_COLS < v.n ? hi * DIRECT_COLS : v.n) * j.w_bytes;
     j.out = sum;
     j.out_row = DIRECT_COLS;
     ((quant_leaf *)t->exec->leaf)(QUANT_INTS, &j, 0, v.m);

@@ -7,6 +7,7 @@
 #ifndef CPU_QUANT_QUANT_H
 #define CPU_QUANT_QUANT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -22,7 +23,8 @@ typedef struct quant_job {
     int64_t m, x_row;
     float *out; /* QUANT_DOT: (m, out_row) sums, column 0 is row n0; QUANT_DECODE: (n1 - n0, k) */
     int64_t out_row;
-    struct quant_ints *ints; /* x in whole numbers, for leaves that multiply those */
+    struct quant_ints *ints;      /* x in whole numbers, for leaves that multiply those */
+    const uint8_t *begin, *until; /* of the rows of w that this worker will read: what is fetched ahead; or NULL */
 } quant_job;
 
 /* Whole numbers come 256 at a time. Longer rows may end within such a chunk (of Q8_0 and Q4_0): the rest of it counts
@@ -35,20 +37,54 @@ static inline int64_t quant_padded(int64_t k) {
     return quant_chunks(k) * QUANT_CHUNK;
 }
 
-/* x as the blocks of whole numbers it is multiplied as, (m, ...) row after row: 32 int8 to a scale. Here k stands
- * for quant_padded(k); rows take k, k/8, k/8 and k bytes. */
+/* Q8_0 and Q4_0 are read as they lie, 64 bytes at a time, scales and all: a lane of 4 bytes never holds weights of two
+ * blocks, and x has zeros where the scales are. */
+static inline bool quant_streams(int type) {
+    return type == QUANT_Q8_0 || type == QUANT_Q4_0;
+}
+static inline int64_t quant_block_bytes(int type) { /* of 32 weights, of those two */
+    return type == QUANT_Q8_0 ? 34 : 18;
+}
+static inline int64_t quant_stream(int type, int64_t k) { /* bytes of a row, in whole vectors */
+    return (k / 32 * quant_block_bytes(type) + 63) / 64 * 64;
+}
+
+/* x as the blocks of whole numbers it is multiplied as, row after row: 32 int8 to a scale. k stands for
+ * quant_padded(k), s for quant_stream(k). */
 typedef struct quant_ints {
-    int8_t *q;      /* (m, k) */
-    float *scale;   /* (m, k / 32) */
-    float *sum;     /* (m, k / 32): scale times the sum of q */
-    int32_t *shift; /* (m, k / 4): sums of 4 q times what the type's unsigned levels are too high by, negated */
+    int8_t *q;      /* (m, k); where weights stream (m, s / 64, 2 or 3, 64): q, of Q4_0 for low and for high nibbles,
+                     * then shift as below */
+    float *scale;   /* (m, k / 32), a multiple of 32 of them where weights stream */
+    float *sum;     /* (m, k / 32): scale times the sum of q; not where weights stream */
+    int32_t *shift; /* (m, k / 4): sums of 4 q times what unsigned levels are too high by, negated; not .. stream */
+    uint16_t *half; /* (2, 4, 32), where weights stream: scales of 32 blocks of 4 rows of w, and of the next */
+    int64_t q_row, scale_row;
 } quant_ints;
+
+/* Where these lie in memory aligned to 64 bytes (NULL: nowhere yet), and how much of it they take. */
+static inline size_t quant_ints_place(int type, int64_t m, int64_t k, void *memory, quant_ints *o) {
+    const int64_t blocks = (k / 32 + 31) / 32 * 32, pad = quant_padded(k);
+    const bool streams = quant_streams(type);
+    o->q_row = streams ? quant_stream(type, k) * (type == QUANT_Q4_0 ? 3 : 2) : pad;
+    o->scale_row = streams ? blocks : pad / 32;
+    const int64_t q = m * o->q_row, shift = streams ? 0 : m * pad, scale = 4 * m * o->scale_row;
+    const int64_t half = streams ? 2 * 4 * 32 * 2 : scale; /* or the sums */
+    char *at = memory;
+    if (at) {
+        o->q = (int8_t *)at;
+        o->shift = (int32_t *)(void *)(at + q);
+        o->scale = (float *)(void *)(at + q + shift);
+        o->sum = (float *)(void *)(at + q + shift + scale);
+        o->half = (uint16_t *)(void *)(at + q + shift + scale);
+    }
+    return (size_t)(q + shift + scale + half + 63) / 64 * 64;
+}
 
 enum { QUANT_DOT, QUANT_DECODE, QUANT_INTS };
 typedef void quant_leaf(int what, const quant_job *j, int64_t n0, int64_t n1);
 quant_leaf quant_linear__avx2, quant_linear__avx512, quant_tiled__avx2, quant_tiled__avx512;
 quant_leaf quant_embedding__avx2, quant_embedding__avx512, quant_dx__avx2, quant_dx__avx512;
 /* QUANT_INTS: rows [n0, n1) of x into ints. QUANT_DOT from those. */
-quant_leaf quant_ints__avx512vnni;
+quant_leaf quant_ints__avx512vnni, quant_stream__avx512vnni;
 
 #endif

@@ -1,5 +1,6 @@
-/* Products of blocks with blocks: 64 weights as unsigned bytes times 64 signed ones at a time, sums of 4 in a lane. A
- * chunk is 256 numbers: 8 scales of x, four steps. */
+/* Products of blocks with blocks: 64 weights as unsigned bytes times 64 signed ones at a time, sums of 4 in a lane.
+ * Here the types of 256 weights to a block, eight scales of x, four steps; Q8_0 and Q4_0 in quant_stream_avx512vnni.c.
+ */
 #include "cpu/quant/quant_levels_body.h"
 
 /* ---- products
@@ -12,27 +13,11 @@ enum { ROWS = 4 /* of w at a time with a single row of x */ };
 enum { AHEAD = 4096 /* bytes: a page, since what fetches by itself stops at its end */ };
 #endif
 
-/* What a lane of step p is multiplied by: groups 2 p and 2 p + 1 of 8; of four blocks of Q4_0; sixteenths of Q6_K. */
+/* What a lane of step p is multiplied by: groups 2 p and 2 p + 1 of 8; sixteenths of Q6_K. */
 INLINE __m512 spread(int type, __m512 scales, int p) {
-    if (type == QUANT_Q6_K)
-        return _mm512_permutexvar_ps(_mm512_add_epi32(_mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3),
-                                                      _mm512_set1_epi32(4 * p)),
-                                     scales);
-    if (type == QUANT_Q4_0)
-        return _mm512_permutexvar_ps(_mm512_add_epi32(_mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3),
-                                                      _mm512_set1_epi32(2 * p)),
-                                     scales);
-    return _mm512_permutexvar_ps(
-        _mm512_add_epi32(_mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1), _mm512_set1_epi32(2 * p)),
-        scales);
-}
-
-/* 16 bytes of each of four blocks, half a step's. */
-INLINE __m512i four_blocks(const uint8_t *b) {
-    __m512i v = _mm512_castsi128_si512(_mm_loadu_si128((const void *)(b + 2)));
-    v = _mm512_inserti32x4(v, _mm_loadu_si128((const void *)(b + 20)), 1);
-    v = _mm512_inserti32x4(v, _mm_loadu_si128((const void *)(b + 38)), 2);
-    return _mm512_inserti32x4(v, _mm_loadu_si128((const void *)(b + 56)), 3);
+    const __m512i by = type == QUANT_Q6_K ? _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3)
+                                          : _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+    return _mm512_permutexvar_ps(_mm512_add_epi32(by, _mm512_set1_epi32(type == QUANT_Q6_K ? 4 * p : 2 * p)), scales);
 }
 
 /* Scales of a chunk: lanes 0-7, of Q6_K without d all 16. */
@@ -41,10 +26,7 @@ INLINE __m512 chunk_scales(int type, const uint8_t *b, __m256 *min) {
         return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)(b + 192)))),
                              _mm512_set1_ps(f16(b + 208)));
     __m256 s;
-    if (type == QUANT_Q4_K)
-        scales_q4_k(b, &s, min);
-    else
-        s = type == QUANT_Q8_0 ? scales_q8_0(b) : scales_q4_0(b);
+    scales_q4_k(b, &s, min);
     return _mm512_castps256_ps512(s);
 }
 
@@ -52,7 +34,6 @@ INLINE __m512 chunk_scales(int type, const uint8_t *b, __m256 *min) {
 INLINE void dot(int type, const quant_job *j, int64_t n, int64_t n0, int64_t m, int R, int M) {
     const int64_t k = quant_padded(j->k);
     const quant_ints *x = j->ints;
-    uint8_t room[4][LEVELS_BYTES];
     const uint8_t *b[4];
     __m512 sum[4][2];
     __m256 off[4];
@@ -60,7 +41,6 @@ INLINE void dot(int type, const quant_job *j, int64_t n, int64_t n0, int64_t m, 
     UNROLL for (int r = 0; r < R; r++) b[r] = j->w + (size_t)(n + r) * j->w_bytes;
     for (int64_t c = 0; c < k / 256; c++) {
         __m512 s[4];
-        if (256 * (c + 1) > j->k) UNROLL for (int r = 0; r < R; r++) b[r] = levels_rest(type, b[r], j->k, room[r]);
         UNROLL for (int r = 0; r < R; r++) {
             __m256 min;
             UNROLL for (int i = 0; i < (levels_bytes(type) + 63) / 64; i++)
@@ -76,31 +56,15 @@ INLINE void dot(int type, const quant_job *j, int64_t n, int64_t n0, int64_t m, 
                     off[r * M + i] = _mm256_fmadd_ps(min, _mm256_loadu_ps(x->sum + g), off[r * M + i]);
             }
         }
-        if (type == QUANT_Q4_0) {
-            UNROLL for (int p = 0; p < 4; p += 2) UNROLL for (int r = 0; r < R; r++) {
-                const __m512i v = four_blocks(b[r] + 36 * p), fifteen = _mm512_set1_epi8(15);
-                const __m512i low = _mm512_and_si512(v, fifteen);
-                const __m512i high = _mm512_and_si512(_mm512_srli_epi16(v, 4), fifteen);
-                UNROLL for (int i = 0; i < M; i++) {
-                    const int64_t at = (m + i) * k + 256 * c + 64 * p;
-                    __m512i d = _mm512_loadu_si512(x->shift + at / 4);
-                    d = _mm512_dpbusd_epi32(d, low, _mm512_loadu_si512(x->q + at));
-                    d = _mm512_dpbusd_epi32(d, high, _mm512_loadu_si512(x->q + at + 64));
-                    __m512 *to = &sum[r * M + i][p / 2];
-                    *to = _mm512_fmadd_ps(_mm512_cvtepi32_ps(d), spread(type, s[r * M + i], p), *to);
-                }
-            }
-        } else {
-            UNROLL for (int p = 0; p < 4; p++) UNROLL for (int r = 0; r < R; r++) {
-                const __m512i u = levels_of(type, b[r], p);
-                UNROLL for (int i = 0; i < M; i++) {
-                    const int64_t at = (m + i) * k + 256 * c + 64 * p;
-                    const __m512i from =
-                        type == QUANT_Q4_K ? _mm512_setzero_si512() : _mm512_loadu_si512(x->shift + at / 4);
-                    const __m512i d = _mm512_dpbusd_epi32(from, u, _mm512_loadu_si512(x->q + at));
-                    __m512 *to = &sum[r * M + i][p % 2];
-                    *to = _mm512_fmadd_ps(_mm512_cvtepi32_ps(d), spread(type, s[r * M + i], p), *to);
-                }
+        UNROLL for (int p = 0; p < 4; p++) UNROLL for (int r = 0; r < R; r++) {
+            const __m512i u = levels_of(type, b[r], p);
+            UNROLL for (int i = 0; i < M; i++) {
+                const int64_t at = (m + i) * k + 256 * c + 64 * p;
+                const __m512i from =
+                    type == QUANT_Q4_K ? _mm512_setzero_si512() : _mm512_loadu_si512(x->shift + at / 4);
+                const __m512i d = _mm512_dpbusd_epi32(from, u, _mm512_loadu_si512(x->q + at));
+                __m512 *to = &sum[r * M + i][p % 2];
+                *to = _mm512_fmadd_ps(_mm512_cvtepi32_ps(d), spread(type, s[r * M + i], p), *to);
             }
         }
         UNROLL for (int r = 0; r < R; r++) b[r] += levels_bytes(type);
@@ -126,21 +90,6 @@ INLINE void dots(int type, const quant_job *j, int64_t n0, int64_t n1) {
 /* ---- x
  * ------------------------------------------------------------------------------------------------------------------ */
 
-/* Q4_0: the halves of four blocks side by side, as their nibbles come. */
-INLINE void lanes_of_four(int8_t *q, int32_t *shift, const int32_t *fours) {
-    const __m512i even = _mm512_setr_epi64(0, 1, 4, 5, 8, 9, 12, 13),
-                  odd = _mm512_setr_epi64(2, 3, 6, 7, 10, 11, 14, 15);
-    UNROLL for (int i = 0; i < 2; i++) {
-        const __m512i a = _mm512_loadu_si512(q + 128 * i), b = _mm512_loadu_si512(q + 128 * i + 64);
-        _mm512_storeu_si512(q + 128 * i, _mm512_permutex2var_epi64(a, even, b));
-        _mm512_storeu_si512(q + 128 * i + 64, _mm512_permutex2var_epi64(a, odd, b));
-        const __m512i c = _mm512_loadu_si512(fours + 32 * i), d = _mm512_loadu_si512(fours + 32 * i + 16);
-        const __m512i all =
-            _mm512_add_epi32(_mm512_permutex2var_epi64(c, even, d), _mm512_permutex2var_epi64(c, odd, d));
-        _mm512_storeu_si512(shift + 32 * i, _mm512_slli_epi32(_mm512_sub_epi32(_mm512_setzero_si512(), all), 3));
-    }
-}
-
 static void ints_of(const quant_job *j, int64_t m) {
     const int type = j->type;
     const quant_ints *o = j->ints;
@@ -154,8 +103,6 @@ static void ints_of(const quant_job *j, int64_t m) {
         _mm256_storeu_ps(o->scale + at, scale);
         if (type == QUANT_Q4_K)
             _mm256_storeu_ps(o->sum + at, _mm256_mul_ps(scale, _mm256_cvtepi32_ps(sums_of_32(fours))));
-        else if (type == QUANT_Q4_0)
-            lanes_of_four(o->q + m * k + 256 * c, o->shift + m * (k / 4) + 64 * c, fours);
         else
             UNROLL for (int i = 0; i < 4; i++)
                 _mm512_storeu_si512(o->shift + m * (k / 4) + 64 * c + 16 * i,
@@ -164,14 +111,16 @@ static void ints_of(const quant_job *j, int64_t m) {
 }
 
 void quant_ints__avx512vnni(int what, const quant_job *j, int64_t n0, int64_t n1) {
+    if (quant_streams(j->type)) {
+        quant_stream__avx512vnni(what, j, n0, n1);
+        return;
+    }
     if (what == QUANT_INTS) {
         for (int64_t m = n0; m < n1; m++) ints_of(j, m);
         return;
     }
-    switch (j->type) {
-    case QUANT_Q8_0: dots(QUANT_Q8_0, j, n0, n1); return;
-    case QUANT_Q4_0: dots(QUANT_Q4_0, j, n0, n1); return;
-    case QUANT_Q4_K: dots(QUANT_Q4_K, j, n0, n1); return;
-    default: dots(QUANT_Q6_K, j, n0, n1); return;
-    }
+    if (j->type == QUANT_Q4_K)
+        dots(QUANT_Q4_K, j, n0, n1);
+    else
+        dots(QUANT_Q6_K, j, n0, n1);
 }
