@@ -115,6 +115,10 @@ struct chunk_state_step_attr { struct chunk_state_attr f; };
 struct delta_rule_attr { float scale; float tau; };                  /* scale 0: 1 */
 struct delta_rule_bwd_attr { struct delta_rule_attr f; };
 struct delta_rule_step_attr { struct delta_rule_attr f; };
+struct rel_buckets_attr { int64_t reach; int32_t buckets; int32_t distance; int32_t causal; float scale; }; /* scale 0: 1 */
+struct rel_buckets_bwd_attr { struct rel_buckets_attr f; };
+struct rel_toeplitz_attr { int64_t reach; float base; int32_t pad; };        /* base 0: 10000 */
+struct rel_toeplitz_bwd_attr { struct rel_toeplitz_attr f; };
 struct row_divide_attr { float eps; };
 struct row_divide_bwd_attr { float eps; };
 struct favor_attr { int32_t pad; };

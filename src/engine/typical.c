@@ -65,6 +65,10 @@ static const typical_row typical_rows[] = {
     {OP_delta_rule, "xBTHW xBTHW xBTHW - - - sBTH"},
     {OP_delta_rule_bwd, "xBTHW - xBTHW xBTHW xBTHW - - - sBTH"},
     {OP_delta_rule_step, "x8HW x8HW x8HW - i8 i8 s8H > - s8HWW"},
+    {OP_rel_buckets, "s1W"},
+    {OP_rel_buckets_bwd, "s1L"},
+    {OP_rel_toeplitz, "s1T"},
+    {OP_rel_toeplitz_bwd, "s1L s1T"},
     {OP_row_divide, "xBTD xBT1"},
     {OP_row_divide_bwd, "xBTD xBT1 xBTD"},
     {OP_favor, "xBTF xBTW"},
@@ -99,6 +103,7 @@ static int64_t typical_dim(char c) {
     case 'Q': return 2 * B * T;
     case 'E': return 8 * F;
     case 'N': return N;
+    case 'L': return 2 * C - 1; /* distances in a context */
     case 'P': return HYPER_COUNT;
     default: return c - '0';
     }
@@ -142,6 +147,8 @@ static void typical_attr(int op, tl_dtype dtype, void *to) {
         struct gau_attention_attr gau;
         struct mixed_chunk_attr chunk;
         struct chunk_state_attr state;
+        struct rel_buckets_attr buckets;
+        struct rel_toeplitz_attr toeplitz;
         struct row_divide_attr divide;
         struct route_attr route;
         struct balance_attr balance;
@@ -167,6 +174,10 @@ static void typical_attr(int op, tl_dtype dtype, void *to) {
     case OP_chunk_state:
     case OP_chunk_state_bwd:
     case OP_chunk_state_step: a.state.causal = 1; break;
+    case OP_rel_buckets:
+    case OP_rel_buckets_bwd: a.buckets = (struct rel_buckets_attr){.reach = C, .buckets = W, .distance = 128}; break;
+    case OP_rel_toeplitz:
+    case OP_rel_toeplitz_bwd: a.toeplitz.reach = C; break;
     case OP_row_divide:
     case OP_row_divide_bwd: a.divide.eps = 1e-6f; break;
     case OP_route:

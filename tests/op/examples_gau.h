@@ -604,7 +604,40 @@ static inline void examples_delta(op_examples *l) {
     }
 }
 
+static inline void examples_rel(op_examples *l) {
+    static const struct rel_buckets_attr rows[] = {
+        {1, 2, 3, 1, 0}, {40, 8, 20, 1, 0.5f}, {70, 8, 9, 0, 3.0f}, {9, 32, 128, 0, 0}};
+    static const struct {
+        int64_t heads, s, reach;
+    } pairs[] = {{1, 2, 1}, {2, 4, 5}, {1, 6, 64}, {3, 2, 65}};
+    for (int n = 0; n < 2; n++) {
+        const tl_dtype t = n ? TL_F64 : TL_F32;
+        for (int i = 0; i < 4; i++) {
+            struct rel_buckets_bwd_attr back = {rows[i]};
+            op_example *x = EXAMPLE_GAU(l, "rel_buckets", rows[i], t, rows[i].causal ? "causal" : "both ways");
+            example_in(x, 0, D2(t, 2, rows[i].buckets), FILL_NORMAL);
+            if (n) x->diff = 1;
+            x = EXAMPLE_GAU(l, "rel_buckets_bwd", back, t, rows[i].causal ? "causal" : "both ways");
+            example_in(x, 0, D2(t, 2, 2 * rows[i].reach - 1), FILL_NORMAL);
+            x->acc = i & 1;
+            struct rel_toeplitz_attr a;
+            struct rel_toeplitz_bwd_attr ab;
+            memset(&a, 0, sizeof a);
+            a.reach = pairs[i].reach, a.base = i == 2 ? 100.0f : 0;
+            ab.f = a;
+            x = EXAMPLE_GAU(l, "rel_toeplitz", a, t, "table");
+            example_in(x, 0, D2(t, pairs[i].heads, 2 * pairs[i].s), FILL_NORMAL);
+            if (n) x->diff = 1;
+            x = EXAMPLE_GAU(l, "rel_toeplitz_bwd", ab, t, "table");
+            example_in(x, 0, D2(t, pairs[i].heads, 2 * a.reach - 1), FILL_NORMAL);
+            example_in(x, 1, D2(t, pairs[i].heads, 2 * pairs[i].s), FILL_NORMAL);
+            x->acc = i & 1;
+        }
+    }
+}
+
 static inline void examples_gau(op_examples *l) {
+    examples_rel(l);
     examples_state(l);
     examples_delta(l);
     examples_offset(l);
