@@ -103,8 +103,7 @@ static tl_tensor *norm(const builder *b, tl_tensor *x, int64_t layer, int32_t nt
 
 static tl_tensor *attend(const builder *b, tl_tensor *q, tl_tensor *k, tl_tensor *v, int64_t layer) {
     const model_config *c = b->c;
-    tl_tensor *bias = param(b, ROLE_ATTN_BIAS, layer, 0);
-    if (bias) bias = tl_reshape(b->g, bias, 2, (int64_t[]){c->heads, 2 * c->context - 1});
+    tl_tensor *bias = build_rel_bias(b, ROLE_ATTN_BIAS, layer, c->attn_rel_bias, c->heads, c->head_dim, c->context);
     tl_attention_options ao = {.scale = (float)c->attn_scale,
                                .softcap = (float)c->attn_softcap,
                                .causal = builder_causal(b),
@@ -112,6 +111,7 @@ static tl_tensor *attend(const builder *b, tl_tensor *q, tl_tensor *k, tl_tensor
                                .doc = b->r->span ? NULL : b->r->doc,
                                .span = b->r->span,
                                .slopes = c->positions == POS_ALIBI ? b->r->slopes : NULL,
+                               .sinks = param(b, ROLE_SINK, layer, 0),
                                .bias = bias};
     if (b->o->mode == BUILD_TRAIN) ao.drop = (float)c->drop_attn;
     if (b->o->mode != BUILD_DECODE) return tl_attention(b->g, q, k, v, &ao, NULL);
@@ -149,10 +149,10 @@ static tl_tensor *mix(const builder *b, tl_tensor *x, int64_t layer) {
 static tl_tensor *expand(const builder *b, tl_tensor *x, int64_t layer) {
     const model_config *c = b->c;
     tl_tensor *bias = param(b, ROLE_UP_BIAS, layer, 0);
-    if (!c->gated) return tl_act(b->g, linear(b, x, ROLE_UP, bias, layer), (tl_act_kind)c->act);
+    if (!c->gated) return build_act(b, linear(b, x, ROLE_UP, bias, layer), c->mlp, layer);
     tl_tensor *part[2];
     linear_parts(b, x, ROLE_UP, bias, layer, 2, (int64_t[]){c->mlp, c->mlp}, part);
-    return tl_glu(b->g, part[0], part[1], (tl_act_kind)c->act);
+    return build_glu(b, part[0], part[1], layer);
 }
 
 /* ---- block ------------------------------------------------------------------------------------------------------- */
@@ -339,15 +339,8 @@ static void rope_of(builder *b) {
 
 /* Sinusoids times one learned number (Hua et al. 2022), beside whatever positions there are. */
 static tl_tensor *add_sinusoids(const builder *b, tl_tensor *x) {
-    const model_config *c = b->c;
-    const tl_desc *scale = tl_tensor_desc(param(b, ROLE_SIN_SCALE, -1, 0));
-    struct broadcast_attr a = {
-        .kind = REDUCE_ALL, .ndim = 1, .dtype = scale ? scale->dtype : TL_F32, .dim = {c->width}};
-    struct offset_scale_attr none = {0};
-    tl_tensor *g = param(b, ROLE_SIN_SCALE, -1, 0);
-    g = tl_apply(b->g, OP_DEF(broadcast), &a, &g, 1, NULL, NULL, 0);
     tl_tensor *z = tl_embedding(b->g, b->r->pos, b->r->sinusoid, 1, b->o->dtype, NULL);
-    return tl_add(b->g, x, tl_apply(b->g, OP_DEF(offset_scale), &none, (tl_tensor *[]){z, g}, 2, NULL, NULL, 0));
+    return tl_add(b->g, x, build_times(b, z, param(b, ROLE_SIN_SCALE, -1, 0), b->c->width));
 }
 
 tl_tensor *builder_embed(builder *b, tl_tensor *ids) {

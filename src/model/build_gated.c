@@ -130,24 +130,26 @@ static tl_tensor *mix_chunks(const builder *b, tl_tensor *const *head, tl_tensor
     const build_result *r = b->r;
     struct mixed_chunk_attr a = {
         .f = build_gate(b, l), .chunk = c->chunk, .norm = c->chunk_norm, .parts = c->chunk_parts};
-    tl_tensor *bias = builder_param(b, ROLE_REL_BIAS, l), *const *linear = c->chunk_parts ? head : head + 2;
+    tl_tensor *bias = build_gate_bias(b, l), *theta = build_theta(b, l);
+    tl_tensor *const *linear = c->chunk_parts ? head : head + 2;
     if (b->o->mode != BUILD_DECODE) {
-        tl_tensor *in[] = {head[0], head[1], linear[0], linear[1], v, r->doc, bias};
-        return tl_apply(b->g, OP_DEF(mixed_chunk), &a, in, 7, NULL, NULL, 0);
+        tl_tensor *in[] = {head[0], head[1], linear[0], linear[1], v, r->doc, bias, theta};
+        return tl_apply(b->g, OP_DEF(mixed_chunk), &a, in, 8, NULL, NULL, 0);
     }
     struct chunk_step_attr step = {.f = a};
-    tl_tensor *in[] = {head[0], head[1], linear[0], linear[1], v, r->slot, r->pos, bias}, *acc[TL_OP_OUTS] = {NULL};
+    tl_tensor *in[] = {head[0], head[1], linear[0], linear[1], v, r->slot, r->pos, bias, theta};
+    tl_tensor *acc[TL_OP_OUTS] = {NULL};
     for (int k = 0; k < 4; k++) acc[1 + k] = r->state[l * BUILD_STATES + k];
-    return tl_apply(b->g, OP_DEF(chunk_step), &step, in, 8, acc, NULL, 0);
+    return tl_apply(b->g, OP_DEF(chunk_step), &step, in, 9, acc, NULL, 0);
 }
 
 static tl_tensor *mix_unit(const builder *b, tl_tensor *const *head, tl_tensor *v, int64_t l) {
     const model_config *c = b->c;
     const build_result *r = b->r;
-    tl_tensor *bias = builder_param(b, ROLE_REL_BIAS, l);
+    tl_tensor *bias = build_gate_bias(b, l), *theta = build_theta(b, l), *sink = builder_param(b, ROLE_SINK, l);
     if (b->o->mode != BUILD_DECODE) {
         struct gau_attention_attr a = {.f = build_gate(b, l)};
-        tl_tensor *in[] = {head[0], head[1], v, r->span ? NULL : r->doc, bias, NULL, NULL, r->span};
+        tl_tensor *in[] = {head[0], head[1], v, r->span ? NULL : r->doc, bias, theta, sink, r->span};
         return tl_apply(b->g, OP_DEF(gau_attention), &a, in, 8, NULL, NULL, 0);
     }
     struct gau_attention_kv_attr a = {.f = build_gate(b, l)};
@@ -158,7 +160,7 @@ static tl_tensor *mix_unit(const builder *b, tl_tensor *const *head, tl_tensor *
     }
     tl_tensor *kc = tl_kv_write(b->g, k, r->slot, r->pos, state[0]);
     tl_tensor *vc = tl_kv_write(b->g, v, r->slot, r->pos, state[1]);
-    tl_tensor *in[] = {head[0], kc, vc, r->slot, r->pos, bias, NULL, NULL, r->span};
+    tl_tensor *in[] = {head[0], kc, vc, r->slot, r->pos, bias, theta, sink, r->span};
     return tl_apply(b->g, OP_DEF(gau_attention_kv), &a, in, 9, NULL, NULL, 0);
 }
 
@@ -177,7 +179,7 @@ tl_tensor *build_gated(const builder *b, tl_tensor *x, int64_t l) {
     const bool post = c->place == PLACE_POST;
     tl_tensor *part[3], *head[4], *in = shifted(b, post ? x : builder_norm(b, x, l, 0), l);
     tl_tensor *y = builder_linear(b, in, ROLE_GAU_IN, ROLE_GAU_IN_BIAS, l);
-    tl_split(b->g, tl_act(b->g, y, (tl_act_kind)c->act), 3, (int64_t[]){e, e, s}, part);
+    tl_split(b->g, build_act(b, y, 2 * e + s, l), 3, (int64_t[]){e, e, s}, part);
     tl_tensor *all = scaled_heads(b, part[2], builder_param(b, ROLE_GAMMA, l), builder_param(b, ROLE_BETA, l), n * h, s,
                                   s, b->gated_rope);
     tl_split(b->g, all, (int)n, (int64_t[]){w, w, w, w}, head);
@@ -193,9 +195,9 @@ tl_tensor *build_gated(const builder *b, tl_tensor *x, int64_t l) {
 tl_tensor *build_chunk_mixer(const builder *b, tl_tensor *q, tl_tensor *k, tl_tensor *v, int64_t l) {
     const model_config *c = b->c;
     const int64_t n = config_gate_parts(c, l) / 2, s = c->head_dim, w = c->heads * s;
-    tl_tensor *gamma[2], *beta[2], *of[2] = {q, k}, *head[4];
+    tl_tensor *gamma[2], *beta[2] = {NULL, NULL}, *of[2] = {q, k}, *head[4];
     tl_split(b->g, builder_param(b, ROLE_GAMMA, l), 2, (int64_t[]){n * w, n * w}, gamma);
-    tl_split(b->g, builder_param(b, ROLE_BETA, l), 2, (int64_t[]){n * w, n * w}, beta);
+    if (c->gate_offset) tl_split(b->g, builder_param(b, ROLE_BETA, l), 2, (int64_t[]){n * w, n * w}, beta);
     for (int i = 0; i < 2; i++) { /* of q: qq, ql; of k: kq, kl */
         tl_tensor *part[2], *all = scaled_heads(b, builder_flat(b, of[i], w), gamma[i], beta[i], n, w, s, b->rope);
         tl_split(b->g, all, (int)n, (int64_t[]){w, w}, part);

@@ -34,6 +34,19 @@ tl_tensor *builder_join(const builder *b, tl_tensor *x, tl_tensor *h, int64_t la
 tl_tensor *builder_fold(const builder *b, tl_tensor *x, int64_t heads, int64_t width);
 tl_tensor *builder_flat(const builder *b, tl_tensor *x, int64_t width);
 
+/* Numbers that a bias of relative positions is made of; the bias (heads,2P-1), or NULL. reach: P. */
+int64_t build_rel_count(const model_config *c, int kind, int64_t heads, int64_t width, int64_t reach);
+tl_tensor *build_rel_bias(const builder *b, param_role role, int64_t layer, int kind, int64_t heads, int64_t width,
+                          int64_t reach);
+tl_tensor *build_gate_bias(const builder *b, int64_t layer); /* of gated layers and mixed chunks, (2P-1) */
+/* The temperature of a gated layer's scores, or NULL. */
+tl_tensor *build_theta(const builder *b, int64_t layer);
+/* x (N..,width) times a number that is learned */
+tl_tensor *build_times(const builder *b, tl_tensor *x, tl_tensor *number, int64_t width);
+/* act(x), x (N..,width); act(gate) (.) up, of an mlp */
+tl_tensor *build_act(const builder *b, tl_tensor *x, int64_t width, int64_t layer);
+tl_tensor *build_glu(const builder *b, tl_tensor *gate, tl_tensor *up, int64_t layer);
+
 /* Mixed chunks inside a block: q, k (N.., H, Dh) without RoPE, v; (N.., H, Dh). */
 tl_tensor *build_chunk_mixer(const builder *b, tl_tensor *q, tl_tensor *k, tl_tensor *v, int64_t layer);
 /* Piece k of a matrix that a file has in pieces; NULL: there is none. */

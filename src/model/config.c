@@ -9,7 +9,8 @@
 static const char *const norm_names[] = {"layernorm", "rmsnorm", "scalenorm", "none", NULL};
 static const char *const place_names[] = {"pre", "post", "sandwich", NULL};
 static const char *const position_names[] = {"learned", "sinusoidal", "rope", "alibi", "none", NULL};
-static const char *const init_names[] = {"gpt2", "fan", "xavier", "zero-out", NULL};
+static const char *const init_names[] = {"gpt2", "fan", "xavier", "zero-out", "he", NULL};
+static const char *const rel_names[] = {"none", "table", "toeplitz", "t5", NULL};
 static const char *const act_names[] = {"relu",    "gelu", "gelu_tanh", "silu", "relu2",
                                         "sigmoid", "tanh", "identity",  NULL};
 static const char *const mixer_names[] = {"attention",      "gau",        "flash",     "mixed_chunk",
@@ -25,7 +26,13 @@ const char *const config_scaling_names[] = {"default", "linear", "ntk", "dynamic
 
 /* ---- the parts by table: keys of the "tilia" object -------------------------------------------------- */
 
-enum part_kind { PART_CHOICE, PART_BOOL, PART_REAL, PART_INT };
+enum part_kind {
+    PART_CHOICE,
+    PART_SWITCH,
+    PART_BOOL,
+    PART_REAL,
+    PART_INT
+}; /* SWITCH: false and true are names 0 and 1 */
 
 typedef struct part_row {
     const char *key;
@@ -44,6 +51,9 @@ static const part_row parts[] = {
     {"no_residual", PART_BOOL, AT(no_residual), NULL, 0, 0},
     {"qk_norm", PART_BOOL, AT(qk_norm), NULL, 0, 0},
     {"act", PART_CHOICE, AT(act), act_names, 0, 0},
+    {"act_beta", PART_REAL, AT(act_beta), NULL, 0, 100},
+    {"act_beta_learned", PART_BOOL, AT(act_beta_learned), NULL, 0, 0},
+    {"act_both", PART_BOOL, AT(act_both), NULL, 0, 0},
     {"gated", PART_BOOL, AT(gated), NULL, 0, 0},
     {"positions", PART_CHOICE, AT(positions), position_names, 0, 0},
     {"rope_partial", PART_REAL, AT(rope_partial), NULL, 0, 1},
@@ -85,9 +95,15 @@ static const part_row parts[] = {
     {"objective", PART_CHOICE, AT(objective), objective_names, 0, 0},
     {"encoder_layers", PART_INT, AT(encoder), NULL, 0, MODEL_MAX_LAYERS},
     {"source_context", PART_INT, AT(source), NULL, 0, MODEL_MAX_CONTEXT},
-    {"attn_rel_bias", PART_BOOL, AT(attn_rel_bias), NULL, 0, 0},
+    {"attn_rel_bias", PART_SWITCH, AT(attn_rel_bias), rel_names, 0, 0},
+    {"rel_buckets", PART_INT, AT(rel_buckets), NULL, 2, 1024},
+    {"rel_distance", PART_INT, AT(rel_distance), NULL, 2, MODEL_MAX_CONTEXT},
     {"scaled_sin", PART_BOOL, AT(scaled_sin), NULL, 0, 0},
-    {"rel_bias", PART_BOOL, AT(rel_bias), NULL, 0, 0},
+    {"rel_bias", PART_SWITCH, AT(rel_bias), rel_names, 0, 0},
+    {"temperature", PART_BOOL, AT(temperature), NULL, 0, 0},
+    {"sink", PART_BOOL, AT(sink), NULL, 0, 0},
+    {"norm_gain", PART_BOOL, AT(norm_gain), NULL, 0, 0},
+    {"gate_offset", PART_BOOL, AT(gate_offset), NULL, 0, 0},
     {"token_shift", PART_BOOL, AT(token_shift), NULL, 0, 0},
     {"drop_embed", PART_REAL, AT(drop_embed), NULL, 0, 0.99},
     {"drop_resid", PART_REAL, AT(drop_resid), NULL, 0, 0.99},
@@ -122,6 +138,11 @@ static tl_status part_read(const part_row *r, const json_t *o, model_config *c, 
         return TL_OK;
     }
     const char *s = NULL;
+    const json_t *v = json_object_get(o, r->key);
+    if (r->kind == PART_SWITCH && json_is_boolean(v)) {
+        *(int *)at = json_is_true(v);
+        return TL_OK;
+    }
     TRY(json_get_str(o, r->key, &s, e));
     if (!s) return TL_OK;
     int i = config_choice(r->names, s);
@@ -194,6 +215,9 @@ tl_status config_recipe(const char *type, model_config *c, tl_error *e) {
     c->score_count = GATE_COUNT_VISIBLE;
     c->score_scale = SCALE_NS;
     c->gate_heads = 1;
+    c->norm_gain = c->gate_offset = true;
+    c->rel_buckets = 32;
+    c->rel_distance = 128;
     if (r->keys == KEYS_GATED) config_gated_recipe(c);
     return TL_OK;
 }
@@ -305,7 +329,7 @@ tl_status config_parts_read(const json_t *own, model_config *c, tl_error *e) {
 }
 
 static bool part_same(const part_row *r, const model_config *a, const model_config *b) {
-    static const size_t size[] = {sizeof(int), sizeof(bool), sizeof(double), sizeof(int64_t)};
+    static const size_t size[] = {sizeof(int), sizeof(int), sizeof(bool), sizeof(double), sizeof(int64_t)};
     return memcmp((const char *)a + r->at, (const char *)b + r->at, size[r->kind]) == 0;
 }
 
@@ -314,10 +338,11 @@ void config_parts_write(json_t *own, const model_config *c, const model_config *
         const part_row *r = &parts[i];
         const void *x = (const char *)c + r->at;
         if (part_same(r, c, d)) continue;
-        json_t *v = r->kind == PART_BOOL   ? json_boolean(*(const bool *)x)
-                    : r->kind == PART_INT  ? json_integer(*(const int64_t *)x)
-                    : r->kind == PART_REAL ? json_real(*(const double *)x)
-                                           : json_string(r->names[*(const int *)x]);
+        json_t *v = r->kind == PART_BOOL                            ? json_boolean(*(const bool *)x)
+                    : r->kind == PART_INT                           ? json_integer(*(const int64_t *)x)
+                    : r->kind == PART_REAL                          ? json_real(*(const double *)x)
+                    : r->kind == PART_SWITCH && *(const int *)x < 2 ? json_boolean(*(const int *)x)
+                                                                    : json_string(r->names[*(const int *)x]);
         json_object_set_new(own, r->key, v);
     }
     if (c->mask >= 0) json_object_set_new(own, "mask_token_id", json_integer(c->mask));
@@ -529,6 +554,51 @@ static tl_status encoder_check(const model_config *c, tl_error *e) {
     return TL_OK;
 }
 
+static tl_status rel_check(const model_config *c, const char *key, int kind, int64_t width, tl_error *e) {
+    if (kind == REL_TOEPLITZ && (width % 2 || width > 1024))
+        return error_set(e, TL_CONFIG, "\"%s\": \"toeplitz\" rotates pairs of a width up to 1024, not of %lld", key,
+                         (long long)width);
+    const int64_t ways = config_one_way(c) && !c->encoder ? 1 : 2;
+    if (kind == REL_T5 &&
+        (c->rel_buckets % ways || c->rel_buckets < 2 * ways || c->rel_distance <= c->rel_buckets / ways / 2))
+        return error_set(
+            e, TL_CONFIG,
+            "\"%s\": \"t5\" needs buckets in equal parts, two or more to a side, and a rel_distance above half "
+            "of them, not %lld and %lld",
+            key, (long long)c->rel_buckets, (long long)c->rel_distance);
+    return TL_OK;
+}
+
+/* Options of parts that another part must be there for. */
+static tl_status parts_check(const model_config *c, tl_error *e) {
+    const bool gau = config_has(c, MIXER_GAU), chunks = config_has(c, MIXER_FLASH) || config_has(c, MIXER_CHUNK);
+    TRY(rel_check(c, "attn_rel_bias", c->attn_rel_bias, c->head_dim, e));
+    if (config_has_gated(c)) TRY(rel_check(c, "rel_bias", c->rel_bias, c->shared, e));
+    if (config_has(c, MIXER_CHUNK)) TRY(rel_check(c, "rel_bias", c->rel_bias, c->head_dim, e));
+    if (!c->norm_gain && c->norm == NORM_SCALE)
+        return error_set(e, TL_CONFIG, "\"norm\": \"scalenorm\" is a gain and no more: \"norm_gain\" cannot be false");
+    if (c->temperature && !gau && !chunks)
+        return error_set(e, TL_CONFIG, "\"temperature\" belongs to layers of gau, flash or mixed_chunk");
+    if (c->temperature && c->score >= GATE_SOFTMAX)
+        return error_set(e, TL_CONFIG,
+                         "\"temperature\" belongs to a score that adds up, not to one that is normalised");
+    if (c->temperature && c->chunk_parts == CHUNK_FAR)
+        return error_set(e, TL_CONFIG, "\"chunk_parts\": \"global\" has no scores for a \"temperature\"");
+    if (c->sink && !config_has(c, MIXER_ATTENTION) && !gau)
+        return error_set(e, TL_CONFIG, "\"sink\" belongs to layers of softmax attention or of gau");
+    if (c->sink && gau && c->score != GATE_SOFTMAX)
+        return error_set(e, TL_CONFIG, "\"sink\" of a gated layer belongs to \"score\": \"softmax\"");
+    if (c->act_beta_learned && c->act_beta == 0)
+        return error_set(e, TL_CONFIG, "\"act_beta_learned\" needs an \"act_beta\" to start from");
+    if (c->act_beta > 0 && c->act != ACT_SILU)
+        return error_set(e, TL_CONFIG, "\"act_beta\" is the slope of \"act\": \"silu\"");
+    if (c->act_both && (!c->gated || config_all_gated(c)))
+        return error_set(e, TL_CONFIG, "\"act_both\" belongs to a gated mlp");
+    if (c->experts && (c->act_beta > 0 || c->act_both))
+        return error_set(e, TL_CONFIG, "experts know neither \"act_beta\" nor \"act_both\"");
+    return TL_OK;
+}
+
 tl_status config_check(const model_config *c, tl_error *e) {
     const struct {
         const char *key;
@@ -572,6 +642,7 @@ tl_status config_check(const model_config *c, tl_error *e) {
         return error_set(e, TL_CONFIG, "a parallel block is a sum: it cannot go with \"no_residual\"");
     if (c->parallel && c->place != PLACE_PRE)
         return error_set(e, TL_CONFIG, "a parallel block needs \"norm_place\": \"pre\"");
+    TRY(parts_check(c, e));
     TRY(config_gated_check(c, e));
     TRY(state_check(c, e));
     TRY(encoder_check(c, e));

@@ -11,7 +11,7 @@
 typedef enum model_norm { NORM_LAYER, NORM_RMS, NORM_SCALE, NORM_NONE, NORM_KINDS } model_norm;
 typedef enum model_place { PLACE_PRE, PLACE_POST, PLACE_SANDWICH, PLACE_KINDS } model_place;
 typedef enum model_positions { POS_LEARNED, POS_SINUSOIDAL, POS_ROPE, POS_ALIBI, POS_NONE, POS_KINDS } model_positions;
-typedef enum model_init { INIT_GPT2, INIT_FAN, INIT_XAVIER, INIT_ZERO_OUT, INIT_KINDS } model_init;
+typedef enum model_init { INIT_GPT2, INIT_FAN, INIT_XAVIER, INIT_ZERO_OUT, INIT_HE, INIT_KINDS } model_init;
 /* What mixes the tokens of a layer. gau and flash are whole layers; the others sit in a block with an mlp. */
 typedef enum model_mixer {
     MIXER_ATTENTION,
@@ -38,6 +38,9 @@ typedef enum model_scaling {
     SCALING_KINDS
 } model_scaling;
 
+/* What a bias of relative positions is made of: a number for every distance; two rotated vectors; T5's buckets. */
+enum { REL_NONE, REL_TABLE, REL_TOEPLITZ, REL_T5, REL_KINDS };
+
 /* How scores of gated attention are scaled, as the published codes do it; docs/attention.md. */
 enum { SCALE_NS, SCALE_PAPER, SCALE_LUCID_GAU, SCALE_LUCID_FLASH, SCALE_KINDS };
 
@@ -59,12 +62,15 @@ typedef struct model_config {
     model_norm norm;
     model_place place;
     double norm_eps;
-    double norm_offset; /* gain is offset + w */
-    bool parallel;      /* x + attn(norm x) + mlp(norm x) */
-    bool no_residual;   /* f(x) instead of x + f(x) everywhere, to see what the sum is for */
-    bool qk_norm;       /* RMSNorm over each head of q and k, before RoPE */
-    int act;            /* ACT_* */
-    bool gated;         /* mlp is act(gate) * up */
+    double norm_offset;    /* gain is offset + w */
+    bool parallel;         /* x + attn(norm x) + mlp(norm x) */
+    bool no_residual;      /* f(x) instead of x + f(x) everywhere, to see what the sum is for */
+    bool qk_norm;          /* RMSNorm over each head of q and k, before RoPE */
+    int act;               /* ACT_* */
+    double act_beta;       /* silu: x sigmoid(beta x), Swish; 0: 1 */
+    bool act_beta_learned; /* a beta of every layer, that starts there */
+    bool act_both;         /* mlp is act(gate) * act(up) */
+    bool gated;            /* mlp is act(gate) * up */
     model_positions positions;
     double rope_theta, rope_partial; /* partial: rotated fraction of head_dim */
     bool rope_interleaved;
@@ -90,13 +96,14 @@ typedef struct model_config {
     model_mixer mixer;                   /* of every layer, unless there is a pattern */
     int32_t pattern; /* > 0: mixers of the first so many layers, repeated behind them (config_mixer) */
     uint8_t mixers[MODEL_MAX_LAYERS];
-    int objective;      /* OBJECTIVE_CAUSAL ..: what the model is trained for, and so what a token may see */
-    int64_t encoder;    /* layers of an encoder beside `layers` of a decoder, 0: there is none. They are numbered behind
-                           the decoder's */
-    int64_t source;     /* tokens of a source, 0: the context */
-    int32_t mask;       /* id that stands for a hidden token, -1: none */
-    bool attn_rel_bias; /* ordinary attention: a table of relative positions for every head */
-    bool scaled_sin;    /* sinusoids times a learned number, added to the embeddings beside the other positions */
+    int objective;     /* OBJECTIVE_CAUSAL ..: what the model is trained for, and so what a token may see */
+    int64_t encoder;   /* layers of an encoder beside `layers` of a decoder, 0: there is none. They are numbered behind
+                          the decoder's */
+    int64_t source;    /* tokens of a source, 0: the context */
+    int32_t mask;      /* id that stands for a hidden token, -1: none */
+    int attn_rel_bias; /* ordinary attention: REL_NONE .., for every head */
+    int64_t rel_buckets, rel_distance; /* of REL_T5: numbers of a head, the farthest distance that is told apart */
+    bool scaled_sin; /* sinusoids times a learned number, added to the embeddings beside the other positions */
     int64_t shared, expand, gate_heads; /* gated layers: s, e, heads that share Z and split V. A model of gated layers
                                            alone has heads 1, head_dim s, mlp e */
     double gate_fall;                   /* 0: every layer has gate_heads */
@@ -107,7 +114,12 @@ typedef struct model_config {
     double score_fixed;                 /* of the fixed count and of scales by length: tokens; 0: the context */
     bool score_kappa;                   /* softmax: log-length factor */
     int chunk_norm;                     /* CHUNK_VISIBLE, CHUNK_CONST */
-    bool rel_bias, token_shift;
+    int rel_bias;                       /* REL_NONE .. */
+    bool token_shift;
+    bool temperature;                         /* scores that add up are divided by exp(theta), learned */
+    bool sink;                                /* softmax, of attention and of gau: a learned logit in the sum alone */
+    bool norm_gain;                           /* norms have a gain, else they scale to length alone */
+    bool gate_offset;                         /* heads made by scale and offset have the offset */
     double drop_embed, drop_resid, drop_attn; /* in training: of embeddings, residual branches, attention weights */
     model_init init;
     double init_std;
@@ -168,6 +180,10 @@ static inline int64_t config_source(const model_config *c) {
 }
 static inline bool config_prefix(const model_config *c) {
     return c->objective == OBJECTIVE_PREFIX;
+}
+/* Does no token of a target ever see what follows it? Not so in a prompt of the objective prefix. */
+static inline bool config_one_way(const model_config *c) {
+    return c->objective == OBJECTIVE_CAUSAL || c->objective == OBJECTIVE_SEQ2SEQ;
 }
 /* Does the model read a fixed table of sinusoids, (context, D)? */
 static inline bool config_sinusoids(const model_config *c) {

@@ -102,7 +102,7 @@ typedef struct gated_preset {
     double dropout;
 } gated_preset;
 
-static const char *const gated_types[] = {"gau", "flash-quad", "flash"};
+static const char *const gated_types[] = {"gau", "gau", "flash-quad", "flash"};
 static const gated_preset gated_presets[] = {
     {"char", "10.6M, like char", 65, 384, 12, 720, 128, 64, 256, 0.2},
     {"char-cpu", "0.8M, like char-cpu", 65, 128, 8, 232, 64, 32, 64, 0},
@@ -114,6 +114,10 @@ static const char *const gated_names[] = {"gau-char",
                                           "gau-char-cpu",
                                           "gau-gpt2",
                                           "gau-stories",
+                                          "gau-alpha-char",
+                                          "gau-alpha-char-cpu",
+                                          "gau-alpha-gpt2",
+                                          "gau-alpha-stories",
                                           "flash-quad-char",
                                           "flash-quad-char-cpu",
                                           "flash-quad-gpt2",
@@ -130,6 +134,17 @@ const char *config_gated_preset_name(size_t i, const char **about) {
     return gated_names[i];
 }
 
+/* GAU-alpha (Su 2022): softmax whose scale grows with the logarithm of what a row sees, RMS norm without a gain behind
+ * the residual, no bias and no offset anywhere, RoPE of neighbours. */
+static void gated_alpha(model_config *c) {
+    c->score = GATE_SOFTMAX;
+    c->score_kappa = true;
+    c->norm = NORM_RMS;
+    c->place = PLACE_POST;
+    c->norm_gain = c->gate_offset = c->bias_qkv = c->bias_out = false;
+    c->rope_interleaved = true;
+}
+
 bool config_gated_preset(const char *name, model_config *c) {
     int i = config_choice(gated_names, name);
     if (i < 0) return false;
@@ -143,6 +158,7 @@ bool config_gated_preset(const char *name, model_config *c) {
     if (c->mixer == MIXER_FLASH) c->chunk = p->chunk;
     c->context = p->context;
     c->drop_embed = c->drop_resid = p->dropout;
+    if (strncmp(name, "gau-alpha", 9) == 0) gated_alpha(c);
     config_complete(c);
     return true;
 }

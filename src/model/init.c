@@ -13,14 +13,17 @@ static bool residual(param_role r) {
  * gpt2: std, residual projections std / sqrt(2L) (Radford et al. 2019; nanoGPT).
  * fan: 1/sqrt(fan in), truncated at 2 (PaLM's and Llama-like recipes); embeddings std.
  * xavier: sqrt(2 / (in + out)) (Glorot and Bengio 2010); embeddings std.
+ * he: sqrt(2 / fan in), for relu and its kin (He et al. 2015); embeddings std.
  * zero-out: as fan, residual projections zero, so that every block begins as the identity (Zhang et al. 2019, Fixup).
  */
 static double matrix_std(const model_param *m, const model_config *c) {
     bool table = m->role == ROLE_EMBED || m->role == ROLE_POS || (m->role == ROLE_HEAD && c->init == INIT_GPT2);
+    if (m->role == ROLE_THETA) return 0; /* a temperature of 1 */
     if (c->init == INIT_GPT2) return residual(m->role) ? c->init_std / sqrt(2.0 * (double)c->layers) : c->init_std;
     if (table) return c->init_std;
     bool experts = m->role == ROLE_EXPERT_UP || m->role == ROLE_EXPERT_DOWN;
     int64_t rows = experts ? m->rows / c->experts : m->rows; /* of one of them */
+    if (c->init == INIT_HE) return sqrt(2.0 / (double)m->cols);
     if (c->init == INIT_XAVIER) return sqrt(2.0 / (double)(rows + m->cols));
     if (c->init == INIT_ZERO_OUT && residual(m->role)) return 0;
     return 1 / sqrt((double)m->cols);
@@ -70,6 +73,8 @@ void params_initialize(const model_params *p, const model_config *c, uint64_t se
             features(rng_key_make(seed, 0, 0x696e6974 + (uint64_t)k), c->head_dim, w);
         } else if (m->role == ROLE_SIN_SCALE) {
             w[0] = (float)(1 / sqrt((double)c->width));
+        } else if (m->role == ROLE_ACT_BETA) {
+            w[0] = (float)c->act_beta;
         } else if (m->role == ROLE_REL_BIAS || m->role == ROLE_ATTN_BIAS ||
                    (m->role == ROLE_GAMMA && c->score_scale != SCALE_NS)) {
             /* the paper's and its first port's start; with scores over sqrt(s) it would leave them at zero */

@@ -107,6 +107,8 @@ static const name_row gated_names[] = {OUTSIDE,
                                        {"gamma", {"gau.gamma", "gau_gamma.weight"}},
                                        {"beta", {"gau.beta", "gau_beta.weight"}},
                                        {"rel_bias", {"gau.rel_bias", "gau_rel_bias.weight"}},
+                                       {"theta", {"gau.theta", "gau_theta.weight"}},
+                                       {"sink", {"gau.sink", "gau_sink.weight"}},
                                        {"attn_out", {"gau.out_proj.%s", "gau_out.%s"}},
                                        {0}};
 

@@ -1,5 +1,5 @@
 /* The parameter table of a configuration. */
-#include "model/params.h"
+#include "model/builder.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -34,9 +34,15 @@ static void put_norm(table *t, const model_config *c, const char *name, int64_t 
     char full[36];
     if (c->norm == NORM_NONE) return;
     snprintf(full, sizeof full, "%s.gain", name);
-    put(t, full, ROLE_NORM_GAIN, layer, 0, c->norm == NORM_SCALE ? 1 : c->width);
+    if (c->norm_gain) put(t, full, ROLE_NORM_GAIN, layer, 0, c->norm == NORM_SCALE ? 1 : c->width);
     snprintf(full, sizeof full, "%s.bias", name);
     if (c->norm == NORM_LAYER && c->bias_norm) put(t, full, ROLE_NORM_BIAS, layer, 0, c->width);
+}
+
+/* Relative positions of gated layers and of mixed chunks, and the temperature of their scores. */
+static void put_rel_bias(table *t, const model_config *c, int64_t l, int64_t width, int64_t reach) {
+    if (c->rel_bias) put(t, "rel_bias", ROLE_REL_BIAS, l, 0, build_rel_count(c, c->rel_bias, 1, width, reach));
+    if (c->temperature) put(t, "theta", ROLE_THETA, l, 1, 1);
 }
 
 /* A gated layer: one matrix in, one out, scales and offsets of the heads, perhaps a table of relative positions. */
@@ -47,8 +53,10 @@ static void put_gated(table *t, const model_config *c, int64_t l) {
     put(t, "gau_in", ROLE_GAU_IN, l, 2 * e + s, c->width);
     if (c->bias_qkv) put(t, "gau_in.bias", ROLE_GAU_IN_BIAS, l, 0, 2 * e + s);
     put(t, "gamma", ROLE_GAMMA, l, 0, heads * s);
-    put(t, "beta", ROLE_BETA, l, 0, heads * s);
-    if (c->rel_bias) put(t, "rel_bias", ROLE_REL_BIAS, l, 0, 2 * (chunks ? c->chunk : c->context) - 1);
+    if (c->gate_offset) put(t, "beta", ROLE_BETA, l, 0, heads * s);
+    put_rel_bias(t, c, l, s, chunks ? c->chunk : c->context);
+    if (c->sink) put(t, "sink", ROLE_SINK, l, 0, 1);
+    if (c->act_beta_learned) put(t, "act_beta", ROLE_ACT_BETA, l, 0, 1);
     put(t, "attn_out", ROLE_ATTN_OUT, l, c->width, e);
     if (c->bias_out) put(t, "attn_out.bias", ROLE_ATTN_OUT_BIAS, l, 0, c->width);
 }
@@ -56,7 +64,9 @@ static void put_gated(table *t, const model_config *c, int64_t l) {
 /* What a block's mixer has beside its projections. */
 static void put_mixer(table *t, const model_config *c, int64_t l) {
     if (config_mixer(c, l) == MIXER_ATTENTION && c->attn_rel_bias)
-        put(t, "attn_bias", ROLE_ATTN_BIAS, l, 0, c->heads * (2 * c->context - 1));
+        put(t, "attn_bias", ROLE_ATTN_BIAS, l, 0,
+            build_rel_count(c, c->attn_rel_bias, c->heads, c->head_dim, c->context));
+    if (config_mixer(c, l) == MIXER_ATTENTION && c->sink) put(t, "sink", ROLE_SINK, l, 0, c->heads);
     const model_mixer m = config_mixer(c, l);
     const int64_t width = c->heads * c->head_dim, logits = m == MIXER_GLA ? width : c->heads;
     if (config_stateful(c, l) && m < MIXER_PERFORMER) put(t, "mix_gate", ROLE_MIX_GATE, l, width, c->width);
@@ -68,8 +78,8 @@ static void put_mixer(table *t, const model_config *c, int64_t l) {
     if (m == MIXER_PERFORMER) put(t, "features", ROLE_FEATURES, l, 0, 2 * c->head_dim * c->head_dim);
     if (m != MIXER_CHUNK) return;
     put(t, "gamma", ROLE_GAMMA, l, 0, config_gate_parts(c, l) * c->heads * c->head_dim);
-    put(t, "beta", ROLE_BETA, l, 0, config_gate_parts(c, l) * c->heads * c->head_dim);
-    if (c->rel_bias) put(t, "rel_bias", ROLE_REL_BIAS, l, 0, 2 * c->chunk - 1);
+    if (c->gate_offset) put(t, "beta", ROLE_BETA, l, 0, config_gate_parts(c, l) * c->heads * c->head_dim);
+    put_rel_bias(t, c, l, c->head_dim, c->chunk);
 }
 
 static void put_mlp(table *t, const model_config *c, int64_t l) {
@@ -79,6 +89,7 @@ static void put_mlp(table *t, const model_config *c, int64_t l) {
         put(t, "expert_down", ROLE_EXPERT_DOWN, l, c->experts * c->width, c->expert_mlp);
         return;
     }
+    if (c->act_beta_learned) put(t, "act_beta", ROLE_ACT_BETA, l, 0, 1);
     put(t, "up", ROLE_UP, l, c->gated ? 2 * c->mlp : c->mlp, c->width);
     if (c->bias_mlp) put(t, "up.bias", ROLE_UP_BIAS, l, 0, c->gated ? 2 * c->mlp : c->mlp);
     put(t, "down", ROLE_DOWN, l, c->width, c->mlp);

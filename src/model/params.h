@@ -25,10 +25,13 @@ typedef enum param_role {
     ROLE_GAMMA,
     ROLE_BETA,
     ROLE_REL_BIAS,
-    ROLE_ATTN_BIAS, /* (H (2P-1)) relative positions of ordinary attention */
+    ROLE_ATTN_BIAS, /* relative positions of ordinary attention: H times what REL_* needs */
     ROLE_MIX_GATE,  /* (H Dh, D) of mixers with a state */
     ROLE_MIX_DECAY, /* (H or H Dh, D) */
     ROLE_MIX_DECAY_BIAS,
+    ROLE_THETA,     /* (1,1) the logarithm of a temperature: a matrix, so that it is decayed */
+    ROLE_SINK,      /* (H), gau: (1) */
+    ROLE_ACT_BETA,  /* (1) */
     ROLE_MIX_BETA, /* (H, D) how far a delta rule corrects */
     ROLE_FEATURES, /* (2 Dh Dh) fixed directions of random features: a constant */
     ROLE_CROSS_Q,  /* of a decoder layer beside an encoder: (H Dh, D); of a gated one (e+s, D), gate above query */

@@ -47,6 +47,16 @@ static const char *const configs[] = {
     GPT2("\"mixers\":[\"deltanet\",\"gated_deltanet\"],\"positions\":\"rope\""),
     GPT2("\"mixers\":[\"cosformer\",\"attention\"],\"positions\":\"none\""),
     GATED("gau", ",\"tilia\":{\"gate_heads\":4,\"gate_fall\":1}"),
+    GATED("gau", ",\"tilia\":{\"norm\":\"rmsnorm\",\"norm_gain\":false,\"norm_place\":\"post\",\"gate_offset\":false,"
+                 "\"bias_qkv\":false,\"bias_out\":false,\"score\":\"softmax\",\"score_kappa\":true,\"sink\":true,"
+                 "\"rope_interleaved\":true,\"rel_bias\":\"toeplitz\"}"),
+    GATED("gau", ",\"tilia\":{\"temperature\":true,\"rel_bias\":\"t5\",\"rel_buckets\":6,\"rel_distance\":17,"
+                 "\"act_beta\":1.7,\"score_scale\":\"lucid_gau\"}"),
+    GATED("flash", ",\"chunk_size\":6,\"tilia\":{\"temperature\":true,\"rel_bias\":\"toeplitz\",\"gate_offset\":false,"
+                   "\"act_beta\":0.6,\"act_beta_learned\":true}"),
+    GPT2("\"mixers\":[\"attention\",\"mixed_chunk\"],\"chunk_size\":5,\"positions\":\"rope\",\"rel_bias\":\"t5\","
+         "\"temperature\":true,\"gate_offset\":false,\"attn_rel_bias\":\"toeplitz\",\"sink\":true"),
+    LLAMA("\"sink\":true,\"attn_rel_bias\":\"t5\",\"act_both\":true,\"act_beta\":2,\"norm_gain\":false"),
     GATED("flash", ",\"chunk_size\":6,\"tilia\":{\"gate_heads\":2,\"token_shift\":true}"),
     GATED("flash", ",\"chunk_size\":6,\"tilia\":{\"chunk_parts\":\"local\"}"),
     GPT2("\"norm_place\":\"post\",\"kv_heads\":1,\"norm_offset\":1,\"norm\":\"rmsnorm\",\"embed_scale\":5.65"),

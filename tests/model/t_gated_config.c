@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -35,6 +36,10 @@ static void presets_match(void **state) {
             if (ratio < 0.98 || ratio > 1.02) fail_msg("%s has %g of the parameters of %s", name, ratio, sizes[s]);
         }
     model_config c;
+    assert_ok(config_preset("gau-alpha-char", &c, &e), &e);
+    assert_true(c.score == GATE_SOFTMAX && c.score_kappa && c.rope_interleaved && c.place == PLACE_POST);
+    /* embeddings, and matrices and scales of 12 layers: no gain, no offset, no bias */
+    assert_int_equal(count_of(&c), 65 * 384 + 12 * (384 * (3 * 720 + 128) + 2 * 128));
     assert_fails(TL_CONFIG, config_preset("flash-nothing", &c, &e), &e);
     assert_non_null(strstr(e.text, "flash-gpt2"));
     size_t n = 0;
@@ -56,11 +61,18 @@ static void parse(const char *own, model_config *c) {
 static void they_survive_writing(void **state) {
     (void)state;
     static const char *const own[] = {
-        "", ",\"norm_eps\":1e-4,\"resid_pdrop\":0.1",
+        "",
+        ",\"norm_eps\":1e-4,\"resid_pdrop\":0.1",
         ",\"tilia\":{\"score\":\"laplace\",\"score_count\":\"fixed\",\"score_fixed\":77,\"chunk_norm\":\"constant\","
         "\"token_shift\":true,\"rel_bias\":false,\"norm\":\"rmsnorm\",\"norm_place\":\"post\",\"act\":\"gelu\"}",
         ",\"tilia\":{\"score_scale\":\"lucid_flash\",\"rope_interleaved\":true,\"rope_partial\":0.5,\"init\":"
-        "\"xavier\"}"};
+        "\"xavier\"}",
+        ",\"tilia\":{\"rel_bias\":\"toeplitz\",\"temperature\":true,\"gate_offset\":false,\"init\":\"he\"}",
+        ",\"tilia\":{\"rel_bias\":\"t5\",\"rel_buckets\":8,\"rel_distance\":20,\"act_beta\":1.5,"
+        "\"act_beta_learned\":true}",
+        ",\"tilia\":{\"mixers\":[\"gau\",\"attention\"],\"score\":\"softmax\",\"sink\":true,\"norm\":\"rmsnorm\","
+        "\"norm_gain\":false,\"attn_rel_bias\":\"t5\",\"rel_bias\":\"table\",\"gated\":true,\"act_both\":true}",
+        ",\"tilia\":{\"mixers\":[\"deltanet\",\"gated_deltanet\"],\"heads\":2,\"mlp\":40}"};
     for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
         model_config a, b;
         tl_error e;
@@ -85,6 +97,22 @@ static void wrong_ones_are_refused(void **state) {
         {",\"tilia\":{\"gate_heads\":5}", "split between"},
         {",\"tilia\":{\"positions\":\"alibi\"}", "rel_bias"},
         {",\"tilia\":{\"score_kappa\":true}", "softmax"},
+        {",\"tilia\":{\"rel_bias\":\"t6\"}", "toeplitz"},
+        {",\"tilia\":{\"rel_bias\":3}", "rel_bias"},
+        {",\"tilia\":{\"shared_size\":7,\"rel_bias\":\"toeplitz\",\"positions\":\"none\"}", "rotates pairs"},
+        {",\"tilia\":{\"rel_bias\":\"t5\",\"rel_distance\":9}", "rel_distance above half"},
+        {",\"tilia\":{\"rel_bias\":\"t5\",\"rel_buckets\":9,\"objective\":\"mlm\"}", "equal parts"},
+        {",\"tilia\":{\"temperature\":true,\"mixers\":[\"gau\"],\"score\":\"softmax\"}", "adds up"},
+        {",\"tilia\":{\"temperature\":true,\"mixers\":[\"deltanet\"]}", "gau, flash or mixed_chunk"},
+        {",\"tilia\":{\"temperature\":true,\"chunk_parts\":\"global\",\"rel_bias\":false}", "no scores"},
+        {",\"tilia\":{\"sink\":true}", "softmax attention or of gau"},
+        {",\"tilia\":{\"sink\":true,\"mixers\":[\"gau\"]}", "score"},
+        {",\"tilia\":{\"norm_gain\":false}", "scalenorm"},
+        {",\"tilia\":{\"act_beta\":2,\"act\":\"gelu\"}", "slope"},
+        {",\"tilia\":{\"act_beta_learned\":true}", "start from"},
+        {",\"tilia\":{\"act_beta\":-1}", "0 to 100"},
+        {",\"tilia\":{\"act_both\":true}", "gated mlp"},
+        {",\"tilia\":{\"mixers\":[\"deltanet\"],\"objective\":\"mlm\",\"mask_token_id\":3}", "sees both sides"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         char text[500];
@@ -138,16 +166,53 @@ static void state_by_formula(void **state) {
     assert_int_equal(build_rewind(&c, 32, 30), 0);
 }
 
+/* Each rule's deviation on the matrix of a layer, (2e+s, D) = (104, 32); the last matrix of zero-out begins at zero. */
+static void initial_weights(void **state) {
+    (void)state;
+    static const struct {
+        const char *name;
+        double in, out;
+    } rows[] = {{"gpt2", 0.02, 0.01},
+                {"fan", 0.8796 / 5.6569, 0.8796 / 6.9282}, /* a normal cut off at two deviations */
+                {"xavier", 0.1213, 0.1581},
+                {"he", 0.25, 0.2041},
+                {"zero-out", 0.8796 / 5.6569, 0}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        model_config c;
+        model_params p;
+        tl_error e;
+        char own[60];
+        snprintf(own, sizeof own, ",\"tilia\":{\"init\":\"%s\"}", rows[i].name);
+        parse(own, &c);
+        assert_ok(params_init(&p, &mem_default, &c, &e), &e);
+        float *flat = calloc((size_t)p.total, sizeof *flat);
+        params_initialize(&p, &c, 3, flat);
+        for (int k = 0; k < 2; k++) {
+            const model_param *m = &p.list[params_find(&p, k ? ROLE_ATTN_OUT : ROLE_GAU_IN, 0, 0)];
+            double sum = 0, want = k ? rows[i].out : rows[i].in;
+            for (int64_t n = 0; n < m->rows * m->cols; n++)
+                sum += (double)flat[m->offset + n] * (double)flat[m->offset + n];
+            assert_near(sqrt(sum / (double)(m->rows * m->cols)), want, 0.06 * want);
+        }
+        free(flat);
+        params_fini(&p, &mem_default);
+    }
+}
+
 static void files_hold_them(void **state) {
     (void)state;
     tl_engine *engine;
     tl_error e;
     char dir[200];
     assert_ok(tl_engine_create(&(tl_engine_options){.threads = 1}, &engine, &e), &e);
-    for (int k = 0; k < 2; k++) {
+    for (int k = 0; k < 3; k++) {
         model_config c;
         tl_model *a, *b;
-        parse(k ? ",\"tie_word_embeddings\":false,\"tilia\":{\"norm\":\"layernorm\",\"bias_norm\":true}" : "", &c);
+        parse(k == 2
+                  ? ",\"tilia\":{\"temperature\":true,\"rel_bias\":\"t5\",\"act_beta\":1.5,\"act_beta_learned\":true}"
+              : k ? ",\"tie_word_embeddings\":false,\"tilia\":{\"norm\":\"layernorm\",\"bias_norm\":true}"
+                  : "",
+              &c);
         assert_ok(model_create(engine, &c, NULL, 9, &a, &e), &e);
         snprintf(dir, sizeof dir, "/tmp/tilia-gated-%ld-%d", (long)getpid(), k);
         assert_ok(model_save(a, dir, &e), &e);
@@ -172,6 +237,7 @@ static void files_hold_them(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(presets_match),          cmocka_unit_test(they_survive_writing),
                                        cmocka_unit_test(wrong_ones_are_refused), cmocka_unit_test(state_by_formula),
-                                       cmocka_unit_test(heads_by_depth),         cmocka_unit_test(files_hold_them)};
+                                       cmocka_unit_test(heads_by_depth),         cmocka_unit_test(files_hold_them),
+                                       cmocka_unit_test(initial_weights)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -20,6 +20,13 @@ static const char *const configs[] = {
     GATED("gau", ",\"tilia\":{\"mixers\":[\"retention\",\"simple_gla\"],\"heads\":2,\"mlp\":32}"),
     GATED("gau", ",\"tilia\":{\"mixers\":[\"gla\",\"cosformer\"],\"heads\":2,\"mlp\":32}"),
     GATED("gau", ",\"tilia\":{\"mixers\":[\"deltanet\",\"gated_deltanet\"],\"heads\":2,\"mlp\":32}"),
+    GATED("gau", ",\"tilia\":{\"temperature\":true,\"rel_bias\":\"toeplitz\",\"init\":\"he\"}"),
+    GATED("gau", ",\"tilia\":{\"norm\":\"rmsnorm\",\"norm_gain\":false,\"norm_place\":\"post\",\"gate_offset\":false,"
+                 "\"score\":\"softmax\",\"score_kappa\":true,\"sink\":true,\"init\":\"xavier\"}"),
+    GATED("flash", ",\"chunk_size\":6,\"tilia\":{\"temperature\":true,\"rel_bias\":\"t5\",\"rel_buckets\":8,"
+                   "\"rel_distance\":16,\"mixers\":[\"flash\",\"attention\"],\"heads\":2,\"mlp\":32,"
+                   "\"act_both\":true,\"gated\":true,\"act_beta\":1.5,\"act_beta_learned\":true,\"init\":\"zero-out\","
+                   "\"attn_rel_bias\":\"t5\"}"),
     GATED("gau", ",\"tilia\":{\"mixers\":[\"performer\",\"gau\"],\"heads\":2,\"mlp\":32}"),
     GATED("gau", ",\"tilia\":{\"mixers\":[\"attention\",\"gau\"],\"heads\":2,\"mlp\":32,\"positions\":\"learned\"}"),
 };

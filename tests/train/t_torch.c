@@ -1,5 +1,6 @@
 /* A training step and ten updates of a tiny GPT-2, a tiny Llama and two tiny mixtures of experts against PyTorch in
- * float64 (tools/vectors/train_vectors.py), and a step of FLASH-pytorch's FLASHTransformer (flash_vectors.py). */
+ * float64 (tools/vectors/train_vectors.py), and a step of FLASH-pytorch's FLASHTransformer (flash_vectors.py), of its
+ * GAU and of GAU-alpha (gau_vectors.py). */
 #include "fixture.h"
 
 #include "format/safetensors.h"
@@ -7,13 +8,13 @@
 
 #include <math.h>
 
-enum { B = 3, T = 12, STEPS = 10 };
+enum { B = 3, T_MOST = 24, STEPS = 10 };
 
 typedef struct oracle {
     tl_engine *engine;
     tl_model *model;
     safetensors vec;
-    int32_t ids[B * (T + 1)];
+    int32_t T, ids[B * (T_MOST + 1)]; /* T tokens a sequence and one to predict */
 } oracle;
 
 static void oracle_open(oracle *o, const char *name) {
@@ -27,8 +28,9 @@ static void oracle_open(oracle *o, const char *name) {
     assert_ok(safetensors_open(&mem_default, path, &o->vec, &e), &e);
     const safetensors_entry *ids = safetensors_find(&o->vec, "ids");
     assert_non_null(ids);
-    assert_int_equal(ids->bytes, sizeof o->ids);
-    memcpy(o->ids, ids->data, sizeof o->ids);
+    assert_true(ids->bytes <= sizeof o->ids);
+    o->T = (int32_t)(ids->count / B) - 1;
+    memcpy(o->ids, ids->data, ids->bytes);
 }
 
 static void oracle_close(oracle *o) {
@@ -100,8 +102,9 @@ static void compare_all(const oracle *o, const float *flat, const rule *r) {
 static void check_logits(oracle *o, tl_dtype dtype, double allowed) {
     decoder d;
     tl_error e = {0};
-    static double want[B * T * 64];
+    static double want[B * T_MOST * 64];
     int64_t n, V = o->model->config.vocab;
+    const int32_t T = o->T;
     double largest, worst = 0;
     const double *x = numbers(o, "", "logits", &n, &largest);
     assert_int_equal(n, B * T * V);
@@ -134,7 +137,7 @@ static void one_step(const char *name, tl_dtype dtype) {
     oracle_open(&o, name);
     bool half = dtype == TL_BF16;
     check_logits(&o, dtype, half ? 2 * scalar(&o, "", "bf16.logits") : 1e-5);
-    trainer_settings s = fixture_settings(B, B, T, dtype);
+    trainer_settings s = fixture_settings(B, B, o.T, dtype);
     s.beta1 = 0; /* so that the first moment is the gradient itself */
     s.clip = 0;
     assert_ok(trainer_create(o.model, &s, &t, &e), &e);
@@ -159,7 +162,7 @@ static void ten_steps(const char *name) {
     bool experts = o.model->config.experts > 0;
     if (experts) memcpy(balance, numbers(&o, "", "balance", &n, &largest), sizeof balance);
     /* three micro-batches: the same sums, but not of products of sums */
-    trainer_settings s = fixture_settings(B, experts ? B : 1, T, TL_F32);
+    trainer_settings s = fixture_settings(B, experts ? B : 1, o.T, TL_F32);
     s.schedule = (schedule){TL_SCHEDULE_CONSTANT, 1e-2, 0, 0, STEPS};
     assert_ok(trainer_create(o.model, &s, &t, &e), &e);
     for (int i = 0; i < STEPS; i++) {
@@ -186,6 +189,14 @@ static void llama_step_f32(void **state) {
 static void flash_step_f32(void **state) {
     (void)state;
     one_step("flash", TL_F32);
+}
+static void gau_alpha_step_f32(void **state) {
+    (void)state;
+    one_step("gau_alpha", TL_F32);
+}
+static void lucid_gau_step_f32(void **state) {
+    (void)state;
+    one_step("lucid_gau", TL_F32);
 }
 static void gpt2_step_bf16(void **state) {
     (void)state;
@@ -226,7 +237,8 @@ int main(void) {
         cmocka_unit_test(gpt2_step_f32),      cmocka_unit_test(llama_step_f32),   cmocka_unit_test(gpt2_step_bf16),
         cmocka_unit_test(llama_step_bf16),    cmocka_unit_test(gpt2_ten_steps),   cmocka_unit_test(llama_ten_steps),
         cmocka_unit_test(qwen3_moe_step_f32), cmocka_unit_test(mixtral_step_f32), cmocka_unit_test(qwen3_moe_ten_steps),
-        cmocka_unit_test(mixtral_ten_steps),  cmocka_unit_test(flash_step_f32),
+        cmocka_unit_test(mixtral_ten_steps),  cmocka_unit_test(flash_step_f32),   cmocka_unit_test(gau_alpha_step_f32),
+        cmocka_unit_test(lucid_gau_step_f32),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
