@@ -35,6 +35,7 @@ tl_status bench_attention(bench_options *o, tl_error *e);
 tl_status bench_train(bench_options *o, tl_error *e);
 tl_status bench_generate(bench_options *o, tl_error *e);
 tl_status bench_kv_cache(bench_options *o, tl_error *e);
+tl_status bench_overhead(bench_options *o, tl_error *e);
 tl_status bench_predict(bench_options *o, tl_error *e);
 tl_status bench_tokenizer(bench_options *o, tl_error *e);
 

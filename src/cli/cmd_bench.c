@@ -46,7 +46,7 @@ static const struct {
     tl_status (*run)(bench_options *o, tl_error *e);
 } parts[] = {{"gemm", bench_gemm},         {"attention", bench_attention}, {"train", bench_train},
              {"generate", bench_generate}, {"kv-cache", bench_kv_cache},   {"tokenizer", bench_tokenizer},
-             {"predict", bench_predict}};
+             {"predict", bench_predict},   {"overhead", bench_overhead}};
 enum { PARTS = sizeof parts / sizeof *parts };
 
 static error_t parse(int key, char *arg, struct argp_state *st) {
@@ -77,7 +77,8 @@ static error_t parse(int key, char *arg, struct argp_state *st) {
         o->what = arg;
         return 0;
     case ARGP_KEY_END:
-        if (!o->what) argp_error(st, "measure what? gemm, attention, train, generate, kv-cache, tokenizer or predict");
+        if (!o->what)
+            argp_error(st, "measure what? gemm, attention, train, generate, kv-cache, tokenizer, predict or overhead");
         if (o->model && strcmp(o->what, "generate") != 0) argp_error(st, "--model goes with generate alone");
         if (o->model && (o->preset || o->dtype)) argp_error(st, "--model has its own shape and number types");
         return 0;
@@ -89,7 +90,7 @@ static const struct argp_child children[] = {{&cli_common_argp, 0, NULL, 0}, {0}
 static const struct argp argp = {
     table,
     parse,
-    "gemm|attention|train|generate|kv-cache|tokenizer|predict",
+    "gemm|attention|train|generate|kv-cache|tokenizer|predict|overhead",
     "Measures kernels, whole models and tokenizers on this machine, beside the machine's own limits in the "
     "same run: multiply-adds a second, bytes read a second.",
     children,
@@ -150,12 +151,12 @@ int cmd_bench(int argc, char **argv) {
         if (strcmp(o.what, parts[i].name) != 0) continue;
         tl_error e = {0};
         if (cli_engine(&o.common, &o.engine, &e) != TL_OK) return cli_fail(&e);
-        tl_status s = parts[i].run == bench_tokenizer ? TL_OK : bench_limits(&o, &e);
+        tl_status s = parts[i].run == bench_tokenizer || parts[i].run == bench_overhead ? TL_OK : bench_limits(&o, &e);
         if (s == TL_OK) s = parts[i].run(&o, &e);
         tl_engine_destroy(o.engine);
         return s == TL_OK ? EXIT_DONE : cli_fail(&e);
     }
     return cli_usage("nothing to measure is called \"%s\"; there are gemm, attention, train, generate, kv-cache, "
-                     "tokenizer and predict",
+                     "tokenizer, predict and overhead",
                      o.what);
 }

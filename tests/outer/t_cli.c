@@ -121,6 +121,8 @@ static void mistakes_have_their_exit_code(void **state) {
         {"scaling sweep book.txt", 2, "needs budgets"},
         {"scaling sweep book.txt --budget 1e6", 2, "gets 20 steps"},
         {"bench train --model x.gguf", 2, "--model goes with generate alone"},
+        {"bench overhead --model x.gguf", 2, "--model goes with generate alone"},
+        {"bench nothing", 2, "predict and overhead"},
         {"bench generate --model x.gguf --preset gpt2", 2, "--model has its own shape"},
         {"bench generate --model /none/x.gguf --quiet", 1, "/none/x.gguf"},
         {"plan --preset gpt2 --set nothing=3", 1, "no key \"nothing\""},
