@@ -75,6 +75,9 @@ static inline void examples_linear(op_examples *l) {
         examples_linear_one(l, D3(f, 2, 2, 16), D2(f, 17, 16), false, TL_NONE);
         examples_linear_one(l, example_view(D2(f, 17, 65), 3), example_view(D2(f, 33, 65), 7), true, TL_NONE);
         examples_linear_one(l, D2(f, 64, 96), D2(f, 48, 96), false, TL_NONE);
+        tl_desc heads = D4(f, 2, 5, 3, 16); /* of a wider row: rows do not lie at one distance */
+        heads.stride[0] = 5 * 70, heads.stride[1] = 70;
+        examples_linear_one(l, heads, D2(f, 7, 16), true, TL_NONE);
     }
     examples_linear_one(l, D2(TL_BF16, 6, 32), D2(TL_BF16, 9, 32), true, TL_F32);
     examples_linear_one(l, D2(TL_F32, 6, 32), D2(TL_BF16, 9, 32), true, TL_BF16);

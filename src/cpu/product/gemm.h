@@ -48,8 +48,8 @@ enum { GEMM_PACK, GEMM_TILE };
 /* With fly the tile of the first columns yields the sums of the rows. */
 /* GEMM_PACK: slivers [lo, hi) of A. GEMM_TILE: columns [col0, col1), at most GEMM_NC, of rows of slivers [lo, hi). */
 typedef void gemm_leaf(int what, const gemm_job *j, int64_t lo, int64_t hi, int64_t col0, int64_t col1);
-gemm_leaf gemm_linear__avx2, gemm_linear_dx__avx2, gemm_linear_dw__avx2;
-gemm_leaf gemm_linear__avx512, gemm_linear_dx__avx512, gemm_linear_dw__avx512;
+gemm_leaf gemm_linear__avx2, gemm_linear_dx__avx2, gemm_linear_dw__avx2, gemm_heads__avx2;
+gemm_leaf gemm_linear__avx512, gemm_linear_dx__avx512, gemm_linear_dw__avx512, gemm_heads__avx512;
 
 /* Sums of the columns of dy (rows,cols), for db: the leaf of the oneDNN rows. */
 typedef void product_sum_leaf(const void *dy, int type, int64_t stride, int64_t rows, int64_t cols, float *sum,

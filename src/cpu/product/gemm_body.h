@@ -346,3 +346,4 @@ static void gemm_tile(const gemm_job *j, int64_t lo, int64_t hi, int64_t col0, i
 GEMM_LEAF(gemm_linear)
 GEMM_LEAF(gemm_linear_dx)
 GEMM_LEAF(gemm_linear_dw)
+GEMM_LEAF(gemm_heads)
