@@ -112,11 +112,11 @@ static void the_loss_head_claims(void **state) {
 
 static void attention_rules(void **state) {
     (void)state;
-    tl_grad g = {.needs = 7, .have_dy = 1, .absent = 8 | 16 | 32 | 64};
-    assert_string_equal(rule(&g, OP_attention), "attention_bwd( dy0 in0 in1 in2 out0 out1 - - - -) -> 0 1 2 -1 -1");
+    tl_grad g = {.needs = 7, .have_dy = 1, .absent = 8 | 16 | 32 | 64 | 128};
+    assert_string_equal(rule(&g, OP_attention), "attention_bwd( dy0 in0 in1 in2 out0 out1 - - - - -) -> 0 1 2 -1 -1");
     g = (tl_grad){.needs = 2 | 16 | 64, .have_dy = 1};
     assert_string_equal(rule(&g, OP_attention),
-                        "attention_bwd( dy0 in0 in1 in2 out0 out1 in3 in4 in5 in6) -> -1 1 -1 4 6");
+                        "attention_bwd( dy0 in0 in1 in2 out0 out1 in3 in4 in5 in6 in7) -> -1 1 -1 4 6");
     g = (tl_grad){.needs = 1 | 32, .have_dy = 1};
     rule(&g, OP_attention);
     assert_non_null(strstr(g.refused, "slopes"));
