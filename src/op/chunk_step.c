@@ -31,9 +31,12 @@ tl_status chunk_step_shape(tl_op_infer *s) {
             return shape_bad_attr(
                 &h, "the state must be M (slots,[H,]s,e), kqs and kls (slots,c,[H,]s), vs (slots,c,[H,]e)");
     }
-    if (a->chunk && a->chunk != c)
-        return shape_bad_attr(&h, "chunks of %lld in buffers of %lld", (long long)a->chunk, (long long)c);
-    a->chunk = c;
+    if (a->reach < 0 || a->reach >= c || c % (a->reach + 1) || (a->chunk && a->chunk != c / (a->reach + 1)))
+        return shape_bad_attr(&h, "chunks of %lld, reach %lld in buffers of %lld", (long long)a->chunk,
+                              (long long)a->reach, (long long)c);
+    if (a->period < 0 || a->period % c)
+        return shape_bad_attr(&h, "a period of %lld in buffers of %lld", (long long)a->period, (long long)c);
+    a->chunk = c / (a->reach + 1);
     if (wide > 1024 || e > 8192) return shape_bad_attr(&h, "heads are up to 1024 wide, values up to 8192");
     TRY(gate_check(&h, &a->f, GATE_SOFTMAX));
     if (!a->f.causal || a->f.count == GATE_COUNT_LENGTH)
@@ -69,26 +72,26 @@ void chunk_step_cost(const tl_op_call *c, tl_cost *cost) {
 
 typedef struct chunk_step_view {
     const struct mixed_chunk_attr *a;
-    gate_view w; /* queries of the rows, keys and values of the buffers */
-    int64_t c, s, e, H;
+    gate_view w;              /* queries of the rows, keys and values of the buffers */
+    int64_t c, room, s, e, H; /* room: places of a buffer */
 } chunk_step_view;
 
-/* Row of place i in a buffer, of number k in M; of head h. */
+/* Row of position i in a buffer, of number k in M; of head h. */
 static int64_t chunk_step_at(const chunk_step_view *x, const tl_arg *buffer, int64_t slot, int64_t i, int64_t h) {
-    return ROW(buffer, (slot * x->c + i) * x->H + h);
+    return ROW(buffer, (slot * x->room + i % x->room) * x->H + h);
 }
 static int64_t chunk_step_m(const chunk_step_view *x, const tl_arg *M, int64_t slot, int64_t k, int64_t h) {
     return ROW(M, (slot * x->H + h) * x->s + k);
 }
 
-/* A full chunk into M, which the first one overwrites. */
-static void chunk_step_fold(const chunk_step_view *x, const tl_op_call *c, int64_t slot, int64_t h, bool add) {
+/* The chunk from position `from` on into M, which the first one overwrites. */
+static void chunk_step_fold(const chunk_step_view *x, const tl_op_call *c, int64_t slot, int64_t h, int64_t from) {
     const tl_arg *M = &c->out[1], *kl = &c->out[3], *v = &c->out[4];
     for (int64_t k = 0; k < x->s; k++)
         for (int64_t d = 0; d < x->e; d++) {
             int64_t at = chunk_step_m(x, M, slot, k, h) + d;
-            REAL sum = add ? GET(M, at) : (REAL)0;
-            for (int64_t j = 0; j < x->c; j++)
+            REAL sum = from > 0 ? GET(M, at) : (REAL)0;
+            for (int64_t j = from; j < from + x->c; j++)
                 sum = sum + GET(kl, chunk_step_at(x, kl, slot, j, h) + k) * GET(v, chunk_step_at(x, v, slot, j, h) + d);
             STORE(M, at, sum);
         }
@@ -98,26 +101,28 @@ static void chunk_step_fold(const chunk_step_view *x, const tl_op_call *c, int64
 static void chunk_step_row(const chunk_step_view *x, const tl_op_call *c, int64_t r, int64_t slot, int64_t pos) {
     enum { PART = 64 };
     const tl_arg *M = &c->out[1], *ql = &c->in[2], *v = &c->out[4];
-    const int64_t h = r % x->H, fill = pos % x->c, before = x->a->parts == CHUNK_LOCAL ? 0 : pos - fill;
+    if (x->a->period) pos %= x->a->period;
+    const int64_t h = r % x->H, fill = pos % x->c, back = x->a->reach * x->c;
+    const int64_t keys = pos - fill > back ? pos - fill - back : 0, before = x->a->parts == CHUNK_LOCAL ? 0 : keys;
     const bool near = x->a->parts != CHUNK_FAR;
-    if (before > 0 && fill == 0) chunk_step_fold(x, c, slot, h, before > x->c);
+    if (before > 0 && fill == 0) chunk_step_fold(x, c, slot, h, before - x->c);
     for (int k = 2; k <= 4; k++) { /* kq, kl, v into the buffers */
         const tl_arg *from = &c->in[k == 2 ? 1 : k == 3 ? 3 : 4], *to = &c->out[k];
         for (int64_t d = 0; d < tl_desc_last(&from->d); d++)
-            STORE(to, chunk_step_at(x, to, slot, fill, h) + d, GET(from, ROW(from, r) + d));
+            STORE(to, chunk_step_at(x, to, slot, pos, h) + d, GET(from, ROW(from, r) + d));
     }
-    REAL norm = near ? gate_norm(&x->w, fill + 1) : (REAL)0, p = (REAL)0;
+    REAL norm = near ? gate_norm(&x->w, pos + 1 - keys) : (REAL)0, p = (REAL)0;
     REAL linear = (REAL)(1.0 / (double)(x->a->norm == CHUNK_CONST ? x->c : before > 0 ? before : 1));
     for (int64_t d0 = 0; d0 < x->e; d0 += PART) {
         REAL out[PART];
         int64_t n = x->e - d0 < PART ? x->e - d0 : PART;
         for (int64_t d = 0; d < n; d++) out[d] = (REAL)0;
-        for (int64_t j = 0; j <= fill && near; j++) {
+        for (int64_t j = keys; j <= pos && near; j++) {
             int64_t kj = chunk_step_at(x, x->w.k, slot, j, h);
             if (d0 == 0)
-                p = gate_value(&x->a->f, gate_score(&x->w, ROW(x->w.q, r), kj, j - fill, (REAL)x->w.alpha));
+                p = gate_value(&x->a->f, gate_score(&x->w, ROW(x->w.q, r), kj, j - pos, (REAL)x->w.alpha));
             else
-                UNCOUNTED(p = gate_value(&x->a->f, gate_score(&x->w, ROW(x->w.q, r), kj, j - fill, (REAL)x->w.alpha)));
+                UNCOUNTED(p = gate_value(&x->a->f, gate_score(&x->w, ROW(x->w.q, r), kj, j - pos, (REAL)x->w.alpha)));
             for (int64_t d = 0; d < n; d++) out[d] = out[d] + p * GET(v, chunk_step_at(x, v, slot, j, h) + d0 + d);
         }
         for (int64_t d = 0; d < n; d++) {
@@ -135,7 +140,8 @@ void REF(chunk_step)(const tl_op_call *c) {
     chunk_step_view x;
     x.a = &ATTR(c, chunk_step)->f;
     x.w = gate_open(&x.a->f, &c->in[0], &c->out[2], &c->out[4], &c->in[TL_OP_INS - 1], &c->in[7], &c->in[8]);
-    x.c = c->out[2].d.dim[1], x.s = x.w.s, x.e = x.w.e, x.H = c->in[0].d.ndim == 3 ? c->in[0].d.dim[1] : 1;
+    x.room = c->out[2].d.dim[1], x.c = x.room / (x.a->reach + 1), x.s = x.w.s, x.e = x.w.e,
+    x.H = c->in[0].d.ndim == 3 ? c->in[0].d.dim[1] : 1;
     for (int64_t r = 0; r < c->in[0].d.dim[0] * x.H; r++) {
         int64_t q = GETI(slot, r / x.H), p = GETI(pos, r / x.H);
         bool busy = q >= 0 && q < c->out[1].d.dim[0] && p >= 0;

@@ -24,6 +24,19 @@ static tl_status mixed_check_state(const shape_rule *h, int i, int q, int64_t s,
     return TL_OK;
 }
 
+static tl_status mixed_check_reach(const shape_rule *h, const struct mixed_chunk_attr *a) {
+    const int64_t most = (int64_t)1 << 40;
+    if (a->reach < 0 || a->period < 0 || a->reach > 1 << 20 || a->chunk > most || a->period > most)
+        return shape_bad_attr(h, "reach %lld, period %lld", (long long)a->reach, (long long)a->period);
+    if ((a->reach || a->period) && !a->f.causal)
+        return shape_bad_attr(
+            h, "reach and period belong to what is causal: the other form's linear part sees everything");
+    if (a->period % (a->chunk * (a->reach + 1)))
+        return shape_bad_attr(h, "a period of %lld is not made of chunks of %lld", (long long)a->period,
+                              (long long)(a->chunk * (a->reach + 1)));
+    return TL_OK;
+}
+
 static tl_status mixed_check(const shape_rule *h, int first, int doc, const struct mixed_chunk_attr *a) {
     TRY(shape_float(h, first));
     TRY(gate_check_heads(h, first));
@@ -41,8 +54,12 @@ static tl_status mixed_check(const shape_rule *h, int first, int doc, const stru
     if (a->parts == CHUNK_LOCAL && shape_has(h, doc + 3))
         return shape_refuse(h, doc + 3, TL_ARG, "chunks by themselves carry no state");
     if (a->chunk < 1) return shape_bad_attr(h, "chunks of %lld tokens", (long long)a->chunk);
+    TRY(mixed_check_reach(h, a));
+    if ((a->reach || a->period) && shape_has(h, doc + 3))
+        return shape_refuse(h, doc + 3, TL_ARG, "with reach or period no state is carried");
     TRY(gate_check_doc(h, doc, first));
-    TRY(gate_check_bias(h, doc + 1, first, a->chunk < q->dim[1] ? a->chunk : q->dim[1]));
+    int64_t reach = (a->reach + 1) * a->chunk;
+    TRY(gate_check_bias(h, doc + 1, first, reach < q->dim[1] ? reach : q->dim[1]));
     TRY(gate_check_one(h, doc + 2, first, true, ""));
     if (shape_has(h, doc + 3) != shape_has(h, doc + 4))
         return shape_refuse(h, doc + 3, TL_ARG, "a state comes with the number of tokens seen");
@@ -60,7 +77,8 @@ tl_status mixed_chunk_shape(tl_op_infer *s) {
     TRY(mixed_check(&h, MC_QQ, MC_DOC, a));
     const tl_desc *q = s->in[0];
     shape_out_like(&h, 0, MC_V, q->dtype);
-    if (a->f.causal && a->parts != CHUNK_LOCAL) s->out[1] = mixed_state(q, tl_desc_last(q), tl_desc_last(s->in[MC_V]));
+    if (a->f.causal && a->parts != CHUNK_LOCAL && !a->reach && !a->period)
+        s->out[1] = mixed_state(q, tl_desc_last(q), tl_desc_last(s->in[MC_V]));
     return TL_OK;
 }
 
@@ -87,9 +105,26 @@ typedef struct mixed_count {
     double pairs, linear, folded;
 } mixed_count;
 
+static mixed_count mixed_counts_far(const struct mixed_chunk_attr *a, int64_t T) {
+    mixed_count n = {0, 0, 0};
+    const int64_t c = a->chunk;
+    for (int64_t lo = 0, first = 0; lo < T; lo += c) {
+        if (a->period && lo == first + a->period) first = lo;
+        const int64_t rows = lo + c < T ? c : T - lo, back = lo - first < a->reach * c ? lo - first : a->reach * c;
+        n.pairs += (double)rows * (double)(rows + 1) / 2 + (double)rows * (double)back;
+        if (lo - back == first) continue;
+        n.linear += (double)rows;
+        n.folded += (double)c;
+    }
+    if (a->parts == CHUNK_FAR) n.pairs = 0;
+    if (a->parts == CHUNK_LOCAL) n.linear = n.folded = 0;
+    return n;
+}
+
 static mixed_count mixed_counts(const struct mixed_chunk_attr *a, int64_t T, bool from, bool out) {
     int64_t c = a->chunk < T ? a->chunk : T, whole = c ? T / c : 0, rest = c ? T % c : 0;
-    mixed_count n;
+    mixed_count n = {0, 0, 0};
+    if (a->reach || a->period) return mixed_counts_far(a, T);
     double full = a->f.causal ? (double)c * (double)(c + 1) / 2 : (double)c * (double)c;
     n.pairs =
         (double)whole * full + (a->f.causal ? (double)rest * (double)(rest + 1) / 2 : (double)rest * (double)rest);
@@ -168,9 +203,9 @@ typedef struct mixed_view {
     int64_t B, T, s, e;
 } mixed_view;
 
-/* The chunk of a token: its run, itself, the tokens in M; has: is there a linear part at all? */
+/* The chunk of a token: its run, itself, the first key it sees, the tokens in M; has: is there a linear part at all? */
 typedef struct mixed_piece {
-    int64_t first, last, lo, hi, before;
+    int64_t first, last, lo, hi, keys, before;
     bool has;
 } mixed_piece;
 
@@ -183,20 +218,30 @@ static mixed_view mixed_open(const struct mixed_chunk_attr *a, const tl_arg *in,
     return m;
 }
 
+/* Tokens before its chunk that a row sees exactly. */
+static int64_t mixed_back_of(const mixed_view *m) {
+    return m->a->reach * m->a->chunk;
+}
+
 static mixed_piece mixed_piece_of(const mixed_view *m, int64_t b, int64_t i) {
     mixed_piece p;
     gate_run(m->w.doc, m->T, b / m->w.H, i, &p.first, &p.last);
     if (p.first == p.last) { /* padding: a piece of one token that nobody sees */
-        p.lo = p.hi = i;
+        p.lo = p.hi = p.keys = i;
         p.before = 0;
         p.has = false;
         return p;
     }
+    if (m->a->period) {
+        p.first += (i - p.first) / m->a->period * m->a->period;
+        if (p.last > p.first + m->a->period) p.last = p.first + m->a->period;
+    }
     p.lo = p.first + (i - p.first) / m->a->chunk * m->a->chunk;
+    p.keys = p.lo - p.first > mixed_back_of(m) ? p.lo - mixed_back_of(m) : p.first;
     p.hi = p.lo + m->a->chunk < p.last ? p.lo + m->a->chunk : p.last;
     bool carried = p.first == 0 && m->state->data;
-    p.before = m->a->f.causal ? p.lo - p.first + (carried ? GETI(m->seen, b / m->w.H) : 0) : p.last - p.first;
-    p.has = m->a->parts != CHUNK_LOCAL && (!m->a->f.causal || carried || p.lo > p.first);
+    p.before = m->a->f.causal ? p.keys - p.first + (carried ? GETI(m->seen, b / m->w.H) : 0) : p.last - p.first;
+    p.has = m->a->parts != CHUNK_LOCAL && (!m->a->f.causal || carried || p.keys > p.first);
     return p;
 }
 
@@ -208,7 +253,7 @@ static REAL mixed_norm(const mixed_view *m, const mixed_piece *p) {
 }
 
 static int64_t mixed_end(const mixed_view *m, const mixed_piece *p, int64_t i) {
-    if (m->a->parts == CHUNK_FAR) return p->lo; /* no scores */
+    if (m->a->parts == CHUNK_FAR) return p->keys; /* no scores */
     return m->a->f.causal ? i + 1 : p->hi;
 }
 
@@ -240,7 +285,7 @@ static void mixed_row(const mixed_view *m, const tl_op_call *c, const mixed_piec
     REAL out[MIXED_COLUMNS], x = (REAL)0, norm = (REAL)1, linear = mixed_norm(m, p);
     int64_t end = mixed_end(m, p, i), to = ROW(&c->out[0], gate_at(&m->w, b, i)) + d0;
     for (int64_t d = 0; d < n; d++) out[d] = (REAL)0;
-    for (int64_t j = p->lo; j < end; j++) {
+    for (int64_t j = p->keys; j < end; j++) {
         if (d0 == 0)
             x = gate_value(&m->a->f, mixed_t(m, b, i, j));
         else
@@ -248,9 +293,9 @@ static void mixed_row(const mixed_view *m, const tl_op_call *c, const mixed_piec
         for (int64_t d = 0; d < n; d++) out[d] = out[d] + x * GET(m->w.v, ROW(m->w.v, gate_at(&m->w, b, j)) + d0 + d);
     }
     if (d0 == 0 && !far)
-        norm = gate_norm(&m->w, end - p->lo);
+        norm = gate_norm(&m->w, end - p->keys);
     else if (!far)
-        UNCOUNTED(norm = gate_norm(&m->w, end - p->lo));
+        UNCOUNTED(norm = gate_norm(&m->w, end - p->keys));
     for (int64_t d = 0; d < n; d++) {
         REAL y = far ? (REAL)0 : out[d] * norm, sum = (REAL)0;
         for (int64_t k = 0; k < m->s && p->has; k++)
@@ -272,8 +317,8 @@ static void mixed_columns(const mixed_view *m, const tl_op_call *c, int64_t b, i
         if (i == p.first) {
             mixed_start(m, b, d0, n, i == 0 && m->state->data, M);
             if (!m->a->f.causal) mixed_fold(m, b, p.first, p.last, d0, n, M);
-        } else if (m->a->f.causal) {
-            mixed_fold(m, b, p.lo - m->a->chunk, p.lo, d0, n, M);
+        } else if (m->a->f.causal && p.keys > p.first) {
+            mixed_fold(m, b, p.keys - m->a->chunk, p.keys, d0, n, M);
         }
         for (int64_t r = p.lo; r < p.hi; r++) mixed_row(m, c, &p, b, r, d0, n, M);
         if (p.hi == p.last && WANTS(c, 1)) mixed_fold(m, b, p.lo, p.hi, d0, n, M);
@@ -310,14 +355,14 @@ static mixed_pair mixed_open_pair(const mixed_view *m, const tl_op_call *c, int6
 /* dqq of a row, dtheta; here every pair's gradient is counted. */
 static void mixed_bwd_q(const mixed_view *m, const tl_op_call *c, int64_t b, int64_t i, REAL *dtheta) {
     mixed_piece p = mixed_piece_of(m, b, i);
-    int64_t end = p.lo < p.hi ? mixed_end(m, &p, i) : p.lo;
+    int64_t end = p.lo < p.hi ? mixed_end(m, &p, i) : p.keys;
     REAL norm = (REAL)0;
-    if (p.lo < p.hi) norm = gate_norm(&m->w, end - p.lo);
+    if (p.lo < p.hi) norm = gate_norm(&m->w, end - p.keys);
     for (int64_t d0 = 0; d0 < m->s; d0 += MIXED_PART) {
         REAL dq[MIXED_PART];
         int64_t n = m->s - d0 < MIXED_PART ? m->s - d0 : MIXED_PART;
         for (int64_t d = 0; d < n; d++) dq[d] = (REAL)0;
-        for (int64_t j = p.lo; j < end; j++) {
+        for (int64_t j = p.keys; j < end; j++) {
             mixed_pair g;
             if (d0 == 0) {
                 g = mixed_open_pair(m, c, b, i, j, norm);
@@ -332,13 +377,19 @@ static void mixed_bwd_q(const mixed_view *m, const tl_op_call *c, int64_t b, int
     }
 }
 
-/* The pair (i, j) of one chunk, not counted; false: i does not see j. */
+/* The pair (i, j), p the chunk of i, not counted; false: i does not see j. */
 static bool mixed_repeat(const mixed_view *m, const tl_op_call *c, const mixed_piece *p, int64_t b, int64_t i,
                          int64_t j, mixed_pair *g) {
     int64_t end = mixed_end(m, p, i);
-    if (j < p->lo || j >= end) return false;
-    UNCOUNTED(*g = mixed_open_pair(m, c, b, i, j, gate_norm(&m->w, end - p->lo)));
+    if (j < p->keys || j >= end) return false;
+    UNCOUNTED(*g = mixed_open_pair(m, c, b, i, j, gate_norm(&m->w, end - p->keys)));
     return true;
+}
+
+/* Behind the last row that may see exactly what is in chunk p. */
+static int64_t mixed_seen_until(const mixed_view *m, const mixed_piece *p) {
+    const int64_t end = p->hi + (p->lo < p->hi ? mixed_back_of(m) : 0);
+    return end < p->last ? end : p->lo < p->hi ? p->last : p->hi;
 }
 
 static void mixed_bwd_k(const mixed_view *m, const tl_op_call *c, int64_t b, int64_t j) {
@@ -348,10 +399,12 @@ static void mixed_bwd_k(const mixed_view *m, const tl_op_call *c, int64_t b, int
         mixed_pair g;
         int64_t n = m->s - d0 < MIXED_PART ? m->s - d0 : MIXED_PART;
         for (int64_t d = 0; d < n; d++) dk[d] = (REAL)0;
-        for (int64_t i = p.lo; i < p.hi; i++)
-            if (mixed_repeat(m, c, &p, b, i, j, &g))
+        for (int64_t i = p.lo, end = mixed_seen_until(m, &p); i < end; i++) {
+            const mixed_piece q = mixed_piece_of(m, b, i);
+            if (mixed_repeat(m, c, &q, b, i, j, &g))
                 for (int64_t d = 0; d < n; d++)
                     dk[d] = dk[d] + g.ds * GET(m->w.q, ROW(m->w.q, gate_at(&m->w, b, i)) + d0 + d);
+        }
         for (int64_t d = 0; d < n; d++) PUT(c, 1, ROW(&c->out[1], gate_at(&m->w, b, j)) + d0 + d, dk[d]);
     }
 }
@@ -377,7 +430,7 @@ static void mixed_bwd_ql(const mixed_view *m, const tl_op_call *c, int64_t b, in
     for (int64_t i = 0; i<m->T; i = p.hi> i ? p.hi : i + 1) {
         p = mixed_piece_of(m, b, i);
         if (p.lo == p.hi) PUT(c, 2, ROW(&c->out[2], gate_at(&m->w, b, i)) + k, (REAL)0);
-        int64_t from = p.lo - m->a->chunk, to = p.lo;
+        int64_t from = p.keys > p.first ? p.keys - m->a->chunk : p.keys, to = p.keys;
         if (i == p.first) {
             bool carried = i == 0 && m->state->data;
             for (int64_t d = 0; d < m->e; d++)
@@ -436,10 +489,12 @@ static void mixed_use_columns(mixed_back *x, const mixed_piece *p, bool any) {
         REAL sum[MIXED_COLUMNS];
         mixed_pair g;
         for (int64_t d = 0; d < x->n; d++) sum[d] = (REAL)0;
-        for (int64_t i = p->lo; i < p->hi; i++)
-            if (mixed_repeat(m, x->c, p, x->b, i, j, &g))
+        for (int64_t i = p->lo, end = mixed_seen_until(m, p); i < end; i++) {
+            const mixed_piece q = mixed_piece_of(m, x->b, i);
+            if (mixed_repeat(m, x->c, &q, x->b, i, j, &g))
                 for (int64_t d = 0; d < x->n; d++)
                     sum[d] = sum[d] + g.p * GET(dy, ROW(dy, gate_at(&m->w, x->b, i)) + x->d0 + d);
+        }
         for (int64_t d = 0; d < x->n && any; d++)
             for (int64_t k = 0; k < m->s; k++)
                 sum[d] = sum[d] + GET(m->kl, ROW(m->kl, gate_at(&m->w, x->b, j)) + k) * x->R[d * m->s + k];
@@ -477,7 +532,7 @@ static void mixed_walk(mixed_back *x, bool rows) {
     const mixed_view *m = x->m;
     const tl_arg *ds = &x->c->in[1];
     const int64_t size = rows ? m->e : x->n * m->s;
-    const mixed_piece none = {0, 0, 0, 0, 0, false};
+    const mixed_piece none = {0, 0, 0, 0, 0, 0, false};
     mixed_piece p = none;
     bool last = true; /* no run has been met */
     for (int64_t i = 0; i < size; i++) x->R[i] = (REAL)0;
@@ -501,12 +556,17 @@ static void mixed_walk(mixed_back *x, bool rows) {
                 mixed_more(x, &q, rows);
             }
         }
-        bool any = m->a->parts != CHUNK_LOCAL && (!m->a->f.causal || p.hi < p.last || from);
+        const int64_t behind = p.hi + mixed_back_of(m); /* the first row whose M holds this chunk */
+        bool any = m->a->parts != CHUNK_LOCAL && (!m->a->f.causal || behind < p.last || from);
+        if (m->a->reach && behind < p.last) {
+            const mixed_piece q = mixed_piece_of(m, x->b, behind);
+            mixed_more(x, &q, rows);
+        }
         if (rows)
             mixed_use_row(x, &p, any);
         else
             mixed_use_columns(x, &p, any);
-        if (m->a->f.causal) mixed_more(x, &p, rows);
+        if (m->a->f.causal && !m->a->reach) mixed_more(x, &p, rows);
         if (p.lo == p.first) last = false;
     }
     /* what reached the beginning is the gradient of the state that came in; the first run alone has one */

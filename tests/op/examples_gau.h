@@ -15,7 +15,9 @@ enum {
     GAU_LOCAL = 512,
     GAU_FAR = 1024,
     GAU_WITH_SPAN = 2048,
-    GAU_OTHER = 4096 /* keys of another text, twice as long and one */
+    GAU_OTHER = 4096,  /* keys of another text, twice as long and one */
+    GAU_REACH = 8192,  /* one chunk before its own */
+    GAU_PERIOD = 16384 /* of four chunks */
 };
 
 static inline op_example *example_gau(op_examples *l, const char *op, const void *attr, size_t size, tl_dtype t,
@@ -174,6 +176,9 @@ static inline void examples_chunk_one(op_examples *l, tl_dtype t, const int64_t 
     memset(&back, 0, sizeof back);
     a.f = f, a.chunk = dim[4], a.norm = norm;
     a.parts = with & GAU_LOCAL ? CHUNK_LOCAL : with & GAU_FAR ? CHUNK_FAR : CHUNK_BOTH;
+    a.reach = with & GAU_REACH ? 1 : 0;
+    a.period = with & GAU_PERIOD ? 4 * dim[4] : 0;
+    const int64_t most = (a.reach + 1) * dim[4];
     back.f = a;
     const bool heads = with & GAU_WITH_HEADS;
     tl_desc q = heads ? D4(t, B, T, 2, s) : D3(t, B, T, s), v = heads ? D4(t, B, T, 2, e) : D3(t, B, T, e), wide = v;
@@ -185,7 +190,7 @@ static inline void examples_chunk_one(op_examples *l, tl_dtype t, const int64_t 
         for (int i = 0; i < 4; i++) example_in(x, at + i, q, FILL_NORMAL);
         example_in(x, at + 4, v, FILL_NORMAL);
         if (with & GAU_WITH_DOC) example_in(x, more, D2(TL_I32, B, T), FILL_IDS), example_range(x, more, 0, 1000);
-        if (with & GAU_WITH_BIAS) example_in(x, more + 1, D1(sum, 2 * dim[4] - 1), FILL_NORMAL);
+        if (with & GAU_WITH_BIAS) example_in(x, more + 1, D1(sum, 2 * most - 1), FILL_NORMAL);
         if (with & GAU_WITH_THETA) example_in(x, more + 2, D1(sum, 1), FILL_NORMAL);
         if (with & GAU_WITH_STATE) {
             example_in(x, more + 3, heads ? D4(sum, B, 2, s, e) : D3(sum, B, s, e), FILL_NORMAL);
@@ -201,7 +206,7 @@ static inline void examples_chunk_one(op_examples *l, tl_dtype t, const int64_t 
             if (T & 1) x->acc = (with & GAU_WITH_BIAS ? 32u : 0) | (with & GAU_WITH_THETA ? 64u : 0);
             if (T == 5) x->unwanted = 8; /* R is then needed for dv alone */
         } else {
-            if (T & 1 || !f.causal) x->unwanted = 2;
+            if ((T & 1 || !f.causal) && !a.reach && !a.period) x->unwanted = 2;
             if (t == TL_F64 && B * T * (4 * s + e) <= 300) {
                 x->diff = (with & GAU_LOCAL ? 19u
                            : with & GAU_FAR ? 28u
@@ -249,7 +254,17 @@ static inline void examples_chunk(op_examples *l) {
             examples_chunk_one(l, t, small, example_gate(GATE_RELU2, GATE_COUNT_VISIBLE, causal, 0), 0,
                                GAU_FAR | GAU_WITH_DOC, "padded linear");
         }
+        const struct gate_attr relu = example_gate(GATE_RELU2, GATE_COUNT_VISIBLE, 1, 0);
+        examples_chunk_one(l, t, small, relu, 0, GAU_REACH | GAU_WITH_BIAS | GAU_WITH_THETA, "overlap");
+        examples_chunk_one(l, t, odd, relu, CHUNK_CONST, GAU_REACH | GAU_WITH_HEADS | GAU_WITH_VIEWS, "overlap");
+        examples_chunk_one(l, t, small, relu, 0, GAU_REACH | GAU_WITH_DOC, "overlap, padded documents");
+        examples_chunk_one(l, t, odd, relu, 0, GAU_PERIOD | GAU_WITH_BIAS, "periods");
+        examples_chunk_one(l, t, lines, relu, 0, GAU_PERIOD | GAU_REACH, "periods, overlap");
+        examples_chunk_one(l, t, small, relu, 0, GAU_REACH | GAU_FAR, "overlap, linear");
+        examples_chunk_one(l, t, small, relu, 0, GAU_REACH | GAU_LOCAL | GAU_WITH_BIAS, "overlap, local");
         if (t == TL_F16) continue;
+        examples_chunk_one(l, t, less, relu, 0, GAU_REACH | GAU_PERIOD | GAU_WITH_DOC, "padded, periods, overlap");
+        examples_chunk_one(l, t, more, relu, 0, GAU_REACH | GAU_WITH_BIAS, "67, overlap");
         examples_chunk_one(l, t, less, example_gate(GATE_RELU2, GATE_COUNT_VISIBLE, 1, 0), 0,
                            GAU_WITH_DOC | GAU_WITH_STATE | GAU_WITH_DSTATE, "padded, state");
         examples_chunk_one(l, t, more, example_gate(GATE_RELU2, 0, 1, 0.0625f), CHUNK_CONST, GAU_WITH_BIAS, "67");
@@ -316,22 +331,23 @@ static inline void example_step_positions(example_call *x) {
 static inline void examples_step(op_examples *l) {
     enum { R = 13, Q = 3, c = 4, s = 6, e = 20 };
     for (int n = 0; n < 4; n++)
-        for (int form = 0; form < 6; form++) {
+        for (int form = 0; form < 8; form++) {
             const bool heads = form == 3;
             tl_dtype t = example_floats[n], cache = t == TL_F32 && form ? TL_BF16 : t, sum = example_sum(t);
             struct chunk_step_attr a;
             memset(&a, 0, sizeof a);
             a.f.f = example_gate(form == 2 ? GATE_SOFTPLUS2 : GATE_RELU2, form ? GATE_COUNT_VISIBLE : 0, 1, 0);
             a.f.norm = form == 1 ? CHUNK_CONST : CHUNK_VISIBLE;
+            a.f.reach = form > 5 ? 1 : 0, a.f.period = form == 7 ? 2 * c : 0;
             a.f.parts = form == 4 ? CHUNK_LOCAL : form == 5 ? CHUNK_FAR : CHUNK_BOTH;
-            op_example *x = EXAMPLE_GAU(l, "chunk_step", a, t, form ? "visible" : "plain");
+            op_example *x = EXAMPLE_GAU(l, "chunk_step", a, t, form > 5 ? "overlap" : form ? "visible" : "plain");
             for (int i = 0; i < 4; i++) example_in(x, i, heads ? D3(t, R, 2, s) : D2(t, R, s), FILL_NORMAL);
             example_in(x, 4, heads ? D3(t, R, 2, e) : D2(t, R, e), FILL_NORMAL);
             example_in(x, 5, D1(TL_I32, R), FILL_IDS);
             example_range(x, 5, -1, Q);
             example_in(x, 6, D1(TL_I32, R), FILL_IDS);
             example_range(x, 6, 0, 9);
-            if (form && form < 5) example_in(x, 7, D1(sum, 2 * c - 1), FILL_NORMAL);
+            if (form && form != 5) example_in(x, 7, D1(sum, 2 * c - 1), FILL_NORMAL);
             if (form == 2) example_in(x, 8, D1(sum, 1), FILL_NORMAL);
             x->bound[1] = heads ? D4(sum, Q, 2, s, e) : D3(sum, Q, s, e);
             x->bound[2] = x->bound[3] = heads ? D4(cache, Q, c, 2, s) : D3(cache, Q, c, s);

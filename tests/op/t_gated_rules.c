@@ -42,7 +42,8 @@ static void gau(const unit *u, struct gate_attr f, int64_t T, double *o, double 
 typedef struct chunks {
     unit u;
     double *ql, *kl, *state;
-    int32_t seen;
+    int32_t seen, parts;
+    int64_t reach, period;
 } chunks;
 
 static chunks chunks_of(int64_t T, int64_t s, int64_t e, uint64_t seed) {
@@ -56,7 +57,8 @@ static void chunks_free(chunks *x) {
 /* rows [from, from + T) */
 static void flash(const chunks *x, struct gate_attr f, int64_t c, int32_t norm, int64_t from, int64_t T, double *o,
                   double *state) {
-    struct mixed_chunk_attr a = {.f = f, .chunk = c, .norm = norm};
+    struct mixed_chunk_attr a = {
+        .f = f, .chunk = c, .norm = norm, .parts = x->parts, .reach = x->reach, .period = x->period};
     const unit *u = &x->u;
     tl_arg in[10] = {arg3(u->q + from * u->s, 1, T, u->s), arg3(u->k + from * u->s, 1, T, u->s),
                      arg3(x->ql + from * u->s, 1, T, u->s), arg3(x->kl + from * u->s, 1, T, u->s),
@@ -477,15 +479,18 @@ static void carried_state(void **state) {
 static void recurrent(void **state) {
     (void)state;
     for (int64_t c = 1; c <= 5; c++)
-        for (int form = 0; form < 2; form++) {
-            const int64_t n = 3 * c + 1;
+        for (int form = 0; form < 6; form++) { /* the last four: overlap, periods */
+            const int64_t reach = form > 1 ? form % 3 : 0, room = (reach + 1) * c, n = (form > 1 ? 4 : 3) * room + 1;
             chunks x = chunks_of(n, S, E, 30 + (uint64_t)c);
-            struct gate_attr f = form ? gate(GATE_RELU2, 0, 1, 1.0f / 3) : gate(GATE_RELU2, GATE_COUNT_VISIBLE, 1, 0);
-            struct chunk_step_attr a = {.f = {.f = f, .norm = form ? CHUNK_CONST : CHUNK_VISIBLE}};
-            x.u.bias = normals(2 * c - 1, 5), x.u.bias_n = 2 * c - 1;
+            struct gate_attr f =
+                form % 2 ? gate(GATE_RELU2, 0, 1, 1.0f / 3) : gate(GATE_RELU2, GATE_COUNT_VISIBLE, 1, 0);
+            x.reach = reach, x.period = form > 3 ? 2 * room : 0;
+            struct chunk_step_attr a = {
+                .f = {.f = f, .norm = form % 2 ? CHUNK_CONST : CHUNK_VISIBLE, .reach = x.reach, .period = x.period}};
+            x.u.bias = normals(2 * room - 1, 5), x.u.bias_n = 2 * room - 1;
             double *all = normals(n * E, 1), *step = normals(n * E, 1);
-            double *m = normals(2 * S * E, 2), *kq = normals(2 * c * S, 3), *kl = normals(2 * c * S, 4),
-                   *v = normals(2 * c * E, 5);
+            double *m = normals(2 * S * E, 2), *kq = normals(2 * room * S, 3), *kl = normals(2 * room * S, 4),
+                   *v = normals(2 * room * E, 5);
             for (int64_t i = 0; i < n; i++) {
                 int32_t slot = 1, pos = (int32_t)i;
                 tl_arg in[9] = {{x.u.q + i * S, D2(TL_F64, 1, S)},
@@ -498,14 +503,47 @@ static void recurrent(void **state) {
                                 arg1(x.u.bias, x.u.bias_n)};
                 tl_arg out[5] = {{step + i * E, D2(TL_F64, 1, E)},
                                  arg3(m, 2, S, E),
-                                 arg3(kq, 2, c, S),
-                                 arg3(kl, 2, c, S),
-                                 arg3(v, 2, c, E)};
+                                 arg3(kq, 2, room, S),
+                                 arg3(kl, 2, room, S),
+                                 arg3(v, 2, room, E)};
                 call(OP_chunk_step, &a, in, 9, out, 5, 30);
                 flash(&x, f, c, a.f.norm, 0, i + 1, all, NULL); /* the parallel form of every length */
                 SAME(all, step, (i + 1) * E);
             }
             free(all), free(step), free(m), free(kq), free(kl), free(v);
+            chunks_free(&x);
+        }
+}
+
+/* Scores that are weights by themselves, all over c: whatever sees a pair, it adds the same. So chunks that overlap,
+ * and levels of chunks in chunks, give linear attention without a hole and with nothing counted twice. */
+static void no_hole(void **state) {
+    (void)state;
+    enum { N = 41 };
+    for (int64_t c = 1; c <= 6; c++)
+        for (int form = 0; form < 4; form++) {
+            chunks x = chunks_of(N, S, E, 70 + (uint64_t)c);
+            double want[N * E], got[N * E], far[N * E];
+            memcpy(x.ql, x.u.q, N * S * sizeof *x.ql), memcpy(x.kl, x.u.k, N * S * sizeof *x.kl);
+            for (int64_t i = 0; i < N; i++)
+                for (int64_t d = 0; d < E; d++) {
+                    double sum = 0;
+                    for (int64_t j = 0; j <= i; j++) {
+                        double t = 0;
+                        for (int64_t k = 0; k < S; k++) t += x.u.q[i * S + k] * x.u.k[j * S + k];
+                        sum += t * x.u.v[j * E + d];
+                    }
+                    want[i * E + d] = sum / (double)c;
+                }
+            x.reach = form < 3 ? form : 0;
+            x.period = form == 3 ? 3 * c : 0;
+            flash(&x, gate(GATE_IDENTITY, 0, 1, 1 / (float)c), c, CHUNK_CONST, 0, N, got, NULL);
+            if (form == 3) { /* three levels: chunks of c within blocks of 3 c, and the blocks before */
+                x.parts = CHUNK_FAR, x.period = 0;
+                flash(&x, gate(GATE_IDENTITY, 0, 1, 1), 3 * c, CHUNK_CONST, 0, N, far, NULL);
+                for (int64_t i = 0; i < N * E; i++) got[i] += 3 * far[i];
+            }
+            assert_true(apart(got, want, N * E) < 1e-6); /* 1 / c is an attribute in single precision */
             chunks_free(&x);
         }
 }
@@ -548,6 +586,7 @@ int main(void) {
         cmocka_unit_test(chunk_order),
         cmocka_unit_test(carried_state),
         cmocka_unit_test(recurrent),
+        cmocka_unit_test(no_hole),
         cmocka_unit_test(shift_adjoint),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

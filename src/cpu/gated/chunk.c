@@ -13,18 +13,18 @@ static void chunk_forward_rows(const chunk_job *j, const gated_leaf *f, float *s
         o_row = j->o.row;
     }
     for (int64_t i = 0; i < m && !j->near; i++) memset(o + i * o_row, 0, (size_t)j->e * sizeof *o);
-    for (int64_t k0 = p->lo; k0 < end && j->near; k0 += ld) {
+    for (int64_t k0 = p->keys; k0 < end && j->near; k0 += ld) {
         const int64_t n = gated_min(ld, end - k0);
         gated_product(f, &sp, m, n, j->s, gated_rows(gated_at(&j->in[0], b, i0), j->in[0].type, j->in[0].row),
                       gated_turned(gated_at(&j->in[1], b, k0), j->in[1].type, j->in[1].row), s, ld, false);
         for (int64_t i = 0; i < m; i++) {
             gated_row r = gated_row_of(&j->gate, k0 - i0 - i);
             const int64_t seen = j->causal ? i0 + i + 1 : p->hi;
-            r.norm = gated_norm(&j->gate, seen - p->lo, j->T);
+            r.norm = gated_norm(&j->gate, seen - p->keys, j->T);
             f->weigh(&r, s + i * ld, 0, gated_min(seen - k0, n), n);
         }
         gated_product(f, &sp, m, j->e, n, gated_rows(s, GEMM_F32, ld),
-                      gated_rows(gated_at(&j->in[4], b, k0), j->in[4].type, j->in[4].row), o, o_row, k0 > p->lo);
+                      gated_rows(gated_at(&j->in[4], b, k0), j->in[4].type, j->in[4].row), o, o_row, k0 > p->keys);
     }
     if (p->copy >= 0) {
         for (int64_t i = 0; i < m; i++)

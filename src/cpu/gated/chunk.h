@@ -12,7 +12,8 @@
 enum { CHUNK_ROWS = 128, CHUNK_KEYS = 256, CHUNK_TOKENS = 512, CHUNK_SLICE = GEMM_NC, CHUNK_WINDOW = 64 };
 
 typedef struct chunk_piece {
-    int32_t lo, hi, first, last; /* itself; its run of one document */
+    int32_t lo, hi, first, last; /* itself; its run of one document (and period) */
+    int32_t keys;                /* the first one that its rows see exactly */
     int32_t copy;                /* which copy of the state it uses, -1: none */
     float norm;                  /* 1 / Nl */
 } chunk_piece;
@@ -27,6 +28,7 @@ typedef struct chunk_job {
     const tl_arg *doc, *state, *seen, *dstate, *to; /* to: state or its gradient, written */
     gated_gate gate;
     const struct mixed_chunk_attr *a;
+    int64_t reach, period, back; /* back: tokens before a chunk that it sees exactly */
     int64_t B, H, T, s, e, c, group, window, windows, slices, copies; /* B: sequences times heads; group:
                                                                                 chunks of a window */
     bool causal, backward, near, far; /* near, far: scores inside chunks, the linear part */
@@ -40,6 +42,9 @@ gated_space chunk_space(const chunk_job *j, float *worker);
 chunk_list chunk_pieces(const chunk_job *j, float *scratch, int64_t b);
 /* Lists the pieces that begin in a window; reverse: copies for those that have something behind them. */
 void chunk_list_window(const chunk_job *j, float *scratch, int64_t b, int64_t window, bool reverse);
+/* The piece that begins at lo in the run around it, without norm and copy. */
+chunk_piece chunk_piece_at(const chunk_job *j, int64_t b, int64_t lo, int64_t first, int64_t last);
+float chunk_norm(const chunk_job *j, const chunk_piece *p, int64_t b);
 /* Behind the last token of a sequence that is not padding. */
 int64_t chunk_end(const chunk_job *j, int64_t b);
 bool chunk_carried(const chunk_job *j, const chunk_piece *p);

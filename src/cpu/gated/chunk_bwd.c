@@ -19,7 +19,7 @@ static float chunk_pair(const chunk_job *j, const gated_leaf *f, const gated_spa
     for (int64_t i = 0; i < m; i++) {
         gated_row r = gated_row_of(&j->gate, k0 - i0 - i);
         const int64_t seen = j->causal ? i0 + i + 1 : x->hi, hi = gated_min(seen - k0, n);
-        r.norm = gated_norm(&j->gate, seen - x->lo, j->T);
+        r.norm = gated_norm(&j->gate, seen - x->keys, j->T);
         if (bias) r.dbias = bias + (k0 - i0 - i);
         if (p)
             sum += f->back(&r, s + i * ld, p + i * ld, 0, hi, n);
@@ -41,6 +41,59 @@ static void chunk_clear(const chunk_job *j, int first, int64_t b, int64_t lo, in
             memset(gated_at(&j->out[k], b, i), 0, (size_t)(j->out[k].width * j->out[k].size));
 }
 
+/* dqq and dkq of a piece whose rows see chunks before it: its rows with all their keys, then its keys with all rows
+ * that see them. */
+static void chunk_first_reach(const chunk_job *j, const gated_leaf *f, float *worker, int64_t b, const chunk_piece *x,
+                              float *bias, float *sum) {
+    const gated_space sp = chunk_space(j, worker);
+    const int64_t ld = gated_min(CHUNK_KEYS, linear_up(j->c, 16));
+    float *s = worker + j->w_s, *p = worker + j->w_p, *dq = worker + j->w_dq, *dk = worker + j->w_dk;
+    for (int64_t i0 = x->lo; i0 < x->hi; i0 += CHUNK_ROWS) {
+        const int64_t m = gated_min(CHUNK_ROWS, x->hi - i0);
+        for (int64_t k0 = x->keys; k0 < i0 + m; k0 += ld) {
+            const int64_t n = gated_min(ld, i0 + m - k0);
+            *sum += chunk_pair(j, f, &sp, b, x, i0, m, k0, n, ld, s, p, bias);
+            gated_product(f, &sp, m, j->s, n, gated_rows(p, GEMM_F32, ld),
+                          gated_rows(gated_at(chunk_q(j, 1), b, k0), j->in[1].type, j->in[1].row), dq, j->s,
+                          k0 > x->keys);
+        }
+        chunk_put(f, dq, j->s, &j->out[0], b, i0, m);
+    }
+    for (int64_t k0 = x->lo; k0 < x->hi && j->out[1].p; k0 += ld) {
+        const int64_t n = gated_min(ld, x->hi - k0);
+        memset(dk, 0, (size_t)(n * j->s) * sizeof *dk);
+        for (int64_t lo = x->lo; lo <= x->lo + j->back && lo < x->last; lo += j->c) {
+            const chunk_piece y = chunk_piece_at(j, b, lo, x->first, x->last);
+            for (int64_t i0 = y.lo; i0 < y.hi; i0 += CHUNK_ROWS) {
+                const int64_t m = gated_min(CHUNK_ROWS, y.hi - i0), see = gated_min(n, i0 + m - k0);
+                if (see <= 0) continue;
+                (void)chunk_pair(j, f, &sp, b, &y, i0, m, k0, see, ld, s, p, NULL);
+                gated_product(f, &sp, see, j->s, m, gated_turned(p, GEMM_F32, ld),
+                              gated_rows(gated_at(chunk_q(j, 0), b, i0), j->in[0].type, j->in[0].row), dk, j->s, true);
+            }
+        }
+        chunk_put(f, dk, j->s, &j->out[1], b, k0, n);
+    }
+}
+
+/* dv of keys [k0, k0 + n) of such a piece, from all rows that see them. */
+static void chunk_values_reach(const chunk_job *j, const gated_leaf *f, float *worker, int64_t b, const chunk_piece *x,
+                               int64_t k0, int64_t n, int64_t ld) {
+    const gated_space sp = chunk_space(j, worker);
+    float *s = worker + j->w_s, *dv = worker + j->w_dv;
+    memset(dv, 0, (size_t)(n * j->e) * sizeof *dv);
+    for (int64_t lo = x->lo; lo <= x->lo + j->back && lo < x->last; lo += j->c) {
+        const chunk_piece y = chunk_piece_at(j, b, lo, x->first, x->last);
+        for (int64_t i0 = y.lo; i0 < y.hi; i0 += CHUNK_ROWS) {
+            const int64_t m = gated_min(CHUNK_ROWS, y.hi - i0), see = gated_min(n, i0 + m - k0);
+            if (see <= 0) continue;
+            (void)chunk_pair(j, f, &sp, b, &y, i0, m, k0, see, ld, s, NULL, NULL);
+            gated_product(f, &sp, see, j->e, m, gated_turned(s, GEMM_F32, ld),
+                          gated_rows(gated_at(&j->dy, b, i0), j->dy.type, j->dy.row), dv, j->e, true);
+        }
+    }
+}
+
 /* dqq, dkq, dql of a piece, the bias's and the temperature's share. */
 static void chunk_first_piece(const chunk_job *j, const gated_leaf *f, float *scratch, float *worker, int64_t b,
                               const chunk_piece *x, float *bias, float *sum) {
@@ -49,7 +102,8 @@ static void chunk_first_piece(const chunk_job *j, const gated_leaf *f, float *sc
     float *s = worker + j->w_s, *p = worker + j->w_p, *dq = worker + j->w_dq, *dk = worker + j->w_dk;
     if (!j->near) chunk_clear(j, 0, b, x->lo, x->hi);
     if (!j->far) chunk_clear(j, 2, b, x->lo, x->hi);
-    for (int64_t k0 = x->lo; k0 < x->hi && j->near; k0 += ld) {
+    if (j->near && j->reach) chunk_first_reach(j, f, worker, b, x, bias, sum);
+    for (int64_t k0 = x->lo; k0 < x->hi && j->near && !j->reach; k0 += ld) {
         const int64_t n = gated_min(ld, x->hi - k0);
         bool any = false;
         for (int64_t i0 = x->lo; i0 < x->hi; i0 += CHUNK_ROWS) {
@@ -67,7 +121,7 @@ static void chunk_first_piece(const chunk_job *j, const gated_leaf *f, float *sc
         }
         chunk_put(f, dk, j->s, &j->out[1], b, k0, n);
     }
-    if (j->near) chunk_put(f, dq, j->s, &j->out[0], b, x->lo, x->hi - x->lo);
+    if (j->near && !j->reach) chunk_put(f, dq, j->s, &j->out[0], b, x->lo, x->hi - x->lo);
     if (!j->out[2].p || !j->causal || !j->far) return;
     for (int64_t i0 = x->lo; i0 < x->hi; i0 += CHUNK_ROWS) {
         const int64_t m = gated_min(CHUNK_ROWS, x->hi - i0);
@@ -92,7 +146,8 @@ static void chunk_second_piece(const chunk_job *j, const gated_leaf *f, float *s
         const int64_t n = gated_min(ld, x->hi - k0);
         bool any = false;
         if (!j->near) memset(dv, 0, (size_t)(n * j->e) * sizeof *dv);
-        for (int64_t i0 = x->lo; i0 < x->hi && j->out[4].p && j->near; i0 += CHUNK_ROWS) {
+        if (j->near && j->reach && j->out[4].p) chunk_values_reach(j, f, worker, b, x, k0, n, ld);
+        for (int64_t i0 = x->lo; i0 < x->hi && j->out[4].p && j->near && !j->reach; i0 += CHUNK_ROWS) {
             const int64_t m = gated_min(CHUNK_ROWS, x->hi - i0), see = j->causal ? gated_min(n, i0 + m - k0) : n;
             if (see <= 0) continue;
             (void)chunk_pair(j, f, &sp, b, x, i0, m, k0, see, ld, s, NULL, NULL);
@@ -155,9 +210,14 @@ static void chunk_sweep_back(const chunk_job *j, const gated_leaf *f, float *scr
                 memset(to, 0, (size_t)n * sizeof *to);
             }
         }
+        const int64_t behind = p->hi + j->back; /* the first chunk whose M holds this one */
+        if (j->reach && behind < p->last) {
+            const chunk_piece y = chunk_piece_at(j, b, behind, p->first, p->last);
+            chunk_gather(j, f, worker, &j->in[2], &j->dy, b, y.lo, y.hi, d0, n, chunk_norm(j, &y, b), R + d0, true);
+        }
         for (int64_t k = 0; k < j->s && p->copy >= 0; k++)
             memcpy(chunk_copy(j, scratch, b, p->copy) + k * j->e + d0, R + k * j->e + d0, (size_t)n * sizeof *R);
-        if (p->lo > p->first || chunk_carried(j, p))
+        if (!j->reach && (p->lo > p->first || chunk_carried(j, p)))
             chunk_gather(j, f, worker, &j->in[2], &j->dy, b, p->lo, p->hi, d0, n, p->norm, R + d0, true);
     }
 }

@@ -24,6 +24,7 @@ const char *chunk_open(const tl_op_call *c, bool backward, int workers, chunk_jo
     j->causal = j->a->f.causal;
     j->near = j->a->parts != CHUNK_FAR, j->far = j->a->parts != CHUNK_LOCAL;
     j->c = gated_min(j->a->chunk, j->T);
+    j->reach = j->a->reach, j->period = j->a->period, j->back = j->reach * j->c;
     j->group = gated_max(gated_ceil(16, j->B), gated_ceil(CHUNK_TOKENS, j->c));
     j->group = gated_min(gated_min(j->group, CHUNK_WINDOW), gated_ceil(j->T, j->c));
     j->window = j->group * j->c;
@@ -80,8 +81,24 @@ int64_t chunk_end(const chunk_job *j, int64_t b) {
     return end;
 }
 
-static float chunk_norm(const chunk_job *j, const chunk_piece *p, int64_t b) {
-    int64_t n = j->causal ? p->lo - p->first : p->last - p->first;
+chunk_piece chunk_piece_at(const chunk_job *j, int64_t b, int64_t lo, int64_t first, int64_t last) {
+    (void)b;
+    chunk_piece p = {.lo = (int32_t)lo, .first = (int32_t)first, .last = (int32_t)last, .copy = -1};
+    p.hi = (int32_t)gated_min(lo + j->c, last);
+    p.keys = (int32_t)gated_max(first, lo - j->back);
+    return p;
+}
+
+/* The run of one document and period around token i. */
+static void chunk_run_around(const chunk_job *j, const int32_t *doc, int64_t i, int64_t *first, int64_t *last) {
+    gated_run(doc, j->T, i, first, last);
+    if (!j->period || *first == *last) return;
+    *first += (i - *first) / j->period * j->period;
+    *last = gated_min(*last, *first + j->period);
+}
+
+float chunk_norm(const chunk_job *j, const chunk_piece *p, int64_t b) {
+    int64_t n = j->causal ? p->keys - p->first : p->last - p->first;
     if (j->causal && chunk_carried(j, p)) n += ((const int32_t *)j->seen->data)[b / j->H * j->seen->d.stride[0]];
     if (j->a->norm == CHUNK_CONST) n = j->causal ? j->a->chunk : j->T;
     return n > 0 ? (float)(1.0 / (double)n) : 0;
@@ -95,7 +112,7 @@ void chunk_list_window(const chunk_job *j, float *scratch, int64_t b, int64_t wi
     int32_t copies = 0;
     l.n = 0;
     for (int64_t i = w0; i < w1;) {
-        if (i == w0 || i >= last) gated_run(doc, j->T, i, &first, &last);
+        if (i == w0 || i >= last) chunk_run_around(j, doc, i, &first, &last);
         if (first == last) {
             i++;
             continue;
@@ -105,11 +122,10 @@ void chunk_list_window(const chunk_job *j, float *scratch, int64_t b, int64_t wi
             i = gated_min(last, w1);
             continue;
         }
-        chunk_piece p = {.lo = (int32_t)lo, .first = (int32_t)first, .last = (int32_t)last, .copy = -1};
-        p.hi = (int32_t)gated_min(lo + j->c, last);
+        chunk_piece p = chunk_piece_at(j, b, lo, first, last);
         p.norm = chunk_norm(j, &p, b);
-        const bool uses =
-            reverse ? p.hi < last || (gated_has(j->dstate) && last == end) : lo > first || chunk_carried(j, &p);
+        const bool uses = reverse ? p.hi + j->back < last || (gated_has(j->dstate) && last == end)
+                                  : p.keys > first || chunk_carried(j, &p);
         if (j->causal && j->far && uses) p.copy = copies++;
         l.p[l.n++] = p;
         i = p.hi;
@@ -169,8 +185,8 @@ void chunk_sweep(const chunk_job *j, const gated_leaf *f, float *scratch, float 
         const chunk_piece *p = &l.p[i];
         if (p->lo == p->first)
             chunk_slice_start(j, M, b, d0, n, chunk_carried(j, p));
-        else
-            chunk_gather(j, f, worker, &j->in[3], &j->in[4], b, p->lo - j->c, p->lo, d0, n, 1, M + d0, true);
+        else if (p->keys > p->first)
+            chunk_gather(j, f, worker, &j->in[3], &j->in[4], b, p->keys - j->c, p->keys, d0, n, 1, M + d0, true);
         if (p->copy >= 0) chunk_slice_copy(j, chunk_copy(j, scratch, b, p->copy), M, d0, n);
     }
 }

@@ -196,7 +196,8 @@ typedef struct step_chunk {
     gated_gate gate;
     const struct mixed_chunk_attr *a;
     const tl_arg *slot, *pos;
-    int64_t R, H, Q, c, s, e, columns, pack;
+    int64_t R, H, Q, c, s, e, columns, pack; /* c: places of a buffer */
+    int64_t chunk, back, period;             /* tokens of a chunk, and before it, that a row sees exactly */
     bool near, far;
     int64_t links, weights, worker, per_worker, total; /* scratch, in floats */
 } step_chunk;
@@ -215,6 +216,7 @@ static const char *step_chunk_open(const tl_op_call *c, int workers, step_chunk 
     j->near = j->a->parts != CHUNK_FAR, j->far = j->a->parts != CHUNK_LOCAL;
     j->R = c->in[0].d.dim[0], j->Q = c->out[1].d.dim[0], j->c = c->out[2].d.dim[1], j->s = j->in[0].width;
     j->e = j->in[4].width;
+    j->chunk = j->c / (j->a->reach + 1), j->back = j->c - j->chunk, j->period = j->a->period;
     j->gate = gated_gate_of(&j->a->f, j->s, &c->in[7], &c->in[8]);
     j->columns = gated_ceil(j->e, STEP_COLUMNS);
     j->pack = linear_up(j->s, 16) * j->c;
@@ -246,6 +248,13 @@ static bool step_chunk_row(const step_chunk *j, int64_t r, int64_t *slot, int64_
     return *slot >= 0 && *slot < j->Q && *pos >= 0;
 }
 
+/* A position within its period; the first one that its row sees exactly. */
+static int64_t step_chunk_at(const step_chunk *j, int64_t pos, int64_t *keys) {
+    if (j->period) pos %= j->period;
+    *keys = gated_max(0, pos - pos % j->chunk - j->back);
+    return pos;
+}
+
 static void step_chunk_links(const step_chunk *j, int32_t *link) {
     for (int64_t r = 0; r < j->R; r++) {
         int64_t slot, pos;
@@ -261,14 +270,14 @@ static void step_chunk_links(const step_chunk *j, int32_t *link) {
             link[link[r * LINKS + LINK_BEFORE] * LINKS + LINK_LAST] = link[r * LINKS + LINK_LAST];
 }
 
-/* Row of argument `of` (1 kq, 3 kl, 4 v) at place i of the buffers: from row *at of the call if there is one left,
+/* Row of argument `of` (1 kq, 3 kl, 4 v) at position i, in the buffers: from row *at of the call if there is one left,
  * which moves on to the one before. */
 static const char *step_chunk_source(const step_chunk *j, const int32_t *link, int of, int64_t slot, int64_t h,
                                      int64_t i, int64_t *at, int *type) {
     const gated_mat *buffer = &j->buffer[of == 1 ? 0 : of == 3 ? 1 : 2];
     if (*at < 0) {
         *type = buffer->type;
-        return gated_at(buffer, slot * j->H + h, i);
+        return gated_at(buffer, slot * j->H + h, i % j->c);
     }
     const char *row = step_row(&j->in[of], *at, h);
     *type = j->in[of].type;
@@ -281,32 +290,37 @@ static void step_chunk_weigh(const step_chunk *j, const gated_leaf *f, const int
     int64_t slot, pos, at = r;
     int type;
     if (!j->near || !step_chunk_row(j, r, &slot, &pos)) return;
-    const int64_t fill = pos % j->c;
-    for (int64_t i = fill; i >= 0; i--) {
+    int64_t keys;
+    pos = step_chunk_at(j, pos, &keys);
+    for (int64_t i = pos; i >= keys; i--) {
         const char *k = step_chunk_source(j, link, 1, slot, h, i, &at, &type);
-        w[i] = f->dot(step_row(&j->in[0], r, h), j->in[0].type, k, type, j->s);
+        w[i - keys] = f->dot(step_row(&j->in[0], r, h), j->in[0].type, k, type, j->s);
     }
-    gated_row row = gated_row_of(&j->gate, -fill);
-    row.norm = gated_norm(&j->gate, fill + 1, 0);
-    f->weigh(&row, w, 0, fill + 1, fill + 1);
+    const int64_t seen = pos + 1 - keys;
+    gated_row row = gated_row_of(&j->gate, keys - pos);
+    row.norm = gated_norm(&j->gate, seen, 0);
+    f->weigh(&row, w, 0, seen, seen);
 }
 
-/* The chunk before row r into columns [d0, d0 + n) of M. */
+/* The chunk from position `from` on, which row r, at the beginning of another, no longer sees exactly, into columns
+ * [d0, d0 + n) of M. */
 static void step_chunk_fold(const step_chunk *j, const gated_leaf *f, const int32_t *link, float *mine, int64_t r,
-                            int64_t slot, int64_t h, bool add, int64_t d0, int64_t n) {
+                            int64_t slot, int64_t h, int64_t from, int64_t d0, int64_t n) {
     float *kl = mine, *v = kl + j->c * j->s;
     const gated_space sp =
         gated_space_at(mine + linear_up(j->c * (j->s + STEP_COLUMNS) + STEP_COLUMNS, 16), j->s, j->pack, j->c);
-    int64_t at = link[r * LINKS + LINK_BEFORE], too = at;
+    int64_t at = link[r * LINKS + LINK_BEFORE], too;
     int type;
-    for (int64_t i = j->c - 1; i >= 0; i--) {
-        const char *k = step_chunk_source(j, link, 3, slot, h, i, &at, &type);
+    for (int64_t i = 0; i < j->back && at >= 0; i++) at = link[at * LINKS + LINK_BEFORE]; /* what it still sees */
+    too = at;
+    for (int64_t i = j->chunk - 1; i >= 0; i--) {
+        const char *k = step_chunk_source(j, link, 3, slot, h, from + i, &at, &type);
         f->scaled(1, k, type, kl + i * j->s, j->s);
-        const char *x = step_chunk_source(j, link, 4, slot, h, i, &too, &type);
+        const char *x = step_chunk_source(j, link, 4, slot, h, from + i, &too, &type);
         f->scaled(1, x + (type == GEMM_F32 ? 4 : 2) * d0, type, v + i * STEP_COLUMNS, n);
     }
-    gated_product(f, &sp, j->s, n, j->c, gated_turned(kl, GEMM_F32, j->s), gated_rows(v, GEMM_F32, STEP_COLUMNS),
-                  (float *)(void *)gated_at(&j->M, slot * j->H + h, 0) + d0, j->M.row, add);
+    gated_product(f, &sp, j->s, n, j->chunk, gated_turned(kl, GEMM_F32, j->s), gated_rows(v, GEMM_F32, STEP_COLUMNS),
+                  (float *)(void *)gated_at(&j->M, slot * j->H + h, 0) + d0, j->M.row, from > 0);
 }
 
 static void step_chunk_columns(const step_chunk *j, const gated_leaf *f, const int32_t *link, const float *weights,
@@ -318,13 +332,16 @@ static void step_chunk_columns(const step_chunk *j, const gated_leaf *f, const i
         int type;
         memset(sum, 0, (size_t)n * sizeof *sum);
         if (step_chunk_row(j, r, &slot, &pos)) {
-            const int64_t fill = pos % j->c, before = j->far ? pos - fill : 0;
-            if (before > 0 && fill == 0) step_chunk_fold(j, f, link, mine, r, slot, h, before > j->c, d0, n);
-            for (int64_t i = fill; i >= 0 && j->near; i--) {
+            int64_t keys;
+            pos = step_chunk_at(j, pos, &keys);
+            const int64_t before = j->far ? keys : 0;
+            if (before > 0 && pos % j->chunk == 0)
+                step_chunk_fold(j, f, link, mine, r, slot, h, keys - j->chunk, d0, n);
+            for (int64_t i = pos; i >= keys && j->near; i--) {
                 const char *v = step_chunk_source(j, link, 4, slot, h, i, &at, &type);
-                f->axpy(weights[(r * j->H + h) * j->c + i], v + (type == GEMM_F32 ? 4 : 2) * d0, type, sum, n);
+                f->axpy(weights[(r * j->H + h) * j->c + i - keys], v + (type == GEMM_F32 ? 4 : 2) * d0, type, sum, n);
             }
-            const float by = 1 / (float)(j->a->norm == CHUNK_CONST ? j->c : before > 0 ? before : 1);
+            const float by = 1 / (float)(j->a->norm == CHUNK_CONST ? j->chunk : before > 0 ? before : 1);
             f->scaled(by, step_row(&j->in[2], r, h), j->in[2].type, ql, j->s);
             for (int64_t k = 0; k < j->s && before > 0; k++)
                 f->axpy(ql[k], gated_at(&j->M, slot * j->H + h, k) + 4 * d0, GEMM_F32, sum, n);
