@@ -25,6 +25,8 @@ struct linear_dx_attr { tl_dtype dtype; };
 struct linear_dw_attr { int32_t pad; };
 struct layernorm_attr { float eps; };
 struct layernorm_bwd_attr { float eps; };
+struct batchnorm_attr { float eps; };
+struct batchnorm_bwd_attr { float eps; };
 struct rmsnorm_attr { float eps; float offset; };                  /* gain is offset + w (Gemma: 1 + w) */
 struct rmsnorm_bwd_attr { float eps; float offset; };
 struct scalenorm_attr { float eps; };

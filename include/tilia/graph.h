@@ -82,6 +82,7 @@ TL_API tl_tensor *tl_embedding(tl_graph *g, tl_tensor *ids, tl_tensor *table, fl
 TL_API tl_tensor *tl_linear(tl_graph *g, tl_tensor *x, tl_tensor *w, tl_tensor *b, tl_dtype dtype);
 /* acc + x w^T + b : the residual sum without a pass of its own */
 TL_API tl_tensor *tl_linear_add(tl_graph *g, tl_tensor *acc, tl_tensor *x, tl_tensor *w, tl_tensor *b);
+TL_API tl_tensor *tl_batchnorm(tl_graph *g, tl_tensor *x, tl_tensor *w, tl_tensor *b, float eps);
 TL_API tl_tensor *tl_layernorm(tl_graph *g, tl_tensor *x, tl_tensor *w, tl_tensor *b, float eps);
 TL_API tl_tensor *tl_rmsnorm(tl_graph *g, tl_tensor *x, tl_tensor *w, float eps, float offset);
 TL_API tl_tensor *tl_scalenorm(tl_graph *g, tl_tensor *x, tl_tensor *gain, float eps);

@@ -17,6 +17,8 @@ static const typical_row typical_rows[] = {
     {OP_linear_dw, "xBTF xBTD > sFD sF"},
     {OP_layernorm, "xBTD sD sD"},
     {OP_layernorm_bwd, "xBTD xBTD sD sR sR > - sD sD"},
+    {OP_batchnorm, "xBTD sD sD"},
+    {OP_batchnorm_bwd, "xBTD xBTD sD sD sD > - sD sD"},
     {OP_rmsnorm, "xBTD sD"},
     {OP_rmsnorm_bwd, "xBTD xBTD sD sR > - sD"},
     {OP_scalenorm, "xBTD s1"},
@@ -187,6 +189,8 @@ static void typical_attr(int op, tl_dtype dtype, void *to) {
     case OP_expert_sort: a.sort.experts = 8; break;
     case OP_layernorm:
     case OP_layernorm_bwd:
+    case OP_batchnorm:
+    case OP_batchnorm_bwd:
     case OP_rmsnorm:
     case OP_rmsnorm_bwd:
     case OP_scalenorm:

@@ -31,6 +31,11 @@ tl_tensor *tl_linear_add(tl_graph *g, tl_tensor *acc, tl_tensor *x, tl_tensor *w
     return tl_apply(g, OP_DEF(linear), &a, (tl_tensor *[]){x, w, b}, 3, into, NULL, 0);
 }
 
+tl_tensor *tl_batchnorm(tl_graph *g, tl_tensor *x, tl_tensor *w, tl_tensor *b, float eps) {
+    struct batchnorm_attr a = {.eps = eps};
+    return build(g, OP_DEF(batchnorm), &a, (tl_tensor *[]){x, w, b}, 3);
+}
+
 tl_tensor *tl_layernorm(tl_graph *g, tl_tensor *x, tl_tensor *w, tl_tensor *b, float eps) {
     struct layernorm_attr a = {.eps = eps};
     return build(g, OP_DEF(layernorm), &a, (tl_tensor *[]){x, w, b}, 3);

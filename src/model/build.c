@@ -93,6 +93,7 @@ static tl_tensor *norm(const builder *b, tl_tensor *x, int64_t layer, int32_t nt
     tl_tensor *gain = param(b, ROLE_NORM_GAIN, layer, nth), *bias = param(b, ROLE_NORM_BIAS, layer, nth);
     switch (c->norm) {
     case NORM_LAYER: return tl_layernorm(b->g, x, gain, bias, (float)c->norm_eps);
+    case NORM_BATCH: return tl_batchnorm(b->g, x, gain, bias, (float)c->norm_eps);
     case NORM_RMS: return tl_rmsnorm(b->g, x, gain, (float)c->norm_eps, (float)c->norm_offset);
     case NORM_SCALE: return tl_scalenorm(b->g, x, gain, (float)c->norm_eps);
     default: return x;
@@ -396,6 +397,10 @@ tl_status build_model(tl_graph *g, const tl_allocator *a, const model_config *c,
     if (o->mode == BUILD_ENCODE && (!c->encoder || o->rows > config_source(c)))
         return error_set(e, TL_ARG, "a source of %lld tokens, but the encoder reads %lld", (long long)o->rows,
                          (long long)config_source(c));
+    if (o->mode == BUILD_DECODE && c->norm == NORM_BATCH)
+        return error_set(e, TL_UNSUPPORTED,
+                         "batchnorm takes its statistics from whole batches: such a model cannot write one token after "
+                         "the other");
     if (o->mode == BUILD_DECODE && !config_causal(c))
         return error_set(e, TL_UNSUPPORTED,
                          "the model sees what follows a token (objective %s), so it cannot write one after the other",

@@ -6,7 +6,7 @@
 
 /* ---- names of the parts ------------------------------------------------------------------------ */
 
-static const char *const norm_names[] = {"layernorm", "rmsnorm", "scalenorm", "none", NULL};
+static const char *const norm_names[] = {"layernorm", "rmsnorm", "scalenorm", "none", "batchnorm", NULL};
 static const char *const place_names[] = {"pre", "post", "sandwich", NULL};
 static const char *const position_names[] = {"learned", "sinusoidal", "rope", "alibi", "none", NULL};
 static const char *const init_names[] = {"gpt2", "fan", "xavier", "zero-out", "he", NULL};

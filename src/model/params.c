@@ -36,7 +36,8 @@ static void put_norm(table *t, const model_config *c, const char *name, int64_t 
     snprintf(full, sizeof full, "%s.gain", name);
     if (c->norm_gain) put(t, full, ROLE_NORM_GAIN, layer, 0, c->norm == NORM_SCALE ? 1 : c->width);
     snprintf(full, sizeof full, "%s.bias", name);
-    if (c->norm == NORM_LAYER && c->bias_norm) put(t, full, ROLE_NORM_BIAS, layer, 0, c->width);
+    if ((c->norm == NORM_LAYER || c->norm == NORM_BATCH) && c->bias_norm)
+        put(t, full, ROLE_NORM_BIAS, layer, 0, c->width);
 }
 
 /* Relative positions of gated layers and of mixed chunks, and the temperature of their scores. */

@@ -118,6 +118,25 @@ static inline void examples_norms_one(op_examples *l, tl_desc x, int gains) {
     e->unwanted = gains == 0 ? 4 : 0;
     e->acc = gains == 1 ? 7 : gains == 2 ? 6 : 0;
 
+    struct batchnorm_attr bn = {1e-5f};
+    struct batchnorm_bwd_attr bnb = {1e-5f};
+    e = EXAMPLE_B(l, "batchnorm", bn, form, &x);
+    example_in(e, 0, x, FILL_NORMAL);
+    if (gains) example_in(e, 1, D1(s, D), FILL_NORMAL);
+    if (gains == 2) example_in(e, 2, D1(s, D), FILL_NORMAL);
+    if (example_small(&x) && rows > 1) e->diff = gains == 0 ? 1 : gains == 1 ? 3 : 7;
+    if (gains == 1) e->unwanted = 6;
+    if (gains == 2) e->out_pad = 3;
+
+    e = EXAMPLE_B(l, "batchnorm_bwd", bnb, form, &x);
+    example_in(e, 0, dense, FILL_NORMAL);
+    example_in(e, 1, x, FILL_NORMAL);
+    if (gains) example_in(e, 2, D1(s, D), FILL_NORMAL);
+    example_in(e, 3, D1(s, D), FILL_NORMAL);
+    example_in(e, 4, D1(s, D), FILL_POSITIVE);
+    e->unwanted = gains == 0 ? 4 : 0;
+    e->acc = gains == 1 ? 7 : gains == 2 ? 6 : 0;
+
     e = EXAMPLE_B(l, "rmsnorm", rms, form, &x);
     example_in(e, 0, x, FILL_NORMAL);
     if (gains) example_in(e, 1, D1(s, D), FILL_NORMAL);
