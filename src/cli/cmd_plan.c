@@ -305,6 +305,8 @@ static void sum_params(plan_result *r) {
 
 static tl_status reckon_inference(const plan_options *o, tl_engine *e, plan_result *r, cost_machine *m, tl_error *err) {
     tl_dtype blocks = TL_NONE;
+    if (!config_writes(&r->config))
+        return error_set(err, TL_ARG, "the model cannot write one token after the other; --train plans its training");
     if (o->weights) {
         tl_dtype t = tl_dtype_parse(o->weights);
         blocks = t ? t : TL_Q4_K; /* a mix by its main type: its bytes are counted exactly below */

@@ -174,6 +174,10 @@ int64_t config_gate_parts(const model_config *c, int64_t l);
 static inline bool config_causal(const model_config *c) {
     return c->objective != OBJECTIVE_MLM;
 }
+/* Can it write one token after the other? */
+static inline bool config_writes(const model_config *c) {
+    return config_causal(c) && c->norm != NORM_BATCH;
+}
 /* Tokens of a source that the encoder of a model reads at most; 0: it has none. */
 static inline int64_t config_source(const model_config *c) {
     return !c->encoder ? 0 : c->source ? c->source : c->context;

@@ -49,6 +49,10 @@ static int setup(void **state) {
     put("short.txt", "hi\n", 3);
     put("list.json", "[1, 2]", 6);
     put("typed.json", "{\"model_type\":\"llama\",\"hidden_size\":\"64\"}", 41);
+    static const char batch[] =
+        "{\"model_type\":\"llama\",\"hidden_size\":64,\"intermediate_size\":96,\"num_hidden_layers\":1,\"num_attention_"
+        "heads\":4,\"vocab_size\":100,\"max_position_embeddings\":32,\"tilia\":{\"norm\":\"batchnorm\"}}";
+    put("batchnorm.json", batch, sizeof batch - 1);
     put("other.json", "{\"model_type\":\"mamba\"}", 22);
     char path[512];
     snprintf(path, sizeof path, "%s/book.txt", dir);
@@ -103,6 +107,7 @@ static void mistakes_have_their_exit_code(void **state) {
         {"plan --config list.json", 1, "not an object"},
         {"plan --config typed.json", 1, "hidden_size"},
         {"plan --config other.json", 1, "mamba"},
+        {"plan --config batchnorm.json", 2, "--train plans its training"},
         {"plan --preset gpt2 --dtype f8", 2, "--dtype"},
         {"plan --preset gpt2 --hardware b9000", 2, "no hardware \"b9000\"; there are a100"},
         {"plan --preset gpt2 --flops 3n", 2, "--flops"},
