@@ -88,12 +88,36 @@ static inline void examples_linear(op_examples *l) {
     examples_linear_one(l, D2(TL_F32, 1, 256), D2(TL_Q6_K, 7, 256), true, TL_NONE);
 }
 
+/* layernorm, or batchnorm, whose statistics are those of channels */
+static inline void examples_mean_norm(op_examples *l, tl_desc x, int gains, const char *form, bool batch) {
+    tl_dtype s = example_sum(x.dtype);
+    const int64_t D = tl_desc_last(&x), stats = batch ? D : tl_desc_rows(&x);
+    struct layernorm_attr ln = {1e-5f};
+    struct layernorm_bwd_attr lnb = {1e-5f};
+    struct batchnorm_attr bn = {1e-5f};
+    struct batchnorm_bwd_attr bnb = {1e-5f};
+    op_example *e = batch ? EXAMPLE_B(l, "batchnorm", bn, form, &x) : EXAMPLE_B(l, "layernorm", ln, form, &x);
+    example_in(e, 0, x, FILL_NORMAL);
+    if (gains) example_in(e, 1, D1(s, D), FILL_NORMAL);
+    if (gains == 2) example_in(e, 2, D1(s, D), FILL_NORMAL);
+    if (example_small(&x) && (!batch || tl_desc_rows(&x) > 1)) e->diff = gains == 0 ? 1 : gains == 1 ? 3 : 7;
+    if (gains == 1) e->unwanted = 6;
+    if (gains == 2) e->out_pad = 3;
+
+    e = batch ? EXAMPLE_B(l, "batchnorm_bwd", bnb, form, &x) : EXAMPLE_B(l, "layernorm_bwd", lnb, form, &x);
+    example_in(e, 0, tl_desc_make(x.dtype, x.ndim, x.dim), FILL_NORMAL);
+    example_in(e, 1, x, FILL_NORMAL);
+    if (gains) example_in(e, 2, D1(s, D), FILL_NORMAL);
+    example_in(e, 3, D1(s, stats), FILL_NORMAL);
+    example_in(e, 4, D1(s, stats), FILL_POSITIVE);
+    e->unwanted = gains == 0 ? 4 : 0;
+    e->acc = gains == 1 ? 7 : gains == 2 ? 6 : 0;
+}
+
 /* gains: 0 none, 1 w, 2 w and b (layernorm) or an offset (rmsnorm) */
 static inline void examples_norms_one(op_examples *l, tl_desc x, int gains) {
     tl_dtype s = example_sum(x.dtype);
     int64_t D = tl_desc_last(&x), rows = tl_desc_rows(&x);
-    struct layernorm_attr ln = {1e-5f};
-    struct layernorm_bwd_attr lnb = {1e-5f};
     struct rmsnorm_attr rms = {1e-6f, gains == 2 ? 1.0f : 0.0f};
     struct rmsnorm_bwd_attr rmsb = {1e-6f, gains == 2 ? 1.0f : 0.0f};
     struct scalenorm_attr sc = {1e-5f};
@@ -101,43 +125,10 @@ static inline void examples_norms_one(op_examples *l, tl_desc x, int gains) {
     const char *form = gains == 0 ? "no gain" : gains == 1 ? "gain" : "gain+";
     tl_desc dense = tl_desc_make(x.dtype, x.ndim, x.dim);
 
-    op_example *e = EXAMPLE_B(l, "layernorm", ln, form, &x);
-    example_in(e, 0, x, FILL_NORMAL);
-    if (gains) example_in(e, 1, D1(s, D), FILL_NORMAL);
-    if (gains == 2) example_in(e, 2, D1(s, D), FILL_NORMAL);
-    if (example_small(&x)) e->diff = gains == 0 ? 1 : gains == 1 ? 3 : 7;
-    if (gains == 1) e->unwanted = 6;
-    if (gains == 2) e->out_pad = 3;
+    examples_mean_norm(l, x, gains, form, false);
+    examples_mean_norm(l, x, gains, form, true);
 
-    e = EXAMPLE_B(l, "layernorm_bwd", lnb, form, &x);
-    example_in(e, 0, dense, FILL_NORMAL);
-    example_in(e, 1, x, FILL_NORMAL);
-    if (gains) example_in(e, 2, D1(s, D), FILL_NORMAL);
-    example_in(e, 3, D1(s, rows), FILL_NORMAL);
-    example_in(e, 4, D1(s, rows), FILL_POSITIVE);
-    e->unwanted = gains == 0 ? 4 : 0;
-    e->acc = gains == 1 ? 7 : gains == 2 ? 6 : 0;
-
-    struct batchnorm_attr bn = {1e-5f};
-    struct batchnorm_bwd_attr bnb = {1e-5f};
-    e = EXAMPLE_B(l, "batchnorm", bn, form, &x);
-    example_in(e, 0, x, FILL_NORMAL);
-    if (gains) example_in(e, 1, D1(s, D), FILL_NORMAL);
-    if (gains == 2) example_in(e, 2, D1(s, D), FILL_NORMAL);
-    if (example_small(&x) && rows > 1) e->diff = gains == 0 ? 1 : gains == 1 ? 3 : 7;
-    if (gains == 1) e->unwanted = 6;
-    if (gains == 2) e->out_pad = 3;
-
-    e = EXAMPLE_B(l, "batchnorm_bwd", bnb, form, &x);
-    example_in(e, 0, dense, FILL_NORMAL);
-    example_in(e, 1, x, FILL_NORMAL);
-    if (gains) example_in(e, 2, D1(s, D), FILL_NORMAL);
-    example_in(e, 3, D1(s, D), FILL_NORMAL);
-    example_in(e, 4, D1(s, D), FILL_POSITIVE);
-    e->unwanted = gains == 0 ? 4 : 0;
-    e->acc = gains == 1 ? 7 : gains == 2 ? 6 : 0;
-
-    e = EXAMPLE_B(l, "rmsnorm", rms, form, &x);
+    op_example *e = EXAMPLE_B(l, "rmsnorm", rms, form, &x);
     example_in(e, 0, x, FILL_NORMAL);
     if (gains) example_in(e, 1, D1(s, D), FILL_NORMAL);
     if (example_small(&x)) e->diff = gains ? 3 : 1;
