@@ -37,7 +37,9 @@ tl_status session_fork(const struct tl_session *s, struct tl_session **out, tl_e
     t->dropped = s->dropped;
     t->finished = s->finished;
     /* One token less than s: its logits lie in plans that t does not share, so t computes the last token again. */
-    t->computed = s->computed > 0 && s->computed == (int64_t)s->seen.n ? s->computed - 1 : s->computed;
+    t->computed = s->computed;
+    if (s->computed > 0 && s->computed == (int64_t)s->seen.n)
+        t->computed = build_rewind(&s->model->config, s->computed, s->computed - 1);
     t->prefix = s->prefix;
     if (t->computed < t->prefix) t->computed = 0;
     memcpy(t->dec.cache, s->dec.cache, s->dec.cache_bytes);

@@ -17,12 +17,12 @@ static void chunk_widths(const model_config *c, int64_t layer, int64_t *heads, i
 }
 
 const char *build_state(const model_config *c, const build_options *o, int64_t layer, int k, tl_desc *d) {
-    static const char *const chunk_names[] = {"m", "kq", "kl", "v"};
+    static const char *const chunk_names[] = {"m", "kq", "kl", "v", "outer_m", "outer_kq", "outer_kl", "outer_v"};
     const tl_dtype t = o->cache ? o->cache : TL_F32;
     const model_mixer mixer = config_mixer(c, layer);
     int64_t heads, s, e;
     chunk_widths(c, layer, &heads, &s, &e);
-    if (k > 4) {
+    if (k == 5 || k == 6) {
         const bool unit = config_gated(c, layer);
         *d = tl_desc_make(t, 4,
                           (int64_t[]){o->slots, config_source(c), unit ? 1 : c->kv_heads,
@@ -35,13 +35,16 @@ const char *build_state(const model_config *c, const build_options *o, int64_t l
         *d = tl_desc_make(t, 3, (int64_t[]){o->slots, 2, c->width / 2});
         return c->token_shift && config_gated(c, layer) ? "shift" : NULL;
     }
+    if (k > 6 && (!c->chunk_outer || (mixer != MIXER_FLASH && mixer != MIXER_CHUNK))) return NULL;
     if (mixer == MIXER_FLASH || mixer == MIXER_CHUNK) {
+        const bool outer = k > 6;
+        if (outer) k -= 7;
         const int64_t wide = k == 3 ? e : s;
         const int ndim = heads > 1 ? 4 : 3; /* one head: without its dimension */
-        int64_t m[] = {o->slots, heads, s, e}, rows[] = {o->slots, c->chunk, heads, wide};
+        int64_t m[] = {o->slots, heads, s, e}, rows[] = {o->slots, outer ? c->chunk_outer : c->chunk, heads, wide};
         if (ndim == 3) m[1] = s, m[2] = e, rows[2] = wide;
         *d = tl_desc_make(k == 0 ? TL_F32 : t, ndim, k == 0 ? m : rows);
-        return chunk_names[k];
+        return chunk_names[outer ? k + 4 : k];
     }
     if (config_stateful(c, layer)) {
         s = build_state_features(c, layer, &e);
@@ -84,12 +87,15 @@ size_t build_state_fixed(const model_config *c, tl_dtype cache) {
     return state_bytes(c, 1, cache) - build_state_per_token(c, cache);
 }
 
-/* A chunk goes into M when the next one begins, so the last chunk's tokens can be taken back; the token shift knows one
- * token before the last. */
+/* A chunk goes into M when the next one begins, so the last chunk's tokens but the first can be taken back; the token
+ * shift knows one token before the last. */
 int64_t build_rewind(const model_config *c, int64_t done, int64_t n) {
     if (n >= done) return done;
     int64_t least = 0;
-    if (config_has(c, MIXER_FLASH) || config_has(c, MIXER_CHUNK)) least = (done - 1) / c->chunk * c->chunk;
+    if (config_has(c, MIXER_FLASH) || config_has(c, MIXER_CHUNK)) {
+        const int64_t chunk = c->chunk_overlap ? c->chunk / 2 : c->chunk; /* at its beginning one goes into M */
+        least = (done - 1) / chunk * chunk + 1;
+    }
     for (int64_t l = 0; l < c->layers; l++)
         if (config_stateful(c, l)) least = done; /* a sum that no token can be taken from */
     if (c->token_shift && config_has_gated(c) && least < done - 1) least = done - 1;
@@ -124,23 +130,38 @@ static tl_tensor *shifted(const builder *b, tl_tensor *x, int64_t l) {
     return tl_apply(b->g, OP_DEF(shift_step), &a, (tl_tensor *[]){x, b->r->slot, b->r->pos}, 3, acc, NULL, 0);
 }
 
-/* head: qq, kq, ql, kl; of one half alone the first two are its own. */
+/* Mixed chunks of heads qq, kq, ql, kl; state: the first of the four that decoding keeps. */
+static tl_tensor *apply_chunks(const builder *b, const struct mixed_chunk_attr *a, tl_tensor *const head[4],
+                               tl_tensor *v, tl_tensor *bias, tl_tensor *theta, tl_tensor **state) {
+    const build_result *r = b->r;
+    if (b->o->mode != BUILD_DECODE) {
+        tl_tensor *in[] = {head[0], head[1], head[2], head[3], v, r->doc, bias, theta};
+        return tl_apply(b->g, OP_DEF(mixed_chunk), a, in, 8, NULL, NULL, 0);
+    }
+    struct chunk_step_attr step = {.f = *a};
+    tl_tensor *in[] = {head[0], head[1], head[2], head[3], v, r->slot, r->pos, bias, theta};
+    tl_tensor *acc[TL_OP_OUTS] = {NULL};
+    for (int k = 0; k < 4; k++) acc[1 + k] = state[k];
+    return tl_apply(b->g, OP_DEF(chunk_step), &step, in, 9, acc, NULL, 0);
+}
+
+/* head: qq, kq, ql, kl; of one half alone the first two are its own; two more, linear, of a level above. */
 static tl_tensor *mix_chunks(const builder *b, tl_tensor *const *head, tl_tensor *v, int64_t l) {
     const model_config *c = b->c;
-    const build_result *r = b->r;
-    struct mixed_chunk_attr a = {
-        .f = build_gate(b, l), .chunk = c->chunk, .norm = c->chunk_norm, .parts = c->chunk_parts};
-    tl_tensor *bias = build_gate_bias(b, l), *theta = build_theta(b, l);
+    tl_tensor **state = &b->r->state[l * BUILD_STATES];
+    struct mixed_chunk_attr a = {.f = build_gate(b, l),
+                                 .chunk = c->chunk_overlap ? c->chunk / 2 : c->chunk,
+                                 .norm = c->chunk_norm,
+                                 .parts = c->chunk_parts,
+                                 .reach = c->chunk_overlap,
+                                 .period = c->chunk_outer};
     tl_tensor *const *linear = c->chunk_parts ? head : head + 2;
-    if (b->o->mode != BUILD_DECODE) {
-        tl_tensor *in[] = {head[0], head[1], linear[0], linear[1], v, r->doc, bias, theta};
-        return tl_apply(b->g, OP_DEF(mixed_chunk), &a, in, 8, NULL, NULL, 0);
-    }
-    struct chunk_step_attr step = {.f = a};
-    tl_tensor *in[] = {head[0], head[1], linear[0], linear[1], v, r->slot, r->pos, bias, theta};
-    tl_tensor *acc[TL_OP_OUTS] = {NULL};
-    for (int k = 0; k < 4; k++) acc[1 + k] = r->state[l * BUILD_STATES + k];
-    return tl_apply(b->g, OP_DEF(chunk_step), &step, in, 9, acc, NULL, 0);
+    tl_tensor *all[4] = {head[0], head[1], linear[0], linear[1]};
+    tl_tensor *y = apply_chunks(b, &a, all, v, build_gate_bias(b, l), build_theta(b, l), state);
+    if (!c->chunk_outer) return y;
+    a.chunk = c->chunk_outer, a.parts = CHUNK_FAR, a.reach = 0, a.period = 0;
+    tl_tensor *far[4] = {head[4], head[5], head[4], head[5]};
+    return tl_add(b->g, y, apply_chunks(b, &a, far, v, NULL, NULL, state + 7));
 }
 
 static tl_tensor *mix_unit(const builder *b, tl_tensor *const *head, tl_tensor *v, int64_t l) {
@@ -177,12 +198,12 @@ tl_tensor *build_gated(const builder *b, tl_tensor *x, int64_t l) {
     const model_config *c = b->c;
     const int64_t e = c->expand, s = c->shared, h = config_gate_heads(c, l), n = config_gate_parts(c, l), w = h * s;
     const bool post = c->place == PLACE_POST;
-    tl_tensor *part[3], *head[4], *in = shifted(b, post ? x : builder_norm(b, x, l, 0), l);
+    tl_tensor *part[3], *head[6], *in = shifted(b, post ? x : builder_norm(b, x, l, 0), l);
     tl_tensor *y = builder_linear(b, in, ROLE_GAU_IN, ROLE_GAU_IN_BIAS, l);
     tl_split(b->g, build_act(b, y, 2 * e + s, l), 3, (int64_t[]){e, e, s}, part);
     tl_tensor *all = scaled_heads(b, part[2], builder_param(b, ROLE_GAMMA, l), builder_param(b, ROLE_BETA, l), n * h, s,
                                   s, b->gated_rope);
-    tl_split(b->g, all, (int)n, (int64_t[]){w, w, w, w}, head);
+    tl_split(b->g, all, (int)n, (int64_t[]){w, w, w, w, w, w}, head);
     tl_tensor *v = part[1];
     for (int64_t i = 0; i < n && h > 1; i++) head[i] = builder_fold(b, head[i], h, s);
     if (h > 1) v = builder_fold(b, v, h, e / h);
@@ -195,12 +216,12 @@ tl_tensor *build_gated(const builder *b, tl_tensor *x, int64_t l) {
 tl_tensor *build_chunk_mixer(const builder *b, tl_tensor *q, tl_tensor *k, tl_tensor *v, int64_t l) {
     const model_config *c = b->c;
     const int64_t n = config_gate_parts(c, l) / 2, s = c->head_dim, w = c->heads * s;
-    tl_tensor *gamma[2], *beta[2] = {NULL, NULL}, *of[2] = {q, k}, *head[4];
+    tl_tensor *gamma[2], *beta[2] = {NULL, NULL}, *of[2] = {q, k}, *head[6];
     tl_split(b->g, builder_param(b, ROLE_GAMMA, l), 2, (int64_t[]){n * w, n * w}, gamma);
     if (c->gate_offset) tl_split(b->g, builder_param(b, ROLE_BETA, l), 2, (int64_t[]){n * w, n * w}, beta);
     for (int i = 0; i < 2; i++) { /* of q: qq, ql; of k: kq, kl */
-        tl_tensor *part[2], *all = scaled_heads(b, builder_flat(b, of[i], w), gamma[i], beta[i], n, w, s, b->rope);
-        tl_split(b->g, all, (int)n, (int64_t[]){w, w}, part);
+        tl_tensor *part[3], *all = scaled_heads(b, builder_flat(b, of[i], w), gamma[i], beta[i], n, w, s, b->rope);
+        tl_split(b->g, all, (int)n, (int64_t[]){w, w, w}, part);
         for (int64_t p = 0; p < n; p++)
             head[2 * p + i] = c->heads > 1 ? builder_fold(b, part[p], c->heads, s) : part[p];
     }

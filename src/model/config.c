@@ -85,6 +85,8 @@ static const part_row parts[] = {
     {"score_kappa", PART_BOOL, AT(score_kappa), NULL, 0, 0},
     {"chunk_norm", PART_CHOICE, AT(chunk_norm), chunk_norm_names, 0, 0},
     {"chunk_parts", PART_CHOICE, AT(chunk_parts), chunk_part_names, 0, 0},
+    {"chunk_overlap", PART_BOOL, AT(chunk_overlap), NULL, 0, 0},
+    {"chunk_outer", PART_INT, AT(chunk_outer), NULL, 0, MODEL_MAX_CONTEXT},
     {"chunk_size", PART_INT, AT(chunk), NULL, 1, MODEL_MAX_CONTEXT},
     {"shared_size", PART_INT, AT(shared), NULL, 1, 1024},
     {"expansion", PART_INT, AT(expand), NULL, 1, 8192},
@@ -291,7 +293,8 @@ bool config_all_gated(const model_config *c) {
 
 int64_t config_gate_parts(const model_config *c, int64_t l) {
     const model_mixer m = config_mixer(c, l);
-    return (m == MIXER_FLASH || m == MIXER_CHUNK) && c->chunk_parts == CHUNK_BOTH ? 4 : 2;
+    if (m != MIXER_FLASH && m != MIXER_CHUNK) return 2;
+    return c->chunk_outer ? 6 : c->chunk_parts == CHUNK_BOTH ? 4 : 2;
 }
 
 /* "mixers": names of the layers' mixers; a shorter list repeats. */

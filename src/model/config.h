@@ -109,12 +109,14 @@ typedef struct model_config {
     double gate_fall;                   /* 0: every layer has gate_heads */
     int64_t chunk;                      /* flash, mixed_chunk: tokens of a chunk */
     int chunk_parts;                    /* CHUNK_BOTH, CHUNK_LOCAL, CHUNK_FAR: which halves there are */
-    int score, score_count;             /* GATE_RELU2 ..; GATE_COUNT_NONE .. */
-    int score_scale;                    /* SCALE_NS .. */
-    double score_fixed;                 /* of the fixed count and of scales by length: tokens; 0: the context */
-    bool score_kappa;                   /* softmax: log-length factor */
-    int chunk_norm;                     /* CHUNK_VISIBLE, CHUNK_CONST */
-    int rel_bias;                       /* REL_NONE .. */
+    bool chunk_overlap;                 /* by halves of a chunk: a token sees its own and the one before exactly */
+    int64_t chunk_outer;    /* tokens of a level above: chunks begin anew in it, before it lies a sum of its own */
+    int score, score_count; /* GATE_RELU2 ..; GATE_COUNT_NONE .. */
+    int score_scale;        /* SCALE_NS .. */
+    double score_fixed;     /* of the fixed count and of scales by length: tokens; 0: the context */
+    bool score_kappa;       /* softmax: log-length factor */
+    int chunk_norm;         /* CHUNK_VISIBLE, CHUNK_CONST */
+    int rel_bias;           /* REL_NONE .. */
     bool token_shift;
     bool temperature;                         /* scores that add up are divided by exp(theta), learned */
     bool sink;                                /* softmax, of attention and of gau: a learned logit in the sum alone */
@@ -168,7 +170,7 @@ int64_t config_gate_heads(const model_config *c, int64_t l);
 /* Is the memory of a layer one matrix a head (ops chunk_state, delta_rule)? */
 bool config_stateful(const model_config *c, int64_t l);
 /* Heads that each of a layer's gate_heads (in a block: heads) makes by scale and offset: q, k; in chunks 4, or 2 of
- * one half alone. */
+ * one half alone, 6 with a level above. */
 int64_t config_gate_parts(const model_config *c, int64_t l);
 /* Is a token written without sight of what follows it? With prefix a prompt's tokens see all of the prompt. */
 static inline bool config_causal(const model_config *c) {

@@ -78,6 +78,17 @@ tl_status config_gated_check(const model_config *c, tl_error *e) {
         return error_set(e, TL_CONFIG, "a gated layer's bias is a table: \"rel_bias\"");
     if (chunks && (c->chunk < 1 || c->score >= GATE_SOFTMAX))
         return error_set(e, TL_CONFIG, "chunks need a length and a score that adds up, not one that is normalised");
+    if ((c->chunk_overlap || c->chunk_outer) && (!chunks || !config_causal(c) || c->encoder))
+        return error_set(e, TL_CONFIG,
+                         "\"%s\" belongs to causal chunks: both ways the linear part sees everything anyway",
+                         c->chunk_overlap ? "chunk_overlap" : "chunk_outer");
+    if (c->chunk_overlap && (c->chunk % 2 || c->chunk < 2))
+        return error_set(e, TL_CONFIG, "chunks of %lld have no halves that could overlap", (long long)c->chunk);
+    if (c->chunk_outer && (c->chunk_outer % c->chunk || c->chunk_outer <= c->chunk))
+        return error_set(e, TL_CONFIG, "chunk_outer %lld is not made of several chunks of %lld",
+                         (long long)c->chunk_outer, (long long)c->chunk);
+    if (c->chunk_outer && c->chunk_parts != CHUNK_BOTH)
+        return error_set(e, TL_CONFIG, "levels of chunks have all their parts: leave \"chunk_parts\" at both");
     if (chunks && c->chunk_parts == CHUNK_FAR && c->rel_bias)
         return error_set(e, TL_CONFIG, "\"chunk_parts\": \"global\" has no scores for a \"rel_bias\"");
     if (c->score_count == GATE_COUNT_LENGTH && config_causal(c))

@@ -59,6 +59,9 @@ static const char *const configs[] = {
     LLAMA("\"sink\":true,\"attn_rel_bias\":\"t5\",\"act_both\":true,\"act_beta\":2,\"norm_gain\":false"),
     GATED("flash", ",\"chunk_size\":6,\"tilia\":{\"gate_heads\":2,\"token_shift\":true}"),
     GATED("flash", ",\"chunk_size\":6,\"tilia\":{\"chunk_parts\":\"local\"}"),
+    GATED("flash", ",\"chunk_size\":6,\"tilia\":{\"chunk_overlap\":true}"),
+    GATED("flash", ",\"chunk_size\":3,\"tilia\":{\"chunk_outer\":9,\"gate_heads\":2,\"rel_bias\":false}"),
+    GPT2("\"mixer\":\"mixed_chunk\",\"chunk_size\":4,\"positions\":\"rope\",\"chunk_overlap\":true,\"chunk_outer\":8"),
     GPT2("\"norm_place\":\"post\",\"kv_heads\":1,\"norm_offset\":1,\"norm\":\"rmsnorm\",\"embed_scale\":5.65"),
     LLAMA("\"no_residual\":true"),
 };

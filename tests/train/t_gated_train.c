@@ -12,6 +12,7 @@ static const char *const configs[] = {
     GATED("gau", ""),
     GATED("flash-quad", ",\"tilia\":{\"score\":\"softmax\",\"norm\":\"rmsnorm\"}"),
     GATED("flash", ",\"chunk_size\":5"),
+    GATED("flash", ",\"chunk_size\":4,\"tilia\":{\"chunk_overlap\":true,\"chunk_outer\":8}"),
     GATED("flash", ",\"chunk_size\":4,\"resid_pdrop\":0.1,\"tilia\":{\"token_shift\":true,\"norm\":\"layernorm\"}"),
     GATED("flash", ",\"chunk_size\":6,\"tilia\":{\"mixers\":[\"flash\",\"attention\"],\"heads\":2,\"mlp\":32,"
                    "\"attn_rel_bias\":true,\"scaled_sin\":true}"),
