@@ -1,5 +1,5 @@
-/* linear over a weight of half floats: exact where half floats are, near elsewhere, and again in f32 where they
- * overflow. */
+/* linear over a weight of half floats, and of bf16 turned to those: exact where half floats are, near elsewhere, and
+ * again in f32 where they overflow. */
 #include "rows.h"
 
 #include <math.h>
@@ -33,15 +33,22 @@ static void no_numbers(example_call *c) {
     for (int64_t k = 0; k < x->d.dim[1]; k++) example_store(x, tl_desc_row(&x->d, 7) + k, 0);
 }
 
-static void add_case(op_examples *l, int64_t M, int64_t N, int64_t K, int64_t pad, bool acc,
-                     void (*prepare)(example_call *c)) {
+static void add_one(op_examples *l, tl_dtype w, int64_t M, int64_t N, int64_t K, int64_t pad, bool acc,
+                    void (*prepare)(example_call *c)) {
     struct linear_attr a = {TL_F32};
     op_example *e = example_add(l, "linear", &a, sizeof a, "");
     example_in(e, 0, example_view(D2(TL_F32, M, K), pad), FILL_NORMAL);
-    example_in(e, 1, example_view(D2(TL_F16, N, K), pad), FILL_NORMAL);
+    example_in(e, 1, example_view(D2(w, N, K), pad), FILL_NORMAL);
     if (!acc) example_in(e, 2, D1(TL_F32, N), FILL_NORMAL);
     e->acc = acc, e->out_pad = pad, e->prepare = prepare;
-    snprintf(e->label, sizeof e->label, "M%d N%d K%d pad%d acc%d", (int)M, (int)N, (int)K, (int)pad, acc);
+    snprintf(e->label, sizeof e->label, "%s M%d N%d K%d pad%d acc%d", tl_dtype_name(w), (int)M, (int)N, (int)K,
+             (int)pad, acc);
+}
+
+static void add_case(op_examples *l, int64_t M, int64_t N, int64_t K, int64_t pad, bool acc,
+                     void (*prepare)(example_call *c)) {
+    add_one(l, TL_F16, M, N, K, pad, acc, prepare);
+    add_one(l, TL_BF16, M, N, K, pad, acc, prepare);
 }
 
 static void check(op_examples *l, double slack) {

@@ -14,7 +14,8 @@ const char *half_linear_prepare(const tl_op_call *c, int threads, bool dry, cons
     linear_view v;
     const char *why = linear_view_of(c, OP_linear, &v);
     if (why) return why;
-    if (v.a != TL_F32 || v.b != TL_F16 || v.c != TL_F32) return "not x and y in f32 with a weight in f16";
+    if (v.a != TL_F32 || (v.b != TL_F16 && v.b != TL_BF16) || v.c != TL_F32)
+        return "not x and y in f32 with a weight in f16 or bf16";
     if (v.m < LEAST_ROWS || v.k < LEAST_K) return "too small to be packed";
     if (v.k % HALF_CHAIN) return "rows that are no multiple of 16";
     x->phases = 2;
@@ -30,6 +31,7 @@ void half_linear_run(const kernel_task *t, int phase, int64_t lo, int64_t hi, in
     linear_view_of(c, OP_linear, &v);
     char *all = t->scratch;
     half_job j = {.w = c->in[1].data,
+                  .bf16 = v.b == TL_BF16,
                   .w_row = v.b_col,
                   .x = c->in[0].data,
                   .x_row = v.a_row,

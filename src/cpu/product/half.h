@@ -2,7 +2,9 @@
  * twice as fast as with floats. Sixteen products are added in one number, eight such sums in another, those in f32: a
  * result is off by about 6e-4 of what rounding errors of random signs leave (bf16 inputs cost more). Each row of x is
  * scaled by a power of two so that its largest number lies below HALF_TOP. Where a sum of half floats overflows all the
- * same, or x holds infinities or NaN, those columns are computed again in f32. The leaf's contract: plain types. */
+ * same, or x holds infinities or NaN, those columns are computed again in f32. Weights of bf16 have no more digits than
+ * half floats; raised to eight times they lose none from 1e-6 on, and below are off by 4e-9 at most. The leaf's
+ * contract: plain types. */
 #ifndef CPU_PRODUCT_HALF_H
 #define CPU_PRODUCT_HALF_H
 
@@ -18,11 +20,13 @@ enum {
     HALF_KC = 2048,
     HALF_CHAIN = 16,
     HALF_CHAINS = 8,
-    HALF_TOP = 64
+    HALF_TOP = 64,
+    HALF_RAISE = 8
 };
 
 typedef struct half_job {
     const uint16_t *w; /* (n,k), rows w_row apart */
+    bool bf16;         /* w is bf16: times HALF_RAISE it becomes half floats in the panels */
     int64_t w_row;
     const float *x;         /* (m,k), rows x_row apart */
     int64_t x_row, m, n, k; /* k: a multiple of HALF_CHAIN */

@@ -23,7 +23,7 @@ static void scale_row(const half_job *j, int64_t m) {
     float inverse;
     memcpy(&inverse, &bits, sizeof inverse);
     const float by = usual ? inverse * (HALF_TOP / 2) : 1;
-    j->back[m] = usual ? 1 / by : 1;
+    j->back[m] = (usual ? 1 / by : 1) / (j->bf16 ? HALF_RAISE : 1);
     for (int64_t k = 0; k < j->k; k += 16) {
         const __m512 v = _mm512_mul_ps(_mm512_loadu_ps(x + k), _mm512_set1_ps(by));
         const __m512i h = _mm512_cvtepu16_epi32(_mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
@@ -51,9 +51,19 @@ INLINE void transpose(__m512i r[16]) {
     }
 }
 
+/* 32 numbers of bf16 as half floats, HALF_RAISE times as large. */
+INLINE __m512i raised(__m512i v) {
+    const __m512 by = _mm512_set1_ps(HALF_RAISE);
+    const __m512 even = _mm512_mul_ps(by, _mm512_castsi512_ps(_mm512_slli_epi32(v, 16)));
+    const __m512 odd = _mm512_mul_ps(by, _mm512_castsi512_ps(_mm512_and_si512(v, _mm512_set1_epi32((int)0xffff0000u))));
+    const __m256i a = _mm512_cvtps_ph(even, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const __m256i b = _mm512_cvtps_ph(odd, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    return _mm512_or_si512(_mm512_cvtepu16_epi32(a), _mm512_slli_epi32(_mm512_cvtepu16_epi32(b), 16));
+}
+
 /* k of [k0, k0 + kc) of 64 columns from n on as [k][column], where columns i and 16 + i of each 32 are neighbours:
  * pairs of k are transposed as 32 bits and then parted. Columns past the last are the last again. */
-static void pack(const half_job *j, int64_t n, int64_t k0, int64_t kc, uint16_t *to) {
+INLINE void pack_as(const half_job *j, bool bf16, int64_t n, int64_t k0, int64_t kc, uint16_t *to) {
     for (int64_t h = 0; h < NC; h += 32) {
         const uint16_t *row[32];
         for (int64_t i = 0; i < 32; i++) row[i] = j->w + (n + h + i < j->n ? n + h + i : j->n - 1) * j->w_row + k0;
@@ -62,11 +72,13 @@ static void pack(const half_job *j, int64_t n, int64_t k0, int64_t kc, uint16_t 
             __m512i a[16], b[16];
             UNROLL for (int i = 0; i < 16; i++) {
                 a[i] = _mm512_maskz_loadu_epi32(some, row[i] + k);
+                if (bf16) a[i] = raised(a[i]);
                 _mm_prefetch((const char *)(row[i] + k) + 512, _MM_HINT_T0);
             }
             transpose(a);
             UNROLL for (int i = 0; i < 16; i++) {
                 b[i] = _mm512_maskz_loadu_epi32(some, row[16 + i] + k);
+                if (bf16) b[i] = raised(b[i]);
                 _mm_prefetch((const char *)(row[16 + i] + k) + 512, _MM_HINT_T0);
             }
             transpose(b);
@@ -80,6 +92,13 @@ static void pack(const half_job *j, int64_t n, int64_t k0, int64_t kc, uint16_t 
             }
         }
     }
+}
+
+static void pack(const half_job *j, int64_t n, int64_t k0, int64_t kc, uint16_t *to) {
+    if (j->bf16)
+        pack_as(j, true, n, k0, kc, to);
+    else
+        pack_as(j, false, n, k0, kc, to);
 }
 
 /* ---- products ------------------------------------------------------------------------------------------------------
@@ -122,6 +141,23 @@ static void exact(const half_job *j, const half_end *e, int64_t m, int64_t n, in
     part(&s, &t);
     finish(j, e, m, n, s);
     finish(j, e, m, n + 16, t);
+}
+
+/* The same over bf16, from where it lies: raised, a number may have left the range of half floats. */
+static void exact_bf16(const half_job *j, const half_end *e, int64_t m, int64_t n, int64_t k0, int64_t kc) {
+    const float *x = j->x + m * j->x_row + k0;
+    float sum[32];
+    for (int64_t i = 0; i < 32; i++) {
+        const uint16_t *w = j->w + (n + i < j->n ? n + i : j->n - 1) * j->w_row + k0;
+        __m512 s = _mm512_setzero_ps();
+        for (int64_t k = 0; k < kc; k += 16) {
+            const __m512i bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)(w + k)));
+            s = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_slli_epi32(bits, 16)), _mm512_loadu_ps(x + k), s);
+        }
+        sum[i] = _mm512_reduce_add_ps(s);
+    }
+    finish(j, e, m, n, _mm512_loadu_ps(sum));
+    finish(j, e, m, n + 16, _mm512_loadu_ps(sum + 16));
 }
 
 INLINE __m512h widen(const uint32_t *x) { /* a pair of the same, everywhere */
@@ -174,7 +210,10 @@ INLINE void micro(const half_job *j, const half_end *e, int64_t k0, int64_t kc, 
             const __m512 zero =
                 _mm512_mul_ps(_mm512_add_ps(a, b), _mm512_setzero_ps()); /* NaN where one is not finite */
             if (_mm512_cmp_ps_mask(zero, zero, _CMP_UNORD_Q)) {
-                exact(j, e, e->m + r, e->n + 32 * v, k0, kc, panel + 32 * v);
+                if (j->bf16)
+                    exact_bf16(j, e, e->m + r, e->n + 32 * v, k0, kc);
+                else
+                    exact(j, e, e->m + r, e->n + 32 * v, k0, kc, panel + 32 * v);
                 continue;
             }
             part(&a, &b);
