@@ -7,7 +7,7 @@
  * are its own; dQ, which is only s wide, is kept in one part per segment and added up in order. */
 #include "cpu/gated/launch.h"
 
-enum { GAU_KEYS = 192, GAU_BACK = 512, GAU_EDGE = 128, GAU_PREP = 256, GAU_SUM = 64, GAU_SEGMENTS = 12 };
+enum { GAU_KEYS = 256, GAU_BACK = 512, GAU_EDGE = 64, GAU_PREP = 256, GAU_SUM = 64, GAU_SEGMENTS = 12 };
 
 /* What a row needs, for all rows. */
 typedef struct gau_row_info {
@@ -165,6 +165,13 @@ static int64_t gau_blind(const gau_job *j, int64_t ahead) {
     return j->gate.a->causal && ahead > 0 ? ahead / GEMM_MR * GEMM_MR : 0;
 }
 
+/* Keys of the step at k0 for rows from i0 on: at the diagonal fewer, for half of what is computed there is hidden. */
+static int64_t gau_step(const gau_job *j, int64_t i0, int64_t k0, int64_t hi) {
+    int64_t most = j->keys;
+    if (j->gate.a->causal) most = k0 >= i0 ? GAU_EDGE : gated_min(most, i0 - k0);
+    return gated_min(gated_min(most, j->keys), hi - k0);
+}
+
 static void gau_statistics(const gau_job *j, const gated_leaf *f, const gated_space *sp, gau_row_info *info, int64_t b,
                            int64_t i0, int64_t m, int64_t lo, int64_t hi, float *s, float *top) {
     const int kind = j->gate.a->kind;
@@ -174,8 +181,9 @@ static void gau_statistics(const gau_job *j, const gated_leaf *f, const gated_sp
         top[i] = j->sink ? *j->sink : -INFINITY;
         sum[i] = j->sink ? 1 : 0;
     }
-    for (int64_t k0 = lo; k0 < hi; k0 += ld) {
-        const int64_t n = gated_min(ld, hi - k0), skip = gau_blind(j, k0 - i0);
+    for (int64_t k0 = lo, n; k0 < hi; k0 += n) {
+        n = gau_step(j, i0, k0, hi);
+        const int64_t skip = gau_blind(j, k0 - i0);
         gau_scores(j, f, sp, b, i0 + skip, m - skip, k0, n, ld, s + skip * ld);
         for (int64_t i = skip; i < m; i++) {
             const gated_row r = gau_row(j, &info[i], k0 - i0 - i);
@@ -213,8 +221,9 @@ static void gau_forward_tile(const gau_job *j, const gated_leaf *f, float *scrat
     if (lo >= hi) lo = hi = 0;
     if (j->normal) gau_statistics(j, f, &sp, info, b, i0, m, lo, hi, s, worker + j->w_t);
     for (int64_t i = 0; i < m && lo == hi; i++) memset(o + i * o_row, 0, (size_t)j->e * sizeof *o);
-    for (int64_t k0 = lo; k0 < hi; k0 += ld) {
-        const int64_t n = gated_min(ld, hi - k0), skip = gau_blind(j, k0 - i0);
+    for (int64_t k0 = lo, n; k0 < hi; k0 += n) {
+        n = gau_step(j, i0, k0, hi);
+        const int64_t skip = gau_blind(j, k0 - i0);
         gau_scores(j, f, &sp, b, i0 + skip, m - skip, k0, n, ld, s + skip * ld);
         for (int64_t i = skip; i < m; i++) {
             const gated_row r = gau_row(j, &info[i], k0 - i0 - i);
