@@ -2,13 +2,14 @@
  * multiply-add rate. Causal pairs are counted exactly; forward 4 D, backward 10 D flops a pair.
  *     bench_attention [threads] [isa: avx2 avx512 avx512bf16] [longest n]
  * Processor time of the threads, not the clock, so that a busy machine disturbs it less. */
-#include <errno.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+#include "number.h"
 
 #include "base/half.h"
 #include "cpu/attention/attention.h"
@@ -169,18 +170,10 @@ static int usage(const char *what, const char *given) {
     return 2;
 }
 
-/* A whole number within [lo, hi], or -1. */
-static int64_t number(const char *s, int64_t lo, int64_t hi) {
-    char *end;
-    errno = 0;
-    const long long n = strtoll(s, &end, 10);
-    return errno || end == s || *end || n < lo || n > hi ? -1 : n;
-}
-
 int main(int argc, char **argv) {
-    const int threads = argc > 1 ? (int)number(argv[1], 1, 64) : 1;
+    const int threads = argc > 1 ? (int)bench_number(argv[1], 1, 64) : 1;
     const char *name = argc > 2 ? argv[2] : "avx512";
-    const int64_t most = argc > 3 ? number(argv[3], 1024, 1 << 20) : 4096;
+    const int64_t most = argc > 3 ? bench_number(argv[3], 1024, 1 << 20) : 4096;
     int isa = 0;
     while (isa < 3 && strcmp(name, forward[isa].name)) isa++;
     if (threads < 0) return usage("not a count of threads", argv[1]);

@@ -2,11 +2,12 @@
  *     bench_flash core [threads]    gau_attention against the same composed of plain operators, forward + backward
  *     bench_flash layer [threads] [longest n]   a causal FLASH layer of width 768, forward + backward: time per token
  *     bench_flash decode [threads]  chunk_step at position 1,000 and 1,000,000; gau_attention_kv at 1k and 16k */
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+#include "number.h"
 
 #include "base/mem.h"
 #include "base/rng.h"
@@ -234,21 +235,13 @@ static int usage(const char *what, const char *given) {
     return 2;
 }
 
-/* A whole number within [lo, hi], or -1. */
-static int64_t number(const char *s, int64_t lo, int64_t hi) {
-    char *end;
-    errno = 0;
-    const long long n = strtoll(s, &end, 10);
-    return errno || end == s || *end || n < lo || n > hi ? -1 : n;
-}
-
 int main(int argc, char **argv) {
     tl_engine *e;
     tl_error err;
     const char *what = argc > 1 ? argv[1] : "core";
     const bool is_core = !strcmp(what, "core"), is_layer = !strcmp(what, "layer");
-    const int threads = argc > 2 ? (int)number(argv[2], 1, 64) : 1;
-    const int64_t longest = argc > 3 ? number(argv[3], 2048, 1 << 24) : 32768;
+    const int threads = argc > 2 ? (int)bench_number(argv[2], 1, 64) : 1;
+    const int64_t longest = argc > 3 ? bench_number(argv[3], 2048, 1 << 24) : 32768;
     if (!is_core && !is_layer && strcmp(what, "decode")) return usage("no such measurement", what);
     if (threads < 0) return usage("not a count of threads", argv[2]);
     if (longest < 0) return usage("not a length", argv[3]);

@@ -1,6 +1,8 @@
 /* Products as kernels, on the pool: GFLOP/s and the share of the multiply-add rate measured in the same run, every
  * kernel that takes the call, best of several interleaved runs.
  *   gemm [threads] [kernel substring] [char-cpu|char|gpt2|head|decode] */
+#include "number.h"
+
 #include "base/mem.h"
 #include "cpu/cpu.h"
 #include "cpu/product/peak.h"
@@ -70,9 +72,20 @@ static void open_call(const shape *s, tl_dtype t, tl_op_call *c, struct linear_a
     c->out[0].data = filled((size_t)tl_desc_count(&c->out[0].d) * tl_dtype_bytes(c->out[0].d.dtype));
 }
 
+static bool known_model(const char *name) {
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        if (!strcmp(shapes[i].model, name)) return true;
+    return false;
+}
+
 int main(int argc, char **argv) {
-    const int threads = argc > 1 ? atoi(argv[1]) : 2;
+    const int threads = argc > 1 ? (int)bench_number(argv[1], 1, 64) : 2;
     const char *only = argc > 2 ? argv[2] : "";
+    if (threads < 0 || argc > 4 || (argc > 3 && !known_model(argv[3]))) {
+        fprintf(stderr,
+                "usage: bench_gemm [threads 1..64] [part of a kernel's name] [char-cpu|char|gpt2|head|decode]\n");
+        return 2;
+    }
     if (threads == 1) clock_used = CLOCK_THREAD_CPUTIME_ID;
     const uint32_t isa = isa_probe();
     const char *model = argc > 3 ? argv[3] : "";
