@@ -5,7 +5,7 @@
                                            [--dtypes f32,bf16] [--quick]
 
 12 heads of 64 and one head, batch 1; forward, and forward with backward; f32 and bf16; medians of milliseconds, their
-least and most, and the ratio of the medians. Pairs of tokens are counted causal-exact, 4 D flops forward and 10 D backward each."""
+least and most, the ratio of the medians and that of the least. Pairs of tokens are counted causal-exact, 4 D flops forward and 10 D backward each."""
 import argparse, datetime, json, os, platform, statistics, subprocess, time
 
 D = 64
@@ -64,7 +64,7 @@ def main():
     shapes = [(n, heads) for n in lengths for heads in (12, 1)]
     cpu = [x.split(":")[1].strip() for x in open("/proc/cpuinfo") if x.startswith("model name")] or [platform.machine()]
     print(f"{cpu[0]}, {datetime.date.today()}; PyTorch {torch.__version__}, {a.threads} threads, {a.clock} clock, load average {os.getloadavg()[0]:.1f}; milliseconds: median (least-most)")
-    print(f"{'dtype':5} {'tokens':>7} {'heads':>5} {'work':10} {'tilia':>26} {'torch':>26} {'ratio':>6}")
+    print(f"{'dtype':5} {'tokens':>7} {'heads':>5} {'work':10} {'tilia':>26} {'torch':>26} {'ratio':>6} {'least':>6}")
     for name in a.dtypes.split(","):
         times = {}
         for _ in range(a.rounds):
@@ -79,7 +79,7 @@ def main():
         for (n, heads, work), t in times.items():
             mid = [statistics.median(x) for x in t]
             cell = [f"{m:.2f} ({min(x):.2f}-{max(x):.2f})" for m, x in zip(mid, t)]
-            print(f"{name:5} {n:7} {heads:5} {work:10} {cell[0]:>26} {cell[1]:>26} {mid[1] / mid[0]:6.2f}", flush=True)
+            print(f"{name:5} {n:7} {heads:5} {work:10} {cell[0]:>26} {cell[1]:>26} {mid[1] / mid[0]:6.2f} {min(t[1]) / min(t[0]):6.2f}", flush=True)
 
 
 if __name__ == "__main__":
