@@ -9,8 +9,8 @@ static double tolerance(const at_case *c, const at_kernel *k) {
     return c->dtype == TL_F32 ? 4e-6 : c->dtype == TL_F16 ? 1e-3 : 9e-3;
 }
 
-static void check(const at_case *c) {
-    at_data d = at_make(c);
+static void check_data(const at_case *c, at_data *of) {
+    at_data d = *of;
     at_oracle(c, &d, false);
     for (size_t i = 0; i < 3; i++) {
         const at_kernel *k = &kernels[i];
@@ -44,7 +44,31 @@ static void check(const at_case *c) {
         }
         free(first), free(first_lse);
     }
+    *of = d;
+}
+
+static void check(const at_case *c) {
+    at_data d = at_make(c);
+    check_data(c, &d);
     at_free(&d);
+}
+
+/* Scores that rise or fall along the keys, slowly and fast: the running maximum lags behind small steps and follows
+ * large ones, at the first tile and at later ones. */
+static void test_rising_scores(void **state) {
+    (void)state;
+    const double rise[] = {3, 5, 8, 14, -3, -8}; /* of the logarithm, within a tile of keys */
+    for (int bf16 = 0; bf16 < 2; bf16++)
+        for (size_t i = 0; i < sizeof rise / sizeof *rise; i++) {
+            const at_case c = {1, 650, 650, 2, 1, 16, 16, bf16 ? TL_BF16 : TL_F32, {.causal = i % 2}, 0, 0, 0, 0, 0};
+            at_data d = at_make(&c);
+            for (int64_t t = 0; t < c.T; t++) {
+                for (int64_t h = 0; h < c.H; h++) at_put(&d.q, at_row(&d.q, 0, t, h), 4); /* scale is 1/4 */
+                at_put(&d.k, at_row(&d.k, 0, t, 0), rise[i] * (double)(t - 325) / ATTN_BC);
+            }
+            check_data(&c, &d);
+            at_free(&d);
+        }
 }
 
 static void test_tile_edges(void **state) {
@@ -165,7 +189,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tile_edges), cmocka_unit_test(test_head_widths), cmocka_unit_test(test_groups),
         cmocka_unit_test(test_options),    cmocka_unit_test(test_empty_rows),  cmocka_unit_test(test_causal_exactly),
-        cmocka_unit_test(test_refusals),   cmocka_unit_test(test_dropout),
+        cmocka_unit_test(test_refusals),   cmocka_unit_test(test_dropout),     cmocka_unit_test(test_rising_scores),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
