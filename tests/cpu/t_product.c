@@ -28,10 +28,17 @@ static void add_products(op_examples *l, tl_dtype x, tl_dtype w, int64_t M, int6
                  tl_dtype_name(w), (int)M, (int)N, (int)K, (int)pad, (int)acc);
 }
 
+/* All kernels but that of half floats, whose error is its own: t_half.c. */
 static void check_all(op_examples *l) {
     int taken = 0;
-    for (size_t i = 0; i < l->n; i++) taken += rows_check(&l->e[i], 60);
+    kernel_row *rows = malloc(kernel_count * sizeof *rows);
+    size_t n = 0;
+    assert_non_null(rows);
+    for (size_t i = 0; i < kernel_count; i++)
+        if (!(kernel_table[i].isa & ISA_AVX512FP16)) rows[n++] = kernel_table[i];
+    for (size_t i = 0; i < l->n; i++) taken += rows_check_in(rows, n, &l->e[i], 60);
     assert_true(taken >= (int)l->n || !(isa_probe() & ISA_AVX2));
+    free(rows);
     examples_free(l);
 }
 
