@@ -9,9 +9,7 @@
 #ifndef ROWS
 enum { ROWS = 4 /* of w at a time with a single row of x */ };
 #endif
-#ifndef AHEAD
-enum { AHEAD = 4096 /* bytes: a page, since what fetches by itself stops at its end */ };
-#endif
+enum { AHEAD = 32 << 10 }; /* into L2: far enough that the latency of memory does not count */
 
 /* What a lane of step p is multiplied by: groups 2 p and 2 p + 1 of 8; sixteenths of Q6_K. */
 INLINE __m512 spread(int type, __m512 scales, int p) {
@@ -39,12 +37,13 @@ INLINE void dot(int type, const quant_job *j, int64_t n, int64_t n0, int64_t m, 
     __m256 off[4];
     UNROLL for (int i = 0; i < R * M; i++) sum[i][0] = sum[i][1] = _mm512_setzero_ps(), off[i] = _mm256_setzero_ps();
     UNROLL for (int r = 0; r < R; r++) b[r] = j->w + (size_t)(n + r) * j->w_bytes;
+    const int64_t ahead = !j->until || b[0] + (size_t)R * j->w_bytes + AHEAD <= j->until ? AHEAD : 0;
     for (int64_t c = 0; c < k / 256; c++) {
         __m512 s[4];
         UNROLL for (int r = 0; r < R; r++) {
             __m256 min;
             UNROLL for (int i = 0; i < (levels_bytes(type) + 63) / 64; i++)
-                _mm_prefetch((const char *)b[r] + AHEAD + 64 * i, _MM_HINT_T0);
+                _mm_prefetch((const char *)b[r] + ahead + 64 * i, _MM_HINT_T1);
             const __m512 own = chunk_scales(type, b[r], &min);
             UNROLL for (int i = 0; i < M; i++) {
                 const int64_t g = (m + i) * (k / 32) + 8 * c;
