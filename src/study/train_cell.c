@@ -48,6 +48,7 @@ tl_status study_fingerprint(const study_lab *l, const study_cell *c, const study
     char key[STUDY_KEY], text[STUDY_KEY + 160];
     study_cell_key(c, key);
     json_t *config = config_write(&s->config), *train = checkpoint_settings_json(&s->train);
+    if (train) json_object_set_new(train, "recompute", json_false()); /* no part of a cell: it changes no bit */
     char *a = config ? json_dumps(config, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
     char *b = train ? json_dumps(train, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
     json_decref(config);
