@@ -31,7 +31,8 @@ struct rmsnorm_attr { float eps; float offset; };                  /* gain is of
 struct rmsnorm_bwd_attr { float eps; float offset; };
 struct scalenorm_attr { float eps; };
 struct scalenorm_bwd_attr { float eps; };
-struct rope_table_attr { float mscale; tl_dtype dtype; };          /* cos and sin times mscale, 0 means 1; TL_NONE: f32 */
+struct rope_table_attr { float mscale; tl_dtype dtype;             /* cos and sin times mscale, 0 means 1; TL_NONE: f32 */
+    int64_t cols; int32_t column; int32_t pad; };                   /* cols > 0: of pos / cols, the row in a grid, or (column) pos mod cols */
 struct rope_attr { int32_t style; int32_t inverse; };
 struct attention_attr {
     float scale;           /* 0: 1/sqrt(Dh) */
@@ -81,6 +82,7 @@ enum { CHUNK_VISIBLE, CHUNK_CONST, CHUNK_NORMS };
 enum { CHUNK_BOTH, CHUNK_LOCAL, CHUNK_FAR, CHUNK_PARTS };
 struct offset_scale_attr { int32_t pad; };
 struct offset_scale_bwd_attr { int32_t beta; };                    /* 1: there is a beta, so a dbeta */
+struct grid_order_attr { int64_t rows, cols, high, wide; int32_t inverse; int32_t pad; }; /* windows of high x wide */
 struct shift_attr { int64_t channels; int32_t inverse; int32_t pad; };
 struct shift_step_attr { int32_t pad; };                           /* channels come from the state bound through acc */
 struct gate_attr {

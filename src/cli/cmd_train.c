@@ -260,7 +260,10 @@ static tl_status begin_new(train_run *r, tl_error *e) {
                          ".jsonl file");
     if (examples && !config_causal(&r->model->config))
         return error_set(e, TL_ARG, "answers are learned token by token: examples need --objective causal or prefix");
-    s.packed = examples || (!o->random && r->data.train.eod >= 0 && (o->packed || r->data.train.documents > 1));
+    const bool grid = r->model->config.grid_rows > 0; /* a row is one */
+    if (grid && examples) return error_set(e, TL_ARG, "a grid is a row of its own: no examples");
+    s.packed =
+        examples || (!grid && !o->random && r->data.train.eod >= 0 && (o->packed || r->data.train.documents > 1));
     TRY(trainer_create(r->model, &s, &r->trainer, e));
     settle_run(r, o->steps);
     r->order = o->random ? LOADER_RANDOM : o->packed || examples ? LOADER_PACKED : LOADER_WINDOWS;

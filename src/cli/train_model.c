@@ -77,6 +77,7 @@ static tl_status configure(const train_options *o, tl_engine *engine, const toke
     }
     model_fit_tokenizer(c, t);
     if (vocab) c->vocab = vocab;
+    if (o->objective >= 0) c->objective = o->objective; /* keys may ask for it */
     TRY(config_set(c, o->set, o->n_set, e));
     if (o->context) c->context = o->context;
     set_dropout(c, o->dropout);

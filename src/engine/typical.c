@@ -54,6 +54,7 @@ static const typical_row typical_rows[] = {
     {OP_offset_scale, "xBTW sT sT"}, /* four heads */
     {OP_offset_scale_bwd, "xBTT xBTW sT"},
     {OP_shift, "xBTD"},
+    {OP_grid_order, "xBTD"},
     {OP_shift_step, "x8D i8 i8 > - x82T"},
     {OP_gau_attention, "xBTW xBTW xBTD"},
     {OP_gau_attention_bwd, "xBTD xBTW xBTW xBTD"},
@@ -146,6 +147,7 @@ static void typical_attr(int op, tl_dtype dtype, void *to) {
         struct concat_attr concat;
         struct reshape_attr reshape;
         struct shift_attr shift;
+        struct grid_order_attr grid;
         struct gau_attention_attr gau;
         struct mixed_chunk_attr chunk;
         struct chunk_state_attr state;
@@ -163,6 +165,7 @@ static void typical_attr(int op, tl_dtype dtype, void *to) {
     case OP_attention:
     case OP_attention_bwd: a.attention.causal = 1; break;
     case OP_shift: a.shift.channels = D / 2; break;
+    case OP_grid_order: a.grid = (struct grid_order_attr){.rows = T, .cols = 1, .high = 1, .wide = 1}; break;
     case OP_gau_attention:
     case OP_gau_attention_bwd:
     case OP_gau_attention_kv:

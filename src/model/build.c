@@ -325,6 +325,33 @@ static void declare_inputs(builder *b) {
         }
 }
 
+/* Tokens of a grid into the order of its windows, or back. */
+static tl_tensor *order(const builder *b, tl_tensor *x, bool back) {
+    const model_config *c = b->c;
+    const struct grid_order_attr a = {.rows = c->grid_rows,
+                                      .cols = c->grid_cols,
+                                      .high = config_grid_high(c),
+                                      .wide = config_grid_wide(c),
+                                      .inverse = back};
+    return c->grid_rows ? tl_apply(b->g, OP_DEF(grid_order), &a, &x, 1, NULL, NULL, 0) : x;
+}
+
+/* Angles of n pairs; in a grid the first half of the frequencies by the line and again by the column. */
+static tl_tensor *rotations(const builder *b, tl_tensor *freq, int64_t n, float mscale) {
+    const model_config *c = b->c;
+    if (!c->grid_rows) return tl_rope_table(b->g, b->r->pos, freq, mscale);
+    const int64_t half[] = {n / 2, n - n / 2};
+    tl_tensor *own[2], *part[2][2];
+    tl_split(b->g, freq, 2, half, own);
+    for (int32_t i = 0; i < 2; i++) {
+        const struct rope_table_attr a = {.mscale = mscale, .cols = c->grid_cols, .column = i};
+        tl_tensor *in[] = {b->r->pos, own[0]}, *t = tl_apply(b->g, OP_DEF(rope_table), &a, in, 2, NULL, NULL, 0);
+        tl_split(b->g, t, 2, (int64_t[]){n / 2, n / 2}, part[i]);
+    }
+    tl_tensor *all[] = {part[0][0], part[1][0], part[0][1], part[1][1]};
+    return order(b, tl_concat(b->g, all, 4), false);
+}
+
 static void rope_of(builder *b) {
     double mscale;
     int64_t dims[3], half[3];
@@ -333,8 +360,8 @@ static void rope_of(builder *b) {
     for (int i = 0; i < n; i++) half[i] = dims[i] / 2;
     build_rope_freq(b->c, b->o->context, NULL, &mscale);
     if (n > 1) tl_split(b->g, b->r->freq, n, half, freq);
-    if (rope > 0) b->rope = b->gated_rope = tl_rope_table(b->g, b->r->pos, freq[0], (float)mscale);
-    if (rope > 1) b->gated_rope = tl_rope_table(b->g, b->r->pos, freq[1], (float)mscale);
+    if (rope > 0) b->rope = b->gated_rope = rotations(b, freq[0], half[0], (float)mscale);
+    if (rope > 1) b->gated_rope = rotations(b, freq[1], half[1], (float)mscale);
     if (cosine) b->cos_table = tl_rope_table(b->g, b->r->pos, freq[rope], 1);
 }
 
@@ -354,7 +381,7 @@ tl_tensor *builder_embed(builder *b, tl_tensor *ids) {
     if (c->scaled_sin) x = add_sinusoids(b, x);
     if (b->o->mode == BUILD_TRAIN && c->drop_embed > 0) x = tl_dropout(b->g, x, (float)c->drop_embed);
     rope_of(b);
-    return x;
+    return order(b, x, false);
 }
 
 static void head(builder *b, tl_tensor *x) {
@@ -401,6 +428,9 @@ tl_status build_model(tl_graph *g, const tl_allocator *a, const model_config *c,
         return error_set(e, TL_UNSUPPORTED,
                          "batchnorm takes its statistics from whole batches: such a model cannot write one token after "
                          "the other");
+    if (c->grid_rows && (o->packed || o->context != c->grid_rows * c->grid_cols))
+        return error_set(e, TL_CONFIG, "a row is a grid of %lld x %lld: one document, and no other context",
+                         (long long)c->grid_rows, (long long)c->grid_cols);
     if (o->mode == BUILD_DECODE && !config_causal(c))
         return error_set(e, TL_UNSUPPORTED,
                          "the model sees what follows a token (objective %s), so it cannot write one after the other",
@@ -441,7 +471,7 @@ tl_status build_model(tl_graph *g, const tl_allocator *a, const model_config *c,
         r->y = x;
         tl_output(g, x, "y");
     } else {
-        head(&b, x);
+        head(&b, order(&b, x, true));
     }
     tl_status s = tl_graph_status(g, e);
     if (s != TL_OK) build_fini(r, a);

@@ -85,6 +85,9 @@ static const part_row parts[] = {
     {"score_kappa", PART_BOOL, AT(score_kappa), NULL, 0, 0},
     {"chunk_norm", PART_CHOICE, AT(chunk_norm), chunk_norm_names, 0, 0},
     {"chunk_parts", PART_CHOICE, AT(chunk_parts), chunk_part_names, 0, 0},
+    {"grid_rows", PART_INT, AT(grid_rows), NULL, 0, MODEL_MAX_CONTEXT},
+    {"grid_cols", PART_INT, AT(grid_cols), NULL, 0, MODEL_MAX_CONTEXT},
+    {"grid_window", PART_INT, AT(grid_window), NULL, 1, MODEL_MAX_CONTEXT},
     {"chunk_overlap", PART_BOOL, AT(chunk_overlap), NULL, 0, 0},
     {"chunk_outer", PART_INT, AT(chunk_outer), NULL, 0, MODEL_MAX_CONTEXT},
     {"chunk_size", PART_INT, AT(chunk), NULL, 1, MODEL_MAX_CONTEXT},
@@ -362,6 +365,10 @@ void config_parts_write(json_t *own, const model_config *c, const model_config *
 }
 
 void config_complete(model_config *c) {
+    if (c->grid_rows || c->grid_cols) { /* a window is a chunk */
+        if (!c->grid_window) c->grid_window = 16;
+        if (config_grid_high(c) > 0 && config_grid_wide(c) > 0) c->chunk = config_grid_high(c) * config_grid_wide(c);
+    }
     if (c->encoder) c->objective = OBJECTIVE_SEQ2SEQ;
     if (c->objective == OBJECTIVE_SEQ2SEQ && !c->encoder) c->encoder = c->layers;
     bool chunks = config_has(c, MIXER_FLASH) || config_has(c, MIXER_CHUNK);
@@ -602,6 +609,30 @@ static tl_status parts_check(const model_config *c, tl_error *e) {
     return TL_OK;
 }
 
+/* Tokens of two dimensions. */
+static tl_status grid_check(const model_config *c, tl_error *e) {
+    const long long rows = c->grid_rows, cols = c->grid_cols;
+    if (!rows && !cols) return TL_OK;
+    const int64_t high = config_grid_high(c), wide = config_grid_wide(c);
+    if (rows < 1 || cols < 1 || high < 1 || rows % high || cols % wide)
+        return error_set(e, TL_CONFIG, "a grid of %lld x %lld is not made of windows of %lld x %lld", rows, cols,
+                         (long long)high, (long long)wide);
+    if (rows * cols != c->context)
+        return error_set(e, TL_CONFIG, "a grid of %lld x %lld, but a context of %lld", rows, cols,
+                         (long long)c->context);
+    if (config_causal(c))
+        return error_set(e, TL_CONFIG,
+                         "a grid has no order in which one token follows another: it needs the objective mlm");
+    if (c->rel_bias || c->attn_rel_bias || c->token_shift || c->positions == POS_ALIBI || c->window)
+        return error_set(e, TL_CONFIG,
+                         "in a grid there is no distance along a line: no rel_bias, token shift, ALiBi, window");
+    if (c->positions == POS_ROPE &&
+        (int64_t)((double)(config_has_gated(c) ? c->shared : c->head_dim) * c->rope_partial) % 4)
+        return error_set(e, TL_CONFIG,
+                         "a grid's RoPE rotates a half of the numbers by lines, a half by columns: 4 must divide them");
+    return TL_OK;
+}
+
 tl_status config_check(const model_config *c, tl_error *e) {
     const struct {
         const char *key;
@@ -649,6 +680,7 @@ tl_status config_check(const model_config *c, tl_error *e) {
     TRY(config_gated_check(c, e));
     TRY(state_check(c, e));
     TRY(encoder_check(c, e));
+    TRY(grid_check(c, e));
     if (c->mask >= c->vocab)
         return error_set(e, TL_CONFIG, "mask_token_id %d is outside the vocabulary of %lld", c->mask,
                          (long long)c->vocab);

@@ -110,6 +110,8 @@ typedef struct model_config {
     int64_t chunk;                      /* flash, mixed_chunk: tokens of a chunk */
     int chunk_parts;                    /* CHUNK_BOTH, CHUNK_LOCAL, CHUNK_FAR: which halves there are */
     bool chunk_overlap;                 /* by halves of a chunk: a token sees its own and the one before exactly */
+    int64_t grid_rows, grid_cols, grid_window; /* tokens are a grid, line by line, seen in windows of so many lines and
+                                                  columns (fewer where there are fewer); 0: they are a text */
     int64_t chunk_outer;    /* tokens of a level above: chunks begin anew in it, before it lies a sum of its own */
     int score, score_count; /* GATE_RELU2 ..; GATE_COUNT_NONE .. */
     int score_scale;        /* SCALE_NS .. */
@@ -183,6 +185,13 @@ static inline bool config_writes(const model_config *c) {
 /* Tokens of a source that the encoder of a model reads at most; 0: it has none. */
 static inline int64_t config_source(const model_config *c) {
     return !c->encoder ? 0 : c->source ? c->source : c->context;
+}
+/* Lines and columns of a window of the grid. */
+static inline int64_t config_grid_high(const model_config *c) {
+    return c->grid_window < c->grid_rows ? c->grid_window : c->grid_rows;
+}
+static inline int64_t config_grid_wide(const model_config *c) {
+    return c->grid_window < c->grid_cols ? c->grid_window : c->grid_cols;
 }
 static inline bool config_prefix(const model_config *c) {
     return c->objective == OBJECTIVE_PREFIX;

@@ -12,6 +12,7 @@ tl_status rope_table_shape(tl_op_infer *s) {
     if (pos->ndim == TL_DIMS) return shape_refuse(&h, 0, TL_SHAPE, "it may have %d dimensions at most", TL_DIMS - 1);
     TRY(shape_dtype(&h, 1, TL_F64));
     TRY(shape_ndim(&h, 1, 1));
+    if (a->cols < 0 || (a->column && !a->cols)) return shape_bad_attr(&h, "a grid of %lld columns", (long long)a->cols);
     if (a->mscale == 0) a->mscale = 1;
     if (a->dtype == TL_NONE) a->dtype = TL_F32;
     if (a->dtype != TL_F32 && a->dtype != TL_F64)
@@ -39,9 +40,13 @@ void REF(rope_table)(const tl_op_call *c) {
     int64_t count = tl_desc_count(&pos->d), half = freq->d.dim[0];
     WIDE mscale = (WIDE)ATTR(c, rope_table)->mscale;
     bool scaled = ATTR(c, rope_table)->mscale != 0 && ATTR(c, rope_table)->mscale != 1;
+    const int64_t cols = ATTR(c, rope_table)->cols;
+    const bool column = ATTR(c, rope_table)->column;
     for (int64_t n = 0; n < count; n++) {
+        int64_t p = GETI(pos, AT(pos, n));
+        if (cols > 0) p = column ? p % cols : p / cols;
         for (int64_t k = 0; k < half; k++) {
-            WIDE angle = (WIDE)(double)GETI(pos, AT(pos, n)) * (WIDE)((const double *)freq->data)[AT(freq, k)];
+            WIDE angle = (WIDE)(double)p * (WIDE)((const double *)freq->data)[AT(freq, k)];
             WIDE x = WIDE_MATH(cos)(angle), y = WIDE_MATH(sin)(angle);
             if (scaled) {
                 x = x * mscale;

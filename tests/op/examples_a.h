@@ -55,7 +55,7 @@ static inline void examples_embedding(op_examples *l) {
 static inline void examples_rope(op_examples *l) {
     for (int i = 0; i < 3; i++) {
         tl_dtype t = example_a_floats[i], s = t == TL_F64 ? TL_F64 : TL_F32;
-        struct rope_table_attr table = {i == 2 ? 1.25f : 0.0f, s};
+        struct rope_table_attr table = {i == 2 ? 1.25f : 0.0f, s, i == 1 ? 3 : 0, 0, 0};
         op_example *e = EXAMPLE_A(l, "rope_table", table, "", s);
         example_in(e, 0, i ? D2(TL_I32, 2, 7) : D1(TL_I32, 1), FILL_ARANGE);
         e->lo[0] = i == 1 ? 999990 : 0;

@@ -156,12 +156,14 @@ RUN(rope_table) {
     const int32_t *pos = c->in[0].data;
     const double *freq = c->in[1].data, mscale = (double)row_scale_of(ATTR(c, rope_table)->mscale);
     const row_view table = row_view_of(&c->out[0]);
-    const int64_t half = c->in[1].d.dim[0];
+    const int64_t half = c->in[1].d.dim[0], cols = ATTR(c, rope_table)->cols;
+    const bool column = ATTR(c, rope_table)->column;
     for (int64_t n = lo * 16; n < row_least(hi * 16, tl_desc_count(&c->in[0].d)); n++) {
         float *row = row_view_at(&table, n);
+        const int64_t p = cols < 1 ? pos[n] : column ? pos[n] % cols : pos[n] / cols;
         for (int64_t k = 0; k < half; k++) {
             double si, co;
-            sincos((double)pos[n] * freq[k], &si, &co);
+            sincos((double)p * freq[k], &si, &co);
             row[k] = (float)(co * mscale);
             row[half + k] = (float)(si * mscale);
         }
