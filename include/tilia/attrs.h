@@ -42,10 +42,11 @@ struct attention_attr {
     int64_t window;        /* 0: none; else only i + q_offset - j < window (and j - i - q_offset < window if not causal) */
     int64_t q_offset;      /* position of query 0 among the keys */
     int32_t op;            /* of drop: the operator's number in the Philox key; counter (row0 + row, head, key) */
-    int32_t pad;
+    int32_t global;        /* beside a window: the first so many tokens of a document are seen by all that follow them and,
+                              if not causal, by all, and see all */
 };
 struct attention_bwd_attr { struct attention_attr f; };
-struct attention_kv_attr { float scale; float softcap; int64_t window; };
+struct attention_kv_attr { float scale; float softcap; int64_t window; int64_t global; };
 struct kv_write_attr { int32_t pad; };                             /* the cache's shape comes from the tensor bound through acc */
 struct act_attr { int32_t kind; };
 struct act_bwd_attr { int32_t kind; };

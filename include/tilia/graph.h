@@ -95,6 +95,7 @@ typedef struct tl_attention_options {
     float softcap;    /* 0: none */
     bool causal;
     int64_t window;   /* 0: none */
+    int32_t global;   /* beside a window: first tokens of a document that all see */
     int64_t q_offset; /* position of query 0 among the keys */
     tl_tensor *doc;    /* (B,S) i32 document number per token, or NULL */
     tl_tensor *sinks;  /* (H), or NULL */

@@ -65,8 +65,12 @@ tl_tensor *tl_attention(tl_graph *g, tl_tensor *q, tl_tensor *k, tl_tensor *v, c
                         tl_tensor **lse) {
     tl_attention_options none = {0};
     if (!o) o = &none;
-    struct attention_attr a = {
-        .scale = o->scale, .softcap = o->softcap, .causal = o->causal, .window = o->window, .q_offset = o->q_offset};
+    struct attention_attr a = {.scale = o->scale,
+                               .softcap = o->softcap,
+                               .causal = o->causal,
+                               .window = o->window,
+                               .q_offset = o->q_offset,
+                               .global = o->global};
     if (OK(g) && o->drop > 0) a.drop = o->drop, a.op = g->dropouts++; /* numbered like tl_dropout's */
     tl_tensor *out[2] = {NULL, NULL};
     tl_apply(g, OP_DEF(attention), &a, (tl_tensor *[]){q, k, v, o->doc, o->sinks, o->slopes, o->bias, o->span}, 8, NULL,
@@ -86,7 +90,7 @@ tl_tensor *tl_attention_kv(tl_graph *g, tl_tensor *q, tl_tensor *kcache, tl_tens
                            tl_tensor *pos, const tl_attention_options *o) {
     tl_attention_options none = {0};
     if (!o) o = &none;
-    struct attention_kv_attr a = {.scale = o->scale, .softcap = o->softcap, .window = o->window};
+    struct attention_kv_attr a = {.scale = o->scale, .softcap = o->softcap, .window = o->window, .global = o->global};
     return build(g, OP_DEF(attention_kv), &a,
                  (tl_tensor *[]){q, kcache, vcache, slot, pos, o->sinks, o->slopes, o->bias, o->span}, 9);
 }

@@ -109,6 +109,7 @@ static tl_tensor *attend(const builder *b, tl_tensor *q, tl_tensor *k, tl_tensor
                                .softcap = (float)c->attn_softcap,
                                .causal = builder_causal(b),
                                .window = config_window(c, layer),
+                               .global = config_mixer(c, layer) == MIXER_LONGFORMER ? (int32_t)c->global_tokens : 0,
                                .doc = b->r->span ? NULL : b->r->doc,
                                .span = b->r->span,
                                .slopes = c->positions == POS_ALIBI ? b->r->slopes : NULL,

@@ -13,9 +13,9 @@ static const char *const init_names[] = {"gpt2", "fan", "xavier", "zero-out", "h
 static const char *const rel_names[] = {"none", "table", "toeplitz", "t5", NULL};
 static const char *const act_names[] = {"relu",    "gelu", "gelu_tanh", "silu", "relu2",
                                         "sigmoid", "tanh", "identity",  NULL};
-static const char *const mixer_names[] = {"attention",      "gau",        "flash",     "mixed_chunk",
-                                          "retention",      "simple_gla", "gla",       "deltanet",
-                                          "gated_deltanet", "performer",  "cosformer", NULL};
+static const char *const mixer_names[] = {"attention",  "gau",        "flash",    "mixed_chunk",    "retention",
+                                          "simple_gla", "gla",        "deltanet", "gated_deltanet", "performer",
+                                          "cosformer",  "longformer", NULL};
 static const char *const score_names[] = {"relu2",    "laplace", "softplus2", "smooth2",   "smooth1",
                                           "identity", "softmax", "l2",        "relu2_sum", NULL};
 static const char *const count_names[] = {"none", "visible", "fixed", "length", NULL};
@@ -68,6 +68,7 @@ static const part_row parts[] = {
     {"final_softcap", PART_REAL, AT(final_softcap), NULL, 0, 1e6},
     {"embed_scale", PART_REAL, AT(embed_scale), NULL, 1e-6, 1e6},
     {"window", PART_INT, AT(window), NULL, 0, MODEL_MAX_CONTEXT},
+    {"global_tokens", PART_INT, AT(global_tokens), NULL, 0, MODEL_MAX_CONTEXT},
     {"experts", PART_INT, AT(experts), NULL, 0, MODEL_MAX_EXPERTS},
     {"experts_used", PART_INT, AT(experts_used), NULL, 0, ROUTE_MOST},
     {"expert_mlp", PART_INT, AT(expert_mlp), NULL, 0, 16 * MODEL_MAX_WIDTH},
@@ -245,7 +246,15 @@ void config_set_full(model_config *c, int64_t l, bool full) {
 }
 
 int64_t config_window(const model_config *c, int64_t l) {
-    return config_full(c, l) ? 0 : c->window;
+    return config_mixer(c, l) == MIXER_LONGFORMER ? c->window : config_full(c, l) ? 0 : c->window;
+}
+
+bool config_attends(const model_config *c, int64_t l) {
+    return config_mixer(c, l) == MIXER_ATTENTION || config_mixer(c, l) == MIXER_LONGFORMER;
+}
+
+bool config_has_attention(const model_config *c) {
+    return config_has(c, MIXER_ATTENTION) || config_has(c, MIXER_LONGFORMER);
 }
 
 bool config_parts_know(const char *key) {
@@ -386,7 +395,7 @@ void config_complete(model_config *c) {
     if (!c->kv_heads) c->kv_heads = c->heads;
     if (!c->head_dim && c->heads) c->head_dim = c->width / c->heads;
     bool any = false;
-    for (int64_t l = 0; l < c->layers && !any; l++) any = !config_full(c, l);
+    for (int64_t l = 0; l < c->layers && !any; l++) any = !config_full(c, l) || config_mixer(c, l) == MIXER_LONGFORMER;
     if (!any) c->window = 0;
     if (!c->window) memset(c->full, 0, sizeof c->full);
 }
@@ -557,7 +566,7 @@ static tl_status encoder_check(const model_config *c, tl_error *e) {
                              "\"%s\" decays from token to token: an encoder, which sees both sides, cannot "
                              "have it",
                              mixer_names[m]);
-        if ((m == MIXER_ATTENTION && c->attn_rel_bias) || (m == MIXER_GAU && c->rel_bias))
+        if ((config_attends(c, l) && c->attn_rel_bias) || (m == MIXER_GAU && c->rel_bias))
             if (config_source(c) > c->context)
                 return error_set(e, TL_CONFIG, "a table of relative positions is for source_context up to the context");
     }
@@ -594,7 +603,13 @@ static tl_status parts_check(const model_config *c, tl_error *e) {
                          "\"temperature\" belongs to a score that adds up, not to one that is normalised");
     if (c->temperature && c->chunk_parts == CHUNK_FAR)
         return error_set(e, TL_CONFIG, "\"chunk_parts\": \"global\" has no scores for a \"temperature\"");
-    if (c->sink && !config_has(c, MIXER_ATTENTION) && !gau)
+    const bool longformer = config_has(c, MIXER_LONGFORMER);
+    if (longformer && !c->window)
+        return error_set(e, TL_CONFIG,
+                         "\"longformer\" needs a \"window\": tokens that its layers see, itself included");
+    if (c->global_tokens && !longformer)
+        return error_set(e, TL_CONFIG, "\"global_tokens\" belongs to layers of longformer");
+    if (c->sink && !config_has_attention(c) && !gau)
         return error_set(e, TL_CONFIG, "\"sink\" belongs to layers of softmax attention or of gau");
     if (c->sink && gau && c->score != GATE_SOFTMAX)
         return error_set(e, TL_CONFIG, "\"sink\" of a gated layer belongs to \"score\": \"softmax\"");

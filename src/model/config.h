@@ -25,6 +25,7 @@ typedef enum model_mixer {
     MIXER_GATED_DELTANET,
     MIXER_PERFORMER,
     MIXER_COSFORMER,
+    MIXER_LONGFORMER,
     MIXER_KINDS
 } model_mixer;
 typedef enum model_scaling {
@@ -92,6 +93,7 @@ typedef struct model_config {
     double router_aux;                   /* of the load-balancing loss, in training */
     uint8_t dense[MODEL_MAX_LAYERS / 8]; /* bit l: layer l has a plain mlp all the same (config_experts) */
     int64_t window;                      /* 0: none; a token sees so many, itself included */
+    int64_t global_tokens; /* longformer: first tokens of a document that its layers see beside the window */
     uint8_t full[MODEL_MAX_LAYERS / 8];  /* bit l: layer l has no window (config_full) */
     model_mixer mixer;                   /* of every layer, unless there is a pattern */
     int32_t pattern; /* > 0: mixers of the first so many layers, repeated behind them (config_mixer) */
@@ -211,6 +213,9 @@ tl_status config_set(model_config *c, const char *const *set, size_t n, tl_error
 /* A model for this objective: its attention, and room for the token that hides others. [fails: CONFIG] */
 tl_status config_objective(model_config *c, int objective, bool may_grow, tl_error *e);
 
+/* Is it softmax attention over keys and values that are kept: attention, longformer? */
+bool config_attends(const model_config *c, int64_t l);
+bool config_has_attention(const model_config *c);
 /* Does layer l see everything? The window of a layer: 0 if so. */
 bool config_full(const model_config *c, int64_t l);
 void config_set_full(model_config *c, int64_t l, bool full);

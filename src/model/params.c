@@ -64,10 +64,10 @@ static void put_gated(table *t, const model_config *c, int64_t l) {
 
 /* What a block's mixer has beside its projections. */
 static void put_mixer(table *t, const model_config *c, int64_t l) {
-    if (config_mixer(c, l) == MIXER_ATTENTION && c->attn_rel_bias)
+    if (config_attends(c, l) && c->attn_rel_bias)
         put(t, "attn_bias", ROLE_ATTN_BIAS, l, 0,
             build_rel_count(c, c->attn_rel_bias, c->heads, c->head_dim, c->context));
-    if (config_mixer(c, l) == MIXER_ATTENTION && c->sink) put(t, "sink", ROLE_SINK, l, 0, c->heads);
+    if (config_attends(c, l) && c->sink) put(t, "sink", ROLE_SINK, l, 0, c->heads);
     const model_mixer m = config_mixer(c, l);
     const int64_t width = c->heads * c->head_dim, logits = m == MIXER_GLA ? width : c->heads;
     if (config_stateful(c, l) && m < MIXER_PERFORMER) put(t, "mix_gate", ROLE_MIX_GATE, l, width, c->width);

@@ -17,6 +17,8 @@ static tl_status attention_check_attr(const shape_rule *h, const struct attentio
         return shape_bad_attr(h, "softcap is %g", (double)a->softcap);
     if (!(a->drop >= 0 && a->drop < 1)) return shape_bad_attr(h, "drop is %g; it must be in [0, 1)", (double)a->drop);
     if (a->window < 0 || a->window > far) return shape_bad_attr(h, "window is %lld", (long long)a->window);
+    if (a->global < 0 || (a->global && (!a->window || a->q_offset)))
+        return shape_bad_attr(h, "global is %d; it is for a window over the tokens of one text", (int)a->global);
     if (a->q_offset < -far || a->q_offset > far) return shape_bad_attr(h, "q_offset is %lld", (long long)a->q_offset);
     return TL_OK;
 }
@@ -65,6 +67,8 @@ static tl_status attention_check(const shape_rule *h, const int *at, const struc
     if (shape_has(h, at[AT_SINKS])) TRY(shape_vector(h, at[AT_SINKS], H, iq, "heads of q"));
     if (shape_has(h, at[AT_SLOPES])) TRY(shape_vector(h, at[AT_SLOPES], H, iq, "heads of q"));
     if (shape_has(h, at[AT_BIAS])) TRY(attention_check_bias(h, at, a, T, S, H));
+    if (a->global && (T != S || shape_has(h, at[AT_SPAN])))
+        return shape_refuse(h, ik, TL_SHAPE, "global tokens are those of the queries themselves, without spans");
     if (shape_has(h, at[AT_SPAN])) TRY(shape_span(h, at[AT_SPAN], B, T));
     return TL_OK;
 }
@@ -98,9 +102,11 @@ void attention_grad(tl_grad *g) {
 static void attention_pairs(const struct attention_attr *a, int64_t T, int64_t S, int64_t *pairs, int64_t *rows) {
     *pairs = *rows = 0;
     for (int64_t i = 0; i < T; i++) {
-        int64_t first, end;
+        int64_t first, end, from, to;
+        bool all;
         attention_range(a, i, S, &first, &end);
-        *pairs += end - first;
+        attention_globals(a, i, 0, &from, &to, &all);
+        *pairs += all ? S : end - first + to - from;
         *rows += end > first;
     }
 }
@@ -217,15 +223,28 @@ static int64_t attention_k_row(const attention_view *w, const tl_arg *k, int64_t
 /* Row i's interval of keys. */
 static void attention_interval(const attention_view *w, int64_t b, int64_t i, int64_t *first, int64_t *end) {
     attention_range(w->a, i, w->S, first, end);
+    if (w->a->global) *first = 0, *end = w->S; /* attention_sees knows which */
     if (!w->span->data) return;
     int64_t lo = GETI(w->span, ROW(w->span, b * w->T + i)), hi = GETI(w->span, ROW(w->span, b * w->T + i) + 1);
     if (*end > hi) *end = hi < *first ? *first : hi;
     if (*first < lo) *first = lo > *end ? *end : lo;
 }
 
+/* By global tokens alone: j is one before i's window, or i is one. */
+static bool attention_sees_global(const attention_view *w, int64_t b, int64_t i, int64_t j) {
+    int64_t begin = 0, first, end;
+    bool all;
+    if (w->doc->data)
+        for (begin = i; begin > 0 && GETI(w->doc, ROW(w->doc, b) + begin - 1) == GETI(w->doc, ROW(w->doc, b) + i);)
+            begin--;
+    attention_globals(w->a, i, begin, &first, &end, &all);
+    return all || (j >= first && j < end);
+}
+
 static bool attention_sees(const attention_view *w, int64_t b, int64_t i, int64_t j) {
     int64_t first, end;
     attention_interval(w, b, i, &first, &end);
+    if (w->a->global && !attention_sees_global(w, b, i, j)) attention_range(w->a, i, w->S, &first, &end);
     if (j < first || j >= end) return false;
     return !w->doc->data || GETI(w->doc, ROW(w->doc, b) + i) == GETI(w->doc, ROW(w->doc, b) + j);
 }

@@ -44,6 +44,8 @@ tl_status attention_kv_shape(tl_op_infer *s) {
         TRY(shape_ndim(&h, KV_ENDS, 1));
         TRY(shape_dim(&h, KV_ENDS, 0, q->dim[0], "rows of q"));
     }
+    if (a->global < 0 || (a->global && (!a->window || shape_has(&h, KV_ENDS))))
+        return shape_bad_attr(&h, "global is %lld; it is for a window of what came before", (long long)a->global);
     if (a->window < 0 || !(a->scale >= 0) || !(a->softcap >= 0))
         return shape_bad_attr(&h, "scale %g, softcap %g, window %lld", (double)a->scale, (double)a->softcap,
                               (long long)a->window);
@@ -62,7 +64,7 @@ void attention_kv_cost(const tl_op_call *c, tl_cost *cost) {
     double Dv = (double)c->in[KV_V].d.dim[3], used;
     cost_begin(c, cost);
     const int64_t wide = cost_in(c, KV_ENDS) ? 2 * a->window - 1 : a->window; /* to one side, or both */
-    if (a->window > 0 && keys > wide) keys = wide;
+    if (a->window > 0 && keys > wide + a->global) keys = wide + a->global;
     used = (double)(slots < q->dim[0] ? slots : q->dim[0]) * (double)keys / ((double)slots * (double)k->dim[1]);
     cost->bytes_read += (used - 1) * (cost_bytes(k) + cost_bytes(&c->in[KV_V].d));
     cost_add(cost, rows * keys, 2 * (double)q->dim[2] + 1 + 2 + 2 * Dv, 1);
@@ -79,7 +81,7 @@ typedef struct attention_kv_view {
     const struct attention_kv_attr *a;
     const tl_arg *q, *k, *v, *sinks, *slopes, *bias;
     int64_t H, Hk, C, Dh, Dv, P;
-    int64_t slot, pos, first, end; /* of the row at hand: sees [first, end) */
+    int64_t slot, pos, from, to, first, end; /* of the row at hand: sees [from, to) and, behind them, [first, end) */
     REAL scale, cap;
 } attention_kv_view;
 
@@ -98,22 +100,27 @@ static REAL attention_kv_score(const attention_kv_view *w, int64_t r, int64_t h,
     return t;
 }
 
+static int64_t attention_kv_next(const attention_kv_view *w, int64_t j) {
+    return j + 1 >= w->to && j + 1 < w->first ? w->first : j + 1;
+}
+
 static void attention_kv_head(const attention_kv_view *w, const tl_op_call *c, int64_t r, int64_t h) {
     enum { CHUNK = 64 };
     const REAL none = (REAL)-INFINITY;
     REAL t = none, sum = (REAL)0, top = w->sinks->data ? GET(w->sinks, h) : none;
-    for (int64_t j = w->first; j < w->end; j++) {
+    for (int64_t j = w->from; j < w->end; j = attention_kv_next(w, j)) {
         UNCOUNTED(t = attention_kv_score(w, r, h, j));
         if (t > top) top = t;
     }
     if (top == none) top = (REAL)0;
     if (w->sinks->data) sum = real_exp(GET(w->sinks, h) - top);
-    for (int64_t j = w->first; j < w->end; j++) sum = sum + real_exp(attention_kv_score(w, r, h, j) - top);
+    for (int64_t j = w->from; j < w->end; j = attention_kv_next(w, j))
+        sum = sum + real_exp(attention_kv_score(w, r, h, j) - top);
     for (int64_t d0 = 0; d0 < w->Dv; d0 += CHUNK) {
         REAL out[CHUNK], p = (REAL)0;
         int64_t width = w->Dv - d0 < CHUNK ? w->Dv - d0 : CHUNK, to = ROW(&c->out[0], r * w->H + h) + d0;
         for (int64_t d = 0; d < width; d++) out[d] = (REAL)0;
-        for (int64_t j = w->first; j < w->end; j++) {
+        for (int64_t j = w->from; j < w->end; j = attention_kv_next(w, j)) {
             int64_t from = attention_kv_row(w, w->v, j, h) + d0;
             UNCOUNTED(p = real_exp(attention_kv_score(w, r, h, j) - top));
             for (int64_t d = 0; d < width; d++) out[d] = out[d] + p * GET(w->v, from + d);
@@ -132,7 +139,10 @@ static void attention_kv_span(attention_kv_view *w, const tl_arg *ends, int64_t 
         if (w->bias->data && w->end > w->pos + w->P) w->end = w->pos + w->P;
     }
     w->first = w->end > w->C ? w->end - w->C : 0;
+    w->from = w->first;
     if (window > 0 && w->first < w->pos + 1 - window) w->first = w->pos + 1 - window;
+    w->to = w->a->global < w->first ? w->a->global : w->first;
+    if (w->to <= w->from) w->from = w->to = w->first;
 }
 
 void REF(attention_kv)(const tl_op_call *c) {

@@ -20,4 +20,15 @@ static inline void attention_range(const struct attention_attr *a, int64_t i, in
     *end = hi;
 }
 
+/* Query i of a document that begins at token `begin` also sees keys [*first, *end), which lie before its range of
+ * attention_range; a query that is a global token itself sees everything, if not causal: *all. */
+static inline void attention_globals(const struct attention_attr *a, int64_t i, int64_t begin, int64_t *first,
+                                     int64_t *end, bool *all) {
+    const int64_t before = i - a->window + 1;
+    *first = *end = begin;
+    *all = !a->causal && i - begin < a->global;
+    if (a->global > 0 && !*all) *end = before < begin + a->global ? before : begin + a->global;
+    if (*end < *first) *end = *first;
+}
+
 #endif

@@ -56,6 +56,8 @@ static const char *const configs[] = {
                    "\"act_beta\":0.6,\"act_beta_learned\":true}"),
     GPT2("\"mixers\":[\"attention\",\"mixed_chunk\"],\"chunk_size\":5,\"positions\":\"rope\",\"rel_bias\":\"t5\","
          "\"temperature\":true,\"gate_offset\":false,\"attn_rel_bias\":\"toeplitz\",\"sink\":true"),
+    LLAMA("\"mixers\":[\"longformer\",\"attention\"],\"window\":5,\"global_tokens\":3,\"full_layers\":[1]"),
+    GPT2("\"mixer\":\"longformer\",\"window\":4,\"global_tokens\":1,\"attn_rel_bias\":\"table\",\"sink\":true"),
     LLAMA("\"sink\":true,\"attn_rel_bias\":\"t5\",\"act_both\":true,\"act_beta\":2,\"norm_gain\":false"),
     GATED("flash", ",\"chunk_size\":6,\"tilia\":{\"gate_heads\":2,\"token_shift\":true}"),
     GATED("flash", ",\"chunk_size\":6,\"tilia\":{\"chunk_parts\":\"local\"}"),

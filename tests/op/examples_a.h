@@ -97,6 +97,9 @@ static inline void example_attention_spans(example_call *x) {
     const bool bwd = strcmp(x->op->name, "attention_bwd") == 0;
     tl_arg *span = &x->call.in[bwd ? 10 : 7];
     if (span->d.dtype != TL_NONE) example_spans(span, x->call.in[bwd ? 2 : 1].d.dim[1]);
+    tl_arg *doc = &x->call.in[bwd ? 6 : 3];
+    if (!((const struct attention_attr *)x->attr)->global || doc->d.dtype == TL_NONE) return;
+    for (int64_t i = 0; i < tl_desc_count(&doc->d); i++) ((int32_t *)doc->data)[i] = (int32_t)(i / 20);
 }
 
 /* Output and logsumexp that the backward pass is given: those of its own inputs. */
@@ -190,7 +193,17 @@ static inline void examples_attention(op_examples *l) {
         examples_attention_one(l, t, group, example_attention_attr(0, 0, 0, 0, 0), WITH_SPAN | WITH_VIEWS, "spans");
         examples_attention_one(l, t, late, example_attention_attr(0, 0, 0, 3, 2), WITH_SPAN | WITH_SINKS | WITH_BIAS,
                                "spans, window, another text");
+        struct attention_attr global = example_attention_attr(0, 0, 1, 2, 0);
+        global.global = 2;
+        examples_attention_one(l, t, all, global, WITH_SINKS | WITH_BIAS, "global tokens");
+        examples_attention_one(l, t, group, global, WITH_DOC | WITH_VIEWS, "global tokens, documents");
+        global.causal = 0, global.window = 1;
+        examples_attention_one(l, t, group, global, WITH_VIEWS, "global tokens both ways");
         if (t == TL_F16) continue;
+        global.window = 12, global.global = 3;
+        examples_attention_one(l, t, less, global, WITH_DOC, "63, global tokens both ways, documents");
+        global.causal = 1, global.softcap = 2;
+        examples_attention_one(l, t, less, global, WITH_DOC | WITH_SLOPES, "63, global tokens, documents");
         examples_attention_one(l, t, less, example_attention_attr(0, 0, 0, 0, 0), WITH_SPAN | WITH_DOC,
                                "63, spans, documents");
         examples_attention_one(l, t, tile, example_attention_attr(0, 0, 0, 0, 0), WITH_BIAS, "64 x 65");
@@ -199,6 +212,13 @@ static inline void examples_attention(op_examples *l) {
     examples_attention_one(l, TL_F32, more, example_attention_attr(0, 0, 1, 0, 0), WITH_SLOPES, "65 x 65");
     examples_attention_one(l, TL_BF16, more, example_attention_attr(0, 0, 1, 0, 0), 0, "65 x 65");
     static const int64_t far[] = {2, 130, 410, 4, 2, 16, 24};
+    static const int64_t long_[] = {1, 470, 470, 2, 1, 8, 8};
+    for (int causal = 0; causal < 2; causal++) {
+        struct attention_attr global = example_attention_attr(0, 0, causal, 17, 0);
+        global.global = 20;
+        examples_attention_one(l, TL_F32, long_, global, causal ? WITH_BIAS : 0, "470, global tokens");
+        examples_attention_one(l, TL_BF16, long_, global, causal ? 0 : WITH_DOC, "470, global tokens");
+    }
     examples_attention_one(l, TL_F32, far, example_attention_attr(0, 0, 0, 0, 0), WITH_SPAN, "130 x 410, spans");
     examples_attention_one(l, TL_BF16, far, example_attention_attr(0, 0, 0, 0, 0), WITH_SPAN, "130 x 410, spans");
 }
@@ -253,6 +273,11 @@ static inline void examples_kv(op_examples *l) {
         examples_kv_one(l, t, t, plain, WITH_SPAN | WITH_BIAS, true, "ends, bias");
         examples_kv_one(l, t, t, capped, WITH_SPAN | WITH_SLOPES | WITH_SINKS, false, "ends, window, slopes");
     }
+    for (int i = 0; i < 3; i++) {
+        capped.global = 3;
+        examples_kv_one(l, example_a_floats[i], example_a_floats[i], capped, WITH_SINKS, false, "window, global tokens");
+    }
+    capped.global = 0;
     examples_kv_one(l, TL_F32, TL_BF16, plain, WITH_SLOPES, true, "bf16 cache for");
     examples_kv_one(l, TL_BF16, TL_F16, capped, 0, false, "f16 cache for");
 }

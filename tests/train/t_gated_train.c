@@ -28,6 +28,7 @@ static const char *const configs[] = {
                    "\"rel_distance\":16,\"mixers\":[\"flash\",\"attention\"],\"heads\":2,\"mlp\":32,"
                    "\"act_both\":true,\"gated\":true,\"act_beta\":1.5,\"act_beta_learned\":true,\"init\":\"zero-out\","
                    "\"attn_rel_bias\":\"t5\"}"),
+    GATED("gau", ",\"tilia\":{\"mixers\":[\"longformer\"],\"window\":5,\"global_tokens\":2,\"heads\":2,\"mlp\":32}"),
     GATED("gau", ",\"tilia\":{\"mixers\":[\"performer\",\"gau\"],\"heads\":2,\"mlp\":32}"),
     GATED("gau", ",\"tilia\":{\"mixers\":[\"attention\",\"gau\"],\"heads\":2,\"mlp\":32,\"positions\":\"learned\"}"),
 };

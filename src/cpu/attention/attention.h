@@ -16,13 +16,13 @@
 #include "op/attrs.h"
 
 enum {
-    ATTN_BR = 96,          /* rows of a tile: a multiple of every micro-kernel's height */
-    ATTN_BC = 192,         /* keys of a tile: a multiple of every micro-kernel's height and width */
-    ATTN_CHUNK = 12,       /* rows that share one decision to skip: what the micro-kernels divide */
-    ATTN_GROUP = 24,       /* rows whose scores are made, weighed and used while they stay in L1 */
-    ATTN_JCHUNK = 48,      /* keys that share one in the backward products over rows */
-    ATTN_PAD = 12,         /* rows that a micro-kernel may touch past the end of a buffer */
-    ATTN_ROWS_BYTES = 8192 /* room for a block's tile_rows */
+    ATTN_BR = 96,           /* rows of a tile: a multiple of every micro-kernel's height */
+    ATTN_BC = 192,          /* keys of a tile: a multiple of every micro-kernel's height and width */
+    ATTN_CHUNK = 12,        /* rows that share one decision to skip: what the micro-kernels divide */
+    ATTN_GROUP = 24,        /* rows whose scores are made, weighed and used while they stay in L1 */
+    ATTN_JCHUNK = 48,       /* keys that share one in the backward products over rows */
+    ATTN_PAD = 12,          /* rows that a micro-kernel may touch past the end of a buffer */
+    ATTN_ROWS_BYTES = 10240 /* room for a block's tile_rows */
 };
 
 /* (b, t, h, 0) lies at p + (b sb + t st + h sh) elements */
@@ -37,7 +37,7 @@ typedef struct attn_job {
     int64_t B, T, S, H, Hk, r, R, Dh, Dv; /* r = H/Hk, R = T r rows of a kv head */
     float scale, softcap;
     bool causal;
-    int64_t window, q_offset;
+    int64_t window, q_offset, global;
     attn_tensor q, k, v, o, g, dq, dk, dv; /* g: the gradient of o */
     const int32_t *doc;
     int64_t doc_sb;
@@ -97,6 +97,24 @@ static inline void attn_interval(const attn_job *j, int64_t b, int64_t i, int64_
     }
     *hi = attn_max(0, attn_min(*hi, j->S));
     *lo = attn_min(attn_max(*lo, 0), *hi);
+}
+
+/* Global tokens: row i of a document that begins at `begin` also sees [*g0, *g1), which lies before its interval; or
+ * everything, which the interval then says. */
+static inline void attn_globals(const attn_job *j, int64_t i, int64_t begin, int64_t *lo, int64_t *hi, int64_t *g0,
+                                int64_t *g1) {
+    *g0 = *g1 = begin;
+    if (!j->causal && i - begin < j->global)
+        *lo = 0, *hi = j->S; /* documents hide the rest */
+    else
+        *g1 = attn_max(begin, attn_min(begin + j->global, *lo));
+}
+/* Where the document of token i begins; the row before lies at token `last` of a document that begins at `begin`. */
+static inline int64_t attn_begin(const int32_t *doc, int64_t i, int64_t last, int64_t begin) {
+    if (!doc) return 0;
+    if (last >= 0 && doc[last] == doc[i]) return begin;
+    while (i > 0 && doc[i - 1] == doc[i]) i--;
+    return i;
 }
 
 /* ---- scratch layouts, shared by launcher and leaf; offsets in bytes ------------------------------- */

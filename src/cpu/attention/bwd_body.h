@@ -38,6 +38,10 @@ static int64_t bwd_first_row(const attn_job *j, int64_t b, int64_t key, bool end
 
 static void bwd_rows_of(const attn_job *j, const attn_bwd_layout *l, int64_t b, int64_t segment, int64_t *mlo,
                         int64_t *mhi) {
+    if (j->global) { /* no order: any row may see the first keys, and some see all */
+        *mlo = 0, *mhi = attn_up(j->R, ATTN_CHUNK);
+        return;
+    }
     *mlo = bwd_first_row(j, b, segment * l->seg_keys, true) / ATTN_CHUNK * ATTN_CHUNK;
     *mhi = attn_up(bwd_first_row(j, b, (segment + 1) * l->seg_keys, false), ATTN_CHUNK);
 }
@@ -74,6 +78,12 @@ static void bwd_pack_row(const attn_job *j, bwd_space *w, int64_t m) {
     t->query[r] = i;
     if (j->doc) t->doc[r] = j->doc[w->b * j->doc_sb + i];
     attn_interval(j, w->b, i, &t->lo[r], &t->hi[r]);
+    if (j->global) {
+        const int64_t begin =
+            attn_begin(j->doc ? j->doc + w->b * j->doc_sb : NULL, i, r > 0 ? t->query[r - 1] : -1, t->begin);
+        t->begin = begin;
+        attn_globals(j, i, begin, &t->lo[r], &t->hi[r], &t->g0[r], &t->g1[r]);
+    }
     t->m[r] = j->lse[w->b * j->lse_sb + h * j->lse_sh + i] * ATTN_LOG2E;
     t->l[r] = bwd_dot(g, at(&j->o, w->b, i, h), j->o.dtype, j->Dv);
 }
@@ -175,38 +185,36 @@ static void bwd_chunk(const attn_job *j, const bwd_space *w, const tile_rows *t,
     }
 }
 
+static bool bwd_meets(const tile_rows *t, int64_t c, int64_t j0) {
+    return t->c0[c] < t->c1[c] && t->c0[c] < j0 + ATTN_JCHUNK && attn_up(t->c1[c], ATTN_JCHUNK) > j0;
+}
+
 /* to = to + x^T b, by keys, over the rows of the tile: dV = P^T dO, dK = dS^T Q. */
 static void bwd_keys(const tile_rows *t, int64_t kn, const float *x, const uint32_t *b, int64_t ldb, float *to) {
     for (int64_t j0 = 0; j0 < kn; j0 += ATTN_JCHUNK) {
-        int64_t first = CHUNKS, end = 0;
-        for (int64_t c = 0; c < CHUNKS; c++) {
-            if (t->c0[c] >= t->c1[c] || t->c0[c] >= j0 + ATTN_JCHUNK || attn_up(t->c1[c], ATTN_JCHUNK) <= j0) continue;
-            first = attn_min(first, c);
-            end = c + 1;
+        for (int64_t first = 0, end; first < CHUNKS; first = end + 1) { /* runs of chunks that see any of these keys */
+            while (first < CHUNKS && !bwd_meets(t, first, j0)) first++;
+            for (end = first; end < CHUNKS && bwd_meets(t, end, j0);) end++;
+            if (first >= end) break;
+            const int64_t r0 = first * ATTN_CHUNK, rows = (end - first) * ATTN_CHUNK;
+            const gemm_args g = {.a = (const uint32_t *)(const void *)(x + r0 * ATTN_BC + j0),
+                                 .ars = 1,
+                                 .aks = UNIT * ATTN_BC,
+                                 .b = b + r0 / UNIT * ldb,
+                                 .ldb = ldb,
+                                 .kn = rows / UNIT,
+                                 .c = to + j0 * ldb,
+                                 .ldc = ldb,
+                                 .mode = GEMM_ADD};
+            gemm(attn_min(ATTN_JCHUNK, kn - j0), ldb / VW, g);
         }
-        if (first >= end) continue;
-        const int64_t r0 = first * ATTN_CHUNK, rows = (end - first) * ATTN_CHUNK;
-        const gemm_args g = {.a = (const uint32_t *)(const void *)(x + r0 * ATTN_BC + j0),
-                             .ars = 1,
-                             .aks = UNIT * ATTN_BC,
-                             .b = b + r0 / UNIT * ldb,
-                             .ldb = ldb,
-                             .kn = rows / UNIT,
-                             .c = to + j0 * ldb,
-                             .ldc = ldb,
-                             .mode = GEMM_ADD};
-        gemm(attn_min(ATTN_JCHUNK, kn - j0), ldb / VW, g);
     }
 }
 
-/* Keys [k0, k0 + kn), packed, against one block of rows. */
-static void bwd_tile(const attn_job *j, const bwd_space *w, int64_t blk, int64_t k0, int64_t kn) {
+/* Keys [k0, k0 + kn), packed, against one block of rows and their first interval. */
+static void bwd_pass(const attn_job *j, const bwd_space *w, tile_rows *t, int64_t blk, int64_t k0, int64_t kn) {
     const attn_bwd_layout *l = w->l;
-    const tile_rows *shared = &w->rows[blk];
-    tile_rows *t = w->l->head < 0 ? &w->rows[blk] : w->now;
     const int64_t m0 = blk * ATTN_BR;
-    if (shared->reach <= k0 || shared->first >= k0 + kn) return;
-    if (t != shared) memcpy(t, shared, sizeof *t);
     const int32_t *kd = j->doc ? j->doc + w->b * j->doc_sb + k0 : NULL;
     if (!rows_span(t, k0, kn)) return;
     if (kd) {
@@ -232,6 +240,21 @@ static void bwd_tile(const attn_job *j, const bwd_space *w, int64_t blk, int64_t
             tile_sums(attn_min(after * ATTN_CHUNK, t->n) - r0, t->c0[c], t->c1[c], ds + r0 * (ATTN_BC / UNIT),
                       ATTN_BC / UNIT, w->kb, l->Dhp, w->dq + (m0 + r0) * l->Dhp, NULL);
     }
+}
+
+static void bwd_tile(const attn_job *j, const bwd_space *w, int64_t blk, int64_t k0, int64_t kn) {
+    const tile_rows *shared = &w->rows[blk];
+    tile_rows *t = w->l->head < 0 ? &w->rows[blk] : w->now;
+    if (j->global) { /* both intervals, in a copy whose second one comes first */
+        memcpy(w->now, shared, sizeof *t);
+        bwd_pass(j, w, w->now, blk, k0, kn);
+        rows_turn(w->now);
+        bwd_pass(j, w, w->now, blk, k0, kn);
+        return;
+    }
+    if (shared->reach <= k0 || shared->first >= k0 + kn) return;
+    if (t != shared) memcpy(t, shared, sizeof *t);
+    bwd_pass(j, w, t, blk, k0, kn);
 }
 
 static void bwd_store(char *dst, tl_dtype dtype, const float *x, int64_t n, float by) {
@@ -307,6 +330,7 @@ static void bwd_sum_dq(const attn_job *j, const attn_bwd_layout *l, int64_t tile
         char *dst = at_out(&j->dq, bh / j->Hk, m / j->r, bh % j->Hk * j->r + m % j->r);
         int64_t lo, hi;
         attn_interval(j, bh / j->Hk, m / j->r, &lo, &hi);
+        if (j->global) lo = 0, hi = j->S;
         for (int64_t d = 0; d < j->Dh; d += VW) {
             vf sum = vf_zero();
             for (int64_t s = lo / l->seg_keys; s * l->seg_keys < hi; s++) {

@@ -63,6 +63,7 @@ const char *attn_job_forward(const tl_op_call *c, int first, const struct attent
     j->softcap = attr->softcap;
     j->causal = attr->causal != 0;
     j->window = attr->window;
+    j->global = attr->global;
     j->q_offset = attr->q_offset;
     if (attr->drop > 0) {
         const rng_key key = rng_key_make(c->run ? c->run->seed : 0, c->run ? c->run->step : 0, (uint64_t)attr->op);

@@ -158,6 +158,7 @@ static void fwd_tile(const attn_job *j, const attn_fwd_layout *l, int64_t tile, 
     t->n = attn_min(ATTN_BR, j->R - m0);
     t->b = b;
     const int32_t *doc = j->doc ? j->doc + b * j->doc_sb : NULL;
+    int64_t begin = 0;
     for (int64_t r = 0, i = m0 / j->r, g = m0 % j->r; r < t->n; r++) {
         const int64_t h = hk * j->r + g;
         t->query[r] = i;
@@ -165,6 +166,10 @@ static void fwd_tile(const attn_job *j, const attn_fwd_layout *l, int64_t tile, 
         t->at[r] = i + j->q_offset;
         if (doc) t->doc[r] = doc[i];
         attn_interval(j, b, i, &t->lo[r], &t->hi[r]);
+        if (j->global) {
+            begin = attn_begin(doc, i, r > 0 ? t->query[r - 1] : -1, begin);
+            attn_globals(j, i, begin, &t->lo[r], &t->hi[r], &t->g0[r], &t->g1[r]);
+        }
         if (i + 16 < j->T) row_prefetch(at(&j->q, b, i + 16, h), j->Dh * j->q.size);
         pack_row(w.q + r * w.ldq, w.ldq, at(&j->q, b, i, h), j->q.dtype, j->Dh);
         if (++g == j->r) g = 0, i++;
@@ -172,9 +177,12 @@ static void fwd_tile(const attn_job *j, const attn_fwd_layout *l, int64_t tile, 
     tile_begin(t, &w);
     const uint32_t *kt = (const uint32_t *)(const void *)(j->scratch + l->kt + bh * l->kt_head);
     const uint32_t *v = (const uint32_t *)(const void *)(j->scratch + l->v + bh * l->v_head);
-    for (int64_t k0 = t->lo[0] / ATTN_BC * ATTN_BC; k0 < t->hi[t->n - 1]; k0 += ATTN_BC)
-        tile_forward(j, t, &w, k0, attn_min(ATTN_BC, j->S - k0), kt + k0 * l->Dhu, v + k0 / UNIT * l->Dvp,
-                     doc ? doc + k0 : NULL, j->S);
+    for (int pass = j->global ? 0 : 1; pass < 2; pass++) { /* the keys of global tokens before those of the window */
+        if (j->global) rows_turn(t);
+        for (int64_t k0 = t->first / ATTN_BC * ATTN_BC; k0 < t->reach; k0 += ATTN_BC)
+            tile_forward(j, t, &w, k0, attn_min(ATTN_BC, j->S - k0), kt + k0 * l->Dhu, v + k0 / UNIT * l->Dvp,
+                         doc ? doc + k0 : NULL, j->S);
+    }
     tile_end(t, &w);
     for (int64_t r = 0; r < t->n; r++) {
         float lse;

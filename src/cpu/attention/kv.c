@@ -45,7 +45,8 @@ static const char *kv_job(const tl_op_call *c, attn_job *j) {
                     .Hk = k->dim[2],
                     .Dv = c->in[2].d.dim[3],
                     .softcap = attr->softcap,
-                    .window = attr->window};
+                    .window = attr->window,
+                    .global = attr->global};
     if (j->T <= 0 || j->H <= 0 || j->Hk <= 0 || j->Dh <= 0 || j->Dv <= 0 || j->Q <= 0 || j->C <= 0) return "empty";
     if (k->dtype != c->in[2].d.dtype) return "keys and values differ in dtype";
     j->r = j->H / j->Hk;

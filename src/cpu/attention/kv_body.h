@@ -96,6 +96,22 @@ static int64_t kv_end(const attn_job *j, int64_t i, int64_t pos) {
     return j->bias ? attn_min(end, pos + j->P) : end;
 }
 
+/* The rows of the tile with keys [first, end). */
+static void kv_keys(const attn_job *j, const kv_space *s, const key_rows *keys, const key_rows *values, int64_t first,
+                    int64_t end) {
+    tile_rows *t = s->t;
+    for (int64_t k0 = first; k0 < end; k0 += ATTN_BC) {
+        const int64_t kn = attn_min(ATTN_BC, end - k0), up = attn_up(kn, NR);
+        if (t->n < KV_FEW) {
+            kv_few(j, s, keys, values, k0, kn);
+            continue;
+        }
+        for (int64_t p = 0; p < up; p += NR) pack_transposed(s->kt + p * s->w.units, keys, k0 + p, end, s->w.units);
+        pack_keys(s->v, s->w.ldo, values, k0, k0 + up, end);
+        tile_forward(j, t, &s->w, k0, kn, s->kt, s->v, NULL, end);
+    }
+}
+
 /* Rows [m0, m0 + n) of the kv head, all of one slot. */
 static void kv_group(const attn_job *j, const kv_space *s, int64_t m0, int64_t n) {
     tile_rows *t = s->t;
@@ -111,7 +127,9 @@ static void kv_group(const attn_job *j, const kv_space *s, int64_t m0, int64_t n
         t->hi[r] = busy ? pos + 1 : 0;
         if (busy && j->ends) t->hi[r] = kv_end(j, i, pos);
         t->lo[r] = attn_max(0, t->hi[r] - j->C);
+        t->g0[r] = t->lo[r];
         if (j->window > 0) t->lo[r] = attn_min(t->hi[r], attn_max(t->lo[r], pos + 1 - j->window));
+        t->g1[r] = attn_max(t->g0[r], attn_min(j->global, t->lo[r]));
         first = attn_min(first, t->hi[r] > t->lo[r] ? t->lo[r] : INT64_MAX);
         end = attn_max(end, t->hi[r] > t->lo[r] ? t->hi[r] : 0);
         pack_row(s->w.q + r * s->w.ldq, s->w.ldq, at(&j->q, 0, i, t->head[r]), j->q.dtype, j->Dh);
@@ -125,16 +143,12 @@ static void kv_group(const attn_job *j, const kv_space *s, int64_t m0, int64_t n
     }
     const key_rows keys = {at(&j->k, slot, 0, s->hk), j->k.st * j->k.size, j->C, j->k.dtype, j->Dh};
     const key_rows values = {at(&j->v, slot, 0, s->hk), j->v.st * j->v.size, j->C, j->v.dtype, j->Dv};
-    for (int64_t k0 = first; k0 < end; k0 += ATTN_BC) {
-        const int64_t kn = attn_min(ATTN_BC, end - k0), up = attn_up(kn, NR);
-        if (n < KV_FEW) {
-            kv_few(j, s, &keys, &values, k0, kn);
-            continue;
-        }
-        for (int64_t p = 0; p < up; p += NR) pack_transposed(s->kt + p * s->w.units, &keys, k0 + p, end, s->w.units);
-        pack_keys(s->v, s->w.ldo, &values, k0, k0 + up, end);
-        tile_forward(j, t, &s->w, k0, kn, s->kt, s->v, NULL, end);
+    if (j->global && s->split == 0) { /* global tokens, which come before the first part */
+        rows_turn(t);
+        kv_keys(j, s, &keys, &values, t->first, t->reach);
+        rows_turn(t);
     }
+    kv_keys(j, s, &keys, &values, first, end);
 }
 
 static float *kv_part(const attn_job *j, const attn_kv_layout *l, int64_t hk, int64_t m, int64_t split) {

@@ -16,11 +16,13 @@ enum { CHUNKS = ATTN_BR / ATTN_CHUNK, ROWS = ATTN_BR + ATTN_PAD };
 typedef struct tile_rows {
     int64_t n, b;               /* how many there are; of which sequence */
     int64_t lo[ROWS], hi[ROWS]; /* visible keys */
+    int64_t g0[ROWS], g1[ROWS]; /* and, before them, of global tokens */
     int64_t at[ROWS];           /* position among the keys */
     int64_t query[ROWS];        /* query (or row of a cached call) and head that the row stands for */
     int64_t head[ROWS];
     int32_t doc[ROWS];
     float m[ROWS], l[ROWS], alpha[ROWS]; /* running maximum in units of log 2, sum, factor of the step */
+    int64_t begin;                       /* of the last row's document, where there are global tokens */
     int64_t first, reach;                /* smallest lo and largest hi of all rows */
     int64_t clo[CHUNKS], chi[CHUNKS];    /* of a chunk of rows */
     int64_t c0[CHUNKS], c1[CHUNKS];      /* the columns of the present tile that a chunk needs, whole vectors */
@@ -42,6 +44,16 @@ static void rows_chunks(tile_rows *t) {
         t->first = attn_min(t->first, t->clo[c]);
         t->reach = attn_max(t->reach, t->chi[c]);
     }
+}
+
+/* The other of a row's two intervals in the place of the first. */
+static void rows_turn(tile_rows *t) {
+    for (int64_t r = 0; r < t->n; r++) {
+        const int64_t lo = t->lo[r], hi = t->hi[r];
+        t->lo[r] = t->g0[r], t->hi[r] = t->g1[r];
+        t->g0[r] = lo, t->g1[r] = hi;
+    }
+    rows_chunks(t);
 }
 
 /* Columns of the tile [k0, k0 + kn) that each chunk of rows needs; false: none at all. */
