@@ -126,6 +126,8 @@ struct rel_buckets_attr { int64_t reach; int32_t buckets; int32_t distance; int3
 struct rel_buckets_bwd_attr { struct rel_buckets_attr f; };
 struct rel_toeplitz_attr { int64_t reach; float base; int32_t pad; };        /* base 0: 10000 */
 struct rel_toeplitz_bwd_attr { struct rel_toeplitz_attr f; };
+struct time_mix_attr { int32_t pad; };
+struct time_mix_bwd_attr { int32_t pad; };
 struct row_divide_attr { float eps; };
 struct row_divide_bwd_attr { float eps; };
 struct favor_attr { int32_t pad; };

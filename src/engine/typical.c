@@ -72,6 +72,8 @@ static const typical_row typical_rows[] = {
     {OP_rel_buckets_bwd, "s1L"},
     {OP_rel_toeplitz, "s1T"},
     {OP_rel_toeplitz_bwd, "s1L s1T"},
+    {OP_time_mix, "xWT xBTHW"},
+    {OP_time_mix_bwd, "xBWHW xWT xBTHW"},
     {OP_row_divide, "xBTD xBT1"},
     {OP_row_divide_bwd, "xBTD xBT1 xBTD"},
     {OP_favor, "xBTF xBTW"},

@@ -111,3 +111,17 @@ tl_tensor *build_state_mixer(const builder *b, tl_tensor *in, tl_tensor *q, tl_t
     tl_tensor *g = m == MIXER_RETENTION ? b->r->slopes : decay_of(b, in, layer);
     return gate_out(b, in, apply_state(b, q, k, v, g, a, layer), layer);
 }
+
+/* Keys and values of all tokens through matrices along the text (Wang et al. 2020), then softmax over their rows. */
+tl_tensor *build_linformer(const builder *b, tl_tensor *q, tl_tensor *k, tl_tensor *v, int64_t layer) {
+    const struct time_mix_attr whole = {0};
+    const int64_t rows = b->c->landmarks, P = b->c->context;
+    tl_tensor *w = builder_matrix(b, ROLE_MIX_TIME, layer), *part[2];
+    w = tl_reshape(b->g, w, 1, (int64_t[]){2 * rows * P});
+    tl_split(b->g, w, 2, (int64_t[]){rows * P, rows * P}, part);
+    for (int i = 0; i < 2; i++) part[i] = tl_reshape(b->g, part[i], 2, (int64_t[]){rows, P});
+    k = emit(b, OP_DEF(time_mix), &whole, (tl_tensor *[]){part[0], k}, 2);
+    v = emit(b, OP_DEF(time_mix), &whole, (tl_tensor *[]){part[1], v}, 2);
+    tl_attention_options ao = {.scale = (float)b->c->attn_scale, .softcap = (float)b->c->attn_softcap};
+    return tl_attention(b->g, q, k, v, &ao, NULL);
+}

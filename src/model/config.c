@@ -13,9 +13,9 @@ static const char *const init_names[] = {"gpt2", "fan", "xavier", "zero-out", "h
 static const char *const rel_names[] = {"none", "table", "toeplitz", "t5", NULL};
 static const char *const act_names[] = {"relu",    "gelu", "gelu_tanh", "silu", "relu2",
                                         "sigmoid", "tanh", "identity",  NULL};
-static const char *const mixer_names[] = {"attention",  "gau",        "flash",    "mixed_chunk",    "retention",
-                                          "simple_gla", "gla",        "deltanet", "gated_deltanet", "performer",
-                                          "cosformer",  "longformer", NULL};
+static const char *const mixer_names[] = {
+    "attention",      "gau",       "flash",     "mixed_chunk", "retention", "simple_gla", "gla", "deltanet",
+    "gated_deltanet", "performer", "cosformer", "longformer",  "linformer", NULL};
 static const char *const score_names[] = {"relu2",    "laplace", "softplus2", "smooth2",   "smooth1",
                                           "identity", "softmax", "l2",        "relu2_sum", NULL};
 static const char *const count_names[] = {"none", "visible", "fixed", "length", NULL};
@@ -68,6 +68,7 @@ static const part_row parts[] = {
     {"final_softcap", PART_REAL, AT(final_softcap), NULL, 0, 1e6},
     {"embed_scale", PART_REAL, AT(embed_scale), NULL, 1e-6, 1e6},
     {"window", PART_INT, AT(window), NULL, 0, MODEL_MAX_CONTEXT},
+    {"landmarks", PART_INT, AT(landmarks), NULL, 1, 1024},
     {"global_tokens", PART_INT, AT(global_tokens), NULL, 0, MODEL_MAX_CONTEXT},
     {"experts", PART_INT, AT(experts), NULL, 0, MODEL_MAX_EXPERTS},
     {"experts_used", PART_INT, AT(experts_used), NULL, 0, ROUTE_MOST},
@@ -394,6 +395,7 @@ void config_complete(model_config *c) {
     }
     if (!c->kv_heads) c->kv_heads = c->heads;
     if (!c->head_dim && c->heads) c->head_dim = c->width / c->heads;
+    if (config_has(c, MIXER_LINFORMER) && !c->landmarks) c->landmarks = 64;
     bool any = false;
     for (int64_t l = 0; l < c->layers && !any; l++) any = !config_full(c, l) || config_mixer(c, l) == MIXER_LONGFORMER;
     if (!any) c->window = 0;
@@ -603,7 +605,13 @@ static tl_status parts_check(const model_config *c, tl_error *e) {
                          "\"temperature\" belongs to a score that adds up, not to one that is normalised");
     if (c->temperature && c->chunk_parts == CHUNK_FAR)
         return error_set(e, TL_CONFIG, "\"chunk_parts\": \"global\" has no scores for a \"temperature\"");
-    const bool longformer = config_has(c, MIXER_LONGFORMER);
+    const bool longformer = config_has(c, MIXER_LONGFORMER), linformer = config_has(c, MIXER_LINFORMER);
+    if (linformer && c->objective != OBJECTIVE_MLM)
+        return error_set(
+            e, TL_CONFIG,
+            "\"linformer\" projects the keys of the whole text before any query reads them, so every token sees "
+            "what follows it: it has no causal form; \"objective\" must be mlm");
+    if (c->landmarks && !linformer) return error_set(e, TL_CONFIG, "\"landmarks\" belongs to layers of linformer");
     if (longformer && !c->window)
         return error_set(e, TL_CONFIG,
                          "\"longformer\" needs a \"window\": tokens that its layers see, itself included");

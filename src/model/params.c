@@ -71,6 +71,7 @@ static void put_mixer(table *t, const model_config *c, int64_t l) {
     const model_mixer m = config_mixer(c, l);
     const int64_t width = c->heads * c->head_dim, logits = m == MIXER_GLA ? width : c->heads;
     if (config_stateful(c, l) && m < MIXER_PERFORMER) put(t, "mix_gate", ROLE_MIX_GATE, l, width, c->width);
+    if (m == MIXER_LINFORMER) put(t, "mix_time", ROLE_MIX_TIME, l, 2 * c->landmarks, c->context);
     if (m == MIXER_DELTANET || m == MIXER_GATED_DELTANET) put(t, "mix_beta", ROLE_MIX_BETA, l, c->heads, c->width);
     if (m == MIXER_GLA || m == MIXER_SIMPLE_GLA || m == MIXER_GATED_DELTANET) {
         put(t, "mix_decay", ROLE_MIX_DECAY, l, logits, c->width);

@@ -32,6 +32,7 @@ typedef enum param_role {
     ROLE_THETA,     /* (1,1) the logarithm of a temperature: a matrix, so that it is decayed */
     ROLE_SINK,      /* (H), gau: (1) */
     ROLE_ACT_BETA,  /* (1) */
+    ROLE_MIX_TIME, /* (2 rows, context) of linformer: keys above values */
     ROLE_MIX_BETA, /* (H, D) how far a delta rule corrects */
     ROLE_FEATURES, /* (2 Dh Dh) fixed directions of random features: a constant */
     ROLE_CROSS_Q,  /* of a decoder layer beside an encoder: (H Dh, D); of a gated one (e+s, D), gate above query */

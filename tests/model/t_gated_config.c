@@ -114,6 +114,8 @@ static void wrong_ones_are_refused(void **state) {
         {",\"tilia\":{\"norm_gain\":false}", "scalenorm"},
         {",\"tilia\":{\"mixers\":[\"longformer\"],\"heads\":2,\"mlp\":32}", "needs a"},
         {",\"tilia\":{\"global_tokens\":2}", "longformer"},
+        {",\"tilia\":{\"mixers\":[\"linformer\"],\"heads\":2,\"mlp\":32}", "no causal form"},
+        {",\"tilia\":{\"landmarks\":8}", "linformer"},
         {",\"tilia\":{\"act_beta\":2,\"act\":\"gelu\"}", "slope"},
         {",\"tilia\":{\"act_beta_learned\":true}", "start from"},
         {",\"tilia\":{\"act_beta\":-1}", "0 to 100"},

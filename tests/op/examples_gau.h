@@ -657,7 +657,32 @@ static inline void examples_rel(op_examples *l) {
     }
 }
 
+static inline void examples_time(op_examples *l) {
+    static const struct {
+        int64_t B, T, H, e, R, P;
+    } d[] = {
+        {1, 1, 1, 1, 1, 1}, {2, 7, 2, 3, 3, 9}, {2, 9, 1, 5, 4, 9}, {1, 70, 3, 17, 20, 300}, {2, 140, 2, 150, 33, 140}};
+    for (int n = 0; n < 4; n++)
+        for (int i = 0; i < (n < 3 ? 5 : 3); i++) {
+            const tl_dtype t = example_floats[n];
+            struct time_mix_attr a = {0};
+            struct time_mix_bwd_attr back = {0};
+            tl_desc x = D4(t, d[i].B, d[i].T, d[i].H, d[i].e);
+            if (i == 1) x = example_view(x, 4);
+            for (int bwd = 0; bwd < 2; bwd++) {
+                op_example *e = bwd ? EXAMPLE_GAU(l, "time_mix_bwd", back, t, "weights")
+                                    : EXAMPLE_GAU(l, "time_mix", a, t, "weights");
+                example_in(e, bwd, D2(t, d[i].R, d[i].P), FILL_NORMAL);
+                example_in(e, bwd + 1, x, FILL_NORMAL);
+                if (bwd) example_in(e, 0, D4(t, d[i].B, d[i].R, d[i].H, d[i].e), FILL_NORMAL);
+                if (bwd && i & 1) e->acc = 2;
+                if (!bwd && t == TL_F64 && i < 3) e->diff = 3;
+            }
+        }
+}
+
 static inline void examples_gau(op_examples *l) {
+    examples_time(l);
     examples_rel(l);
     examples_state(l);
     examples_delta(l);
