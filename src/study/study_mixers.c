@@ -31,6 +31,9 @@ static const struct {
                             "\"mixers\":[\"flash\",\"flash\",\"flash\",\"attention\",\"flash\"],\"heads\":4,"
                             "\"head_dim\":16,\"kv_heads\":4,\"mlp\":8")},
     {"mc-tfm", LLAMA("\"mixers\":[\"mixed_chunk\"],\"chunk_size\":64")},
+    {"longformer", LLAMA("\"mixers\":[\"longformer\"],\"window\":64,\"global_tokens\":4")},
+    {"deltanet", LLAMA("\"mixers\":[\"deltanet\"]")},
+    {"gated-deltanet", LLAMA("\"mixers\":[\"gated_deltanet\"]")},
     {"performer", LLAMA("\"mixers\":[\"performer\"]")},
     {"cosformer", LLAMA("\"mixers\":[\"cosformer\"]")},
 };
@@ -91,7 +94,8 @@ const study study_mixers = {
     .factor = {{"mixer",
                 {"mixer", "混合器"},
                 {"softmax", "window", "window+full", "gau", "flash-quad", "flash", "flash-paper", "flash-local",
-                 "flash-global", "flash+softmax", "mc-tfm", "performer", "cosformer"}},
+                 "flash-global", "flash+softmax", "mc-tfm", "performer", "cosformer", "longformer", "deltanet",
+                 "gated-deltanet"}},
                {"context", {"context", "上下文"}, {"256", "1024"}}},
     .setup = setup,
     .table = tables,

@@ -212,12 +212,12 @@ static inline void examples_attention(op_examples *l) {
     examples_attention_one(l, TL_F32, more, example_attention_attr(0, 0, 1, 0, 0), WITH_SLOPES, "65 x 65");
     examples_attention_one(l, TL_BF16, more, example_attention_attr(0, 0, 1, 0, 0), 0, "65 x 65");
     static const int64_t far[] = {2, 130, 410, 4, 2, 16, 24};
-    static const int64_t long_[] = {1, 470, 470, 2, 1, 8, 8};
+    static const int64_t long_[] = {1, 210, 210, 2, 1, 4, 4};
     for (int causal = 0; causal < 2; causal++) {
         struct attention_attr global = example_attention_attr(0, 0, causal, 17, 0);
         global.global = 20;
-        examples_attention_one(l, TL_F32, long_, global, causal ? WITH_BIAS : 0, "470, global tokens");
-        examples_attention_one(l, TL_BF16, long_, global, causal ? 0 : WITH_DOC, "470, global tokens");
+        examples_attention_one(l, TL_F32, long_, global, causal ? WITH_BIAS : 0, "210, global tokens");
+        examples_attention_one(l, TL_BF16, long_, global, causal ? 0 : WITH_DOC, "210, global tokens");
     }
     examples_attention_one(l, TL_F32, far, example_attention_attr(0, 0, 0, 0, 0), WITH_SPAN, "130 x 410, spans");
     examples_attention_one(l, TL_BF16, far, example_attention_attr(0, 0, 0, 0, 0), WITH_SPAN, "130 x 410, spans");
