@@ -24,7 +24,7 @@ static void assert_close(const double *x, const double *want, int n, double tol,
 
 /* pos (n), freq (half) -> table (n, 2 half) */
 static void make_table(const int32_t *pos, int n, const double *freq, int half, float mscale, tl_dtype t, void *table) {
-    struct rope_table_attr a = {mscale, t};
+    struct rope_table_attr a = {.mscale = mscale, .dtype = t};
     tl_op_call c = {.attr = &a};
     c.in[0] = arg((void *)(uintptr_t)pos, TL_I32, 1, n, 0, 0);
     c.in[1] = arg((void *)(uintptr_t)freq, TL_F64, 1, half, 0, 0);

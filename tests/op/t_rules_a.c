@@ -192,8 +192,8 @@ static void other_shapes(void **state) {
     refuses(OP_rope, &half, (tl_desc[]){x, D(TL_F32, 2, 6, 5, 0, 0)}, NULL, TL_SHAPE, "even");
     refuses(OP_rope, &half, (tl_desc[]){x, D(TL_BF16, 2, 6, 8, 0, 0)}, NULL, TL_DTYPE, "sum type");
     refuses(OP_rope, &(struct rope_attr){2, 0}, (tl_desc[]){x, D(TL_F32, 2, 6, 8, 0, 0)}, NULL, TL_ARG, "no style 2");
-    refuses(OP_rope_table, &(struct rope_table_attr){1, TL_BF16}, (tl_desc[]){ids, D(TL_F64, 1, 4, 0, 0, 0)}, NULL,
-            TL_ARG, "cannot be bf16");
+    refuses(OP_rope_table, &(struct rope_table_attr){.mscale = 1, .dtype = TL_BF16},
+            (tl_desc[]){ids, D(TL_F64, 1, 4, 0, 0, 0)}, NULL, TL_ARG, "cannot be bf16");
     refuses(OP_dropout, &(struct dropout_attr){1, 0}, &x, NULL, TL_ARG, "p is 1");
     refuses(OP_embedding, &(struct embedding_attr){1, TL_F64}, (tl_desc[]){ids, D(TL_F32, 2, 9, 4, 0, 0)}, NULL, TL_ARG,
             "does not give f64");
