@@ -113,8 +113,9 @@ tl_status plot_fit(const plot_spec *p, plot_axis *x, plot_axis *y, tl_error *e) 
             plot_widen(y, p->series[i].y[k]);
         }
     if (x->min > x->max) return error_set(e, TL_ARG, "there are no points to draw");
-    bool scatter = true; /* points by themselves do not lie on the frame */
-    for (size_t i = 0; i < p->n; i++) scatter &= p->series[i].n <= 1;
+    bool scatter = true;              /* points by themselves do not lie on the frame */
+    for (size_t i = 0; i < p->n; i++) /* with the bars of their spread */
+        for (size_t k = 1; k < p->series[i].n; k++) scatter &= p->series[i].x[k] <= p->series[i].x[0];
     if (p->has_floor) plot_widen(y, p->floor);
     bool given = p->y_min < p->y_max && !isnan(plot_scale(y, p->y_min)) && !isnan(plot_scale(y, p->y_max));
     if (given) y->min = plot_scale(y, p->y_min), y->max = plot_scale(y, p->y_max);
