@@ -75,11 +75,17 @@ static REAL gau_kv_t(const gate_view *w, int64_t r, int64_t slot, int64_t j, int
     return gate_score(w, ROW(w->q, r), gau_kv_at(w->k, r, slot, j), j - pos, factor);
 }
 
+/* The first position that a row sees: what the cache still holds and the table of positions reaches. */
+static int64_t gau_kv_first(const gate_view *w, int64_t pos, int64_t end) {
+    int64_t C = w->k->d.dim[1], lo = end > C ? end - C : 0;
+    return w->bias->data && lo < pos - w->centre ? pos - w->centre : lo;
+}
+
 static void gau_kv_row(const gate_view *w, const tl_op_call *c, int64_t r, int64_t slot, int64_t pos, int64_t end) {
     enum { CHUNK = 64 };
     const bool normal = w->a->kind >= GATE_SOFTMAX, ratio = w->a->kind == GATE_RELU2_SUM;
     const tl_arg *sink = &c->in[7];
-    int64_t C = w->k->d.dim[1], lo = end > C ? end - C : 0, n = end - lo;
+    int64_t lo = gau_kv_first(w, pos, end), n = end - lo;
     REAL factor = gate_factor(w, n), t = (REAL)0, p = (REAL)0, sum = (REAL)0, norm = (REAL)0;
     REAL top = sink->data ? GET(sink, 0) : (REAL)-INFINITY;
     for (int64_t j = lo; normal && j < end; j++) {
@@ -125,7 +131,7 @@ void REF(gau_attention_kv)(const tl_op_call *c) {
         int64_t q = GETI(slot, r / H), p = GETI(pos, r / H);
         int64_t end = ends->data ? GETI(ends, r / H) : p + 1;
         if (w.bias->data && end > p + w.centre + 1) end = p + w.centre + 1;
-        bool busy = q >= 0 && q < w.k->d.dim[0] && p >= 0 && end > 0;
+        bool busy = q >= 0 && q < w.k->d.dim[0] && p >= 0 && end > gau_kv_first(&w, p, end);
         if (busy) gau_kv_row(&w, c, r, q, p, end);
         for (int64_t d = 0; d < w.e && !busy; d++) PUT(c, 0, ROW(&c->out[0], r) + d, (REAL)0);
     }

@@ -157,7 +157,7 @@ static void refuses(int op, const void *attr, const tl_desc *in, const tl_desc *
 }
 #define ATTENTION_REFUSES(at, with, code, part, ...)                                                                   \
     do {                                                                                                               \
-        tl_desc in_[7] = {q, k, k};                                                                                    \
+        tl_desc in_[TL_OP_INS] = {q, k, k};                                                                            \
         in_[at] = (with);                                                                                              \
         refuses(OP_attention, &(struct attention_attr){__VA_ARGS__}, in_, NULL, code, part);                           \
     } while (0)
@@ -166,7 +166,8 @@ static void attention_shapes(void **state) {
     (void)state;
     tl_desc q = D(TL_F32, 4, 2, 5, 6, 8), k = D(TL_F32, 4, 2, 5, 3, 8), none = {0};
     tl_desc four = D(TL_F32, 4, 2, 5, 4, 8);
-    refuses(OP_attention, &(struct attention_attr){0}, (tl_desc[7]){q, four, four}, NULL, TL_SHAPE, "no multiple");
+    refuses(OP_attention, &(struct attention_attr){0}, (tl_desc[TL_OP_INS]){q, four, four}, NULL, TL_SHAPE,
+            "no multiple");
     ATTENTION_REFUSES(1, four, TL_SHAPE, "heads of k", .causal = 1);
     ATTENTION_REFUSES(1, D(TL_F32, 4, 2, 5, 3, 4), TL_SHAPE, "head width of q", .causal = 1);
     ATTENTION_REFUSES(1, D(TL_BF16, 4, 2, 5, 3, 8), TL_DTYPE, "f32 like q", .causal = 1);

@@ -77,7 +77,8 @@ static bool step_kv_row(const step_kv *j, int64_t r, step_kv_at *at) {
         if (j->gate.bias) at->hi = gated_min(at->hi, at->pos + 1 + j->gate.reach);
     }
     at->lo = gated_max(0, at->hi - j->C);
-    return at->slot >= 0 && at->slot < j->Q && at->pos >= 0 && at->hi > 0;
+    if (j->gate.bias) at->lo = gated_max(at->lo, at->pos - j->gate.reach);
+    return at->slot >= 0 && at->slot < j->Q && at->pos >= 0 && at->hi > at->lo;
 }
 
 /* How many rows from r on are a prompt's: of one slot, at positions that follow one another and have not gone round. */
