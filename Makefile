@@ -1,7 +1,7 @@
 # The front door. CMake and Ninja do the work, in build/.
 #   make           build everything          make check    build and run the tests
 #   make demo      train for a minute, then hear a story
-#   make bench     build and measure: products, attention, training, decoding, the cache, the tokenizer
+#   make bench     build and measure: products, attention, training and its floor, decoding, overhead, the cache, the tokenizer
 #   make install   PREFIX=/usr/local DESTDIR=
 # Debian packages that are missing are installed first (tools/setup), if this user may.
 
@@ -37,7 +37,8 @@ check: all
 	@cd $(BUILD) && ctest -j 2 --output-on-failure
 
 bench: all
-	@for what in gemm attention train generate kv-cache tokenizer; do $(BUILD)/tilia bench $$what || exit 1; done
+	@for what in gemm attention train generate overhead kv-cache tokenizer; do $(BUILD)/tilia bench $$what || exit 1; done
+	@$(BUILD)/tilia profile --preset char-cpu --batch 12 --floor
 	@if $(PYTHON) -c 'import tokenizers, tiktoken' 2>/dev/null && test -f $(DATA)/gpt2/vocab.json; then \
 	    $(PYTHON) bench/tokenizer_peers.py $(BUILD)/bench/tokenizer $(BUILD)/tilia $(DATA) --mb $(PEER_MB) --train-mb $(PEER_MB); \
 	else echo "tokenizers against their peers: PYTHON=one with tokenizers and tiktoken, DATA=folder with gpt2/ and texts"; fi

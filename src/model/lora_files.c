@@ -388,6 +388,18 @@ tl_status lora_stretch(tl_model *m, const char *scaling, tl_error *e) {
     return TL_OK;
 }
 
+/* As base.json says: what is wrong there is the file's mistake, not an argument's. */
+static tl_status stretch_as_written(tl_model *m, const char *dir, const char *scaling, tl_error *e) {
+    char path[LORA_PATH];
+    TRY(file_join(path, sizeof path, dir, base_name, e));
+    tl_status s = lora_stretch(m, scaling, e);
+    if (s == TL_ARG) {
+        s = TL_CONFIG;
+        if (e) e->code = s;
+    }
+    return at_file(e, s, path);
+}
+
 tl_status lora_open(tl_model *m, const char *path, bool any_base, tl_error *e) {
     char dir[LORA_PATH], base[LORA_PATH] = "", scaling[LORA_SCALING] = "";
     uint64_t want = 0, is = 0;
@@ -404,7 +416,7 @@ tl_status lora_open(tl_model *m, const char *path, bool any_base, tl_error *e) {
     TRY(read_base(m->alloc, dir, base, sizeof base, &want, scaling, e));
     TRY(check_base(m, dir, any_base, want, &is, e));
     s = open_weights(m, dir, &o, e);
-    if (s == TL_OK && scaling[0]) s = at_file(e, lora_stretch(m, scaling, e), dir);
+    if (s == TL_OK && scaling[0]) s = stretch_as_written(m, dir, scaling, e);
     if (s != TL_OK) {
         lora_close(m);
         return s;

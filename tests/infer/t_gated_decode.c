@@ -1,7 +1,6 @@
 /* A state of fixed size in use: prompts longer than any bucket and than the context, sequences side by side, a session
  * that goes back and one that is copied. */
-#include "infer/session.h"
-#include "support/testing.h"
+#include "sessions.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -68,13 +67,6 @@ static void long_prompts(void **state) {
     for (int k = 0; k < KINDS; k++) long_prompt(*state, k);
 }
 
-static void next_of(struct tl_session *s, float *out) {
-    const float *z;
-    tl_error e;
-    assert_ok(session_logits(s, &z, &e), &e);
-    memcpy(out, z, V * sizeof *out);
-}
-
 /* Wherever a session goes back to, and in a copy of it, the same follows as in a new one. */
 static void there_and_back(tl_engine *engine, int kind) {
     tl_model *m = model_of(engine, kind);
@@ -106,18 +98,6 @@ static void there_and_back(tl_engine *engine, int kind) {
 
 static void back_and_forth(void **state) {
     for (int k = 0; k < KINDS; k++) there_and_back(*state, k);
-}
-
-static int setup(void **state) {
-    static tl_engine *engine;
-    *state = NULL;
-    if (tl_engine_create(&(tl_engine_options){.threads = 2}, &engine, NULL) != TL_OK) return -1;
-    *state = engine;
-    return 0;
-}
-static int teardown(void **state) {
-    tl_engine_destroy(*state);
-    return 0;
 }
 
 int main(void) {

@@ -1,7 +1,6 @@
 /* Objective prefix: prompts whose tokens see each other, in one graph, packed, and token by token over a cache. */
 #include "data/loader.h"
-#include "infer/session.h"
-#include "support/testing.h"
+#include "sessions.h"
 
 #include <math.h>
 
@@ -155,13 +154,6 @@ static void decoding(void **state) {
         }
 }
 
-static void next_of(struct tl_session *s, float *out) {
-    const float *z;
-    tl_error e;
-    assert_ok(session_logits(s, &z, &e), &e);
-    memcpy(out, z, V * sizeof *out);
-}
-
 /* The first thing said is the prompt; going back into it makes another. A copy goes on alike. */
 static void sessions(void **state) {
     tl_model *m = model_of(*state, 0);
@@ -211,18 +203,6 @@ static void refused(void **state) {
         assert_int_equal(config_set(&c, set, 2, &e) == TL_OK ? config_check(&c, &e) : TL_CONFIG, TL_CONFIG);
         assert_non_null(strstr(e.text, "running sum"));
     }
-}
-
-static int setup(void **state) {
-    static tl_engine *engine;
-    *state = NULL;
-    if (tl_engine_create(&(tl_engine_options){.threads = 2}, &engine, NULL) != TL_OK) return -1;
-    *state = engine;
-    return 0;
-}
-static int teardown(void **state) {
-    tl_engine_destroy(*state);
-    return 0;
 }
 
 int main(void) {

@@ -1,8 +1,7 @@
 /* Encoder and decoder: who sees what in one graph, pairs packed into a row, and targets written token by token over
  * keys and values of the source. */
 #include "infer/batch.h"
-#include "infer/session.h"
-#include "support/testing.h"
+#include "sessions.h"
 
 #include <math.h>
 
@@ -199,13 +198,6 @@ static void decoding(void **state) {
     }
 }
 
-static void next_of(struct tl_session *s, float *out) {
-    const float *z;
-    tl_error e;
-    assert_ok(session_logits(s, &z, &e), &e);
-    memcpy(out, z, V * sizeof *out);
-}
-
 /* What is said is the source; the answer begins behind an end of document. What is said behind an answer is another. */
 static void sessions(void **state) {
     static row x;
@@ -267,18 +259,6 @@ static void refused(void **state) {
     assert_ok(config_objective(&c, OBJECTIVE_SEQ2SEQ, true, &e), &e);
     assert_int_equal(c.encoder, c.layers);
     assert_fails(TL_CONFIG, config_objective(&c, OBJECTIVE_CAUSAL, true, &e), &e);
-}
-
-static int setup(void **state) {
-    static tl_engine *engine;
-    *state = NULL;
-    if (tl_engine_create(&(tl_engine_options){.threads = 2}, &engine, NULL) != TL_OK) return -1;
-    *state = engine;
-    return 0;
-}
-static int teardown(void **state) {
-    tl_engine_destroy(*state);
-    return 0;
 }
 
 int main(void) {

@@ -230,6 +230,11 @@ static void a_context_is_stretched(void **state) {
     assert_int_equal(system(command), 0);
     assert_runs("train --resume low --quiet --eval-every 0");
     assert_true(last_number("low/metrics.jsonl", "loss") == straight);
+    snprintf(command, sizeof command,
+             "cd '%s' && cp -r low wild && sed -i 's/yarn:4/wild:2/' wild/ckpt-00000012/base.json", dir);
+    assert_int_equal(system(command), 0);
+    assert_int_equal(run("generate wild x -n 1"), 1); /* a file's mistake, no wrong usage */
+    assert_has("err", "base.json: \"wild:2\" is no rope scaling");
     assert_runs("convert low wide --quiet");
     assert_has("wide/config.json", "\"rope_type\": \"yarn\"");
     assert_runs("eval low --text book.txt --context 256 --json");
