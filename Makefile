@@ -47,7 +47,8 @@ bench: all
 	else echo "attention and training against PyTorch: PYTHON=one with torch"; fi
 	@echo "Other peers, in a virtual environment of their own: bench/*_peers.py (each tells how in its first lines)"
 
-install: all
+install: configure
+	@cmake --build $(BUILD) -j $(JOBS) --target tilia tilia_static tilia_shared
 	DESTDIR=$(DESTDIR) cmake --install $(BUILD) --prefix $(PREFIX)
 
 uninstall:

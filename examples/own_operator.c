@@ -1,6 +1,7 @@
 /* An operator of one's own: y = x * sigmoid(beta * x), with beta (1) learnt: the Swish of Ramachandran et al. 2017.
  * A row and its functions make it: shapes, gradient (built from operators, here a second one of our own), cost,
- * arithmetic. tl_gradcheck compares the gradient with differences; then a graph learns beta from a curve. */
+ * arithmetic. tl_gradcheck compares the gradient with differences; then a graph learns beta from a curve. Link with
+ * -ltilia -lm. */
 #include "tilia/graph.h"
 
 #include <math.h>

@@ -9,6 +9,9 @@ import numpy as np
 
 import tilia
 
+if len(sys.argv) < 3:
+    sys.exit(__doc__)
+
 # %% The model, and its loss on the new text before
 model = tilia.Model.open(sys.argv[1])
 text = open(sys.argv[2], encoding="utf-8").read()

@@ -7,6 +7,9 @@ import sys
 
 import tilia
 
+if len(sys.argv) < 2:
+    sys.exit(__doc__)
+
 # %% A tokenizer, learnt from the text itself
 text = open(sys.argv[1], encoding="utf-8").read()
 steps = int(sys.argv[2]) if len(sys.argv) > 2 else 200

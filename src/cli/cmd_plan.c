@@ -95,14 +95,14 @@ static void list_presets(void) {
 
 static void list_hardware(void) {
     cost_machine m;
-    char a[32], b[32], c[32], d[32];
+    char a[32], b[32], c[32], d[32], room[32];
     printf("%-10s %-28s %9s %9s %9s %10s %8s %6s\n", "name", "", "f32", "16 bits", "int8", "bytes/s", "memory",
            "watts");
     for (size_t i = 0; machine_name(i); i++) {
         machine_find(machine_name(i), &m, NULL);
         printf("%-10s %-28s %9s %9s %9s %10s %8s %6.0f\n           %s\n", m.name, m.title,
                cli_count(m.f32, a, sizeof a), cli_count(m.half, b, sizeof b), cli_count(m.int8, c, sizeof c),
-               cli_bytes(m.bandwidth, d, sizeof d), cli_bytes(m.memory, a, sizeof a), m.watts, m.source);
+               cli_bytes(m.bandwidth, d, sizeof d), cli_bytes(m.memory, room, sizeof room), m.watts, m.source);
     }
     printf("%-10s what tilia devices --measure found on this machine\n", "this");
     exit(cli_finish(EXIT_DONE));

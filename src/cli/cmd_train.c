@@ -220,10 +220,10 @@ static void introduce(const train_run *r) {
         fprintf(stderr, "adapters: %s parameters are trained, rank %lld, alpha %g; the base %s\n",
                 cli_count((double)m->lora->params.count, a, sizeof a), (long long)m->lora->o.rank, m->lora->o.alpha,
                 m->flat ? "is in memory as f32" : "stays in its file");
-    fprintf(stderr, "text: %s tokens in %lld documents, %s of them held out for validation\n",
+    const int64_t documents = r->data.documents ? r->data.documents : r->data.train.documents;
+    fprintf(stderr, "text: %s tokens in %lld document%s, %s of them held out for validation\n",
             cli_count((double)(r->data.train.n + (r->data.has_held ? 0 : r->data.val.n)), a, sizeof a),
-            (long long)(r->data.documents ? r->data.documents : r->data.train.documents),
-            cli_count((double)r->data.val.n, b, sizeof b));
+            (long long)documents, documents == 1 ? "" : "s", cli_count((double)r->data.val.n, b, sizeof b));
     introduce_examples(r);
     fprintf(stderr, "memory: %s planned (weights %s, gradients and moments %s, activations %s)\n",
             cli_bytes((double)r->trainer->bytes.total, a, sizeof a),

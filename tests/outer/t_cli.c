@@ -76,6 +76,7 @@ static void mistakes_have_their_exit_code(void **state) {
     } rows[] = {
         {"", 2, "Usage: tilia COMMAND"},
         {"nosuch", 2, "no command \"nosuch\""},
+        {"trian", 2, "did you mean train?"},
         {"generate", 2, "which model"},
         {"generate nowhere", 1, "nowhere: no such directory"},
         {"generate .", 1, "config.json"},
@@ -212,6 +213,8 @@ static void help_is_a_result(void **state) {
     assert_has("out", "tilia ");
     assert_int_equal(run("generate --help"), 0);
     assert_has("out", "--temperature");
+    assert_int_equal(run("plan --hardware help"), 0);
+    assert_has("out", "80 GB    400\n"); /* of an a100 */
     assert_int_equal(run("devices"), 0);
     assert_has("out", "attention");
 }
