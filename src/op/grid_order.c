@@ -11,9 +11,9 @@ tl_status grid_order_shape(tl_op_infer *s) {
     TRY(shape_ndim(&h, 0, 3));
     const int64_t most = 1 << 24;
     if (a->rows < 1 || a->cols < 1 || a->high < 1 || a->wide < 1 || a->rows > most || a->cols > most ||
-        a->rows % a->high || a->cols % a->wide)
-        return shape_bad_attr(&h, "a grid of %lld x %lld is not made of windows of %lld x %lld", (long long)a->rows,
-                              (long long)a->cols, (long long)a->high, (long long)a->wide);
+        a->high > a->rows || a->wide > a->cols)
+        return shape_bad_attr(&h, "windows of %lld x %lld in a grid of %lld x %lld", (long long)a->high,
+                              (long long)a->wide, (long long)a->rows, (long long)a->cols);
     TRY(shape_dim(&h, 0, 1, a->rows * a->cols, "places of the grid"));
     shape_out_like(&h, 0, 0, s->in[0]->dtype);
     return TL_OK;
@@ -32,12 +32,7 @@ void grid_order_cost(const tl_op_call *c, tl_cost *cost) {
 
 #else
 
-/* Of place i in the order of windows, the place line by line. */
-static int64_t grid_place(const struct grid_order_attr *a, int64_t i) {
-    const int64_t size = a->high * a->wide, window = i / size, in = i % size, across = a->cols / a->wide;
-    const int64_t row = window / across * a->high + in / a->wide, col = window % across * a->wide + in % a->wide;
-    return row * a->cols + col;
-}
+#include "op/grid.h"
 
 void REF(grid_order)(const tl_op_call *c) {
     const struct grid_order_attr *a = ATTR(c, grid_order);
@@ -45,7 +40,8 @@ void REF(grid_order)(const tl_op_call *c) {
     const int64_t B = x->d.dim[0], T = x->d.dim[1], W = x->d.dim[2];
     for (int64_t b = 0; b < B; b++)
         for (int64_t i = 0; i < T; i++) {
-            const int64_t j = grid_place(a, i), from = a->inverse ? i : j, to = a->inverse ? j : i;
+            const int64_t j = grid_place(a->rows, a->cols, a->high, a->wide, i), from = a->inverse ? i : j,
+                          to = a->inverse ? j : i;
             for (int64_t d = 0; d < W; d++)
                 PUT(c, 0, ROW(&c->out[0], b * T + to) + d, GET(x, ROW(x, b * T + from) + d));
         }

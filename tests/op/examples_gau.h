@@ -400,7 +400,8 @@ static inline void examples_offset(op_examples *l) {
             x->acc = form == 3 ? 7 : form == 2 ? 3 : 0;
             struct grid_order_attr grid;
             memset(&grid, 0, sizeof grid);
-            grid.rows = form < 2 ? 4 : 6, grid.cols = form == 1 ? 1 : 6, grid.high = 2, grid.wide = form == 1 ? 1 : 3;
+            grid.rows = form < 2 ? 4 : 7, grid.cols = form == 1 ? 1 : form == 3 ? 5 : 6, grid.high = 2;
+            grid.wide = form == 1 ? 1 : 3;
             grid.inverse = form & 1;
             x = EXAMPLE_GAU(l, "grid_order", grid, t, form & 1 ? "back" : "windows");
             example_in(x, 0, example_view(D3(t, 2, grid.rows * grid.cols, 3), form == 2 ? 4 : 0), FILL_NORMAL);
@@ -629,11 +630,13 @@ static inline void examples_delta(op_examples *l) {
 
 static inline void examples_rel(op_examples *l) {
     static const struct rel_buckets_attr rows[] = {
-        {1, 2, 3, 1, 0}, {40, 8, 20, 1, 0.5f}, {70, 8, 9, 0, 3.0f}, {9, 32, 128, 0, 0}};
-    static const struct { int64_t heads, s, reach; } pairs[] = {{1, 2, 1}, {2, 4, 5}, {1, 6, 64}, {3, 2, 65}};
+        {1, 2, 3, 1, 0}, {40, 8, 20, 1, 0.5f}, {70, 8, 9, 0, 3.0f}, {9, 32, 128, 0, 0}, {300, 32, 128, 0, 0}};
+    static const struct {
+        int64_t heads, s, reach;
+    } pairs[] = {{1, 2, 1}, {2, 4, 5}, {1, 6, 64}, {3, 2, 65}, {2, 38, 1100}};
     for (int n = 0; n < 2; n++) {
         const tl_dtype t = n ? TL_F64 : TL_F32;
-        for (int i = 0; i < 4; i++) {
+        for (int i = 0; i < 5; i++) {
             struct rel_buckets_bwd_attr back = {rows[i]};
             op_example *x = EXAMPLE_GAU(l, "rel_buckets", rows[i], t, rows[i].causal ? "causal" : "both ways");
             example_in(x, 0, D2(t, 2, rows[i].buckets), FILL_NORMAL);

@@ -280,8 +280,60 @@ static void feature(float a, float sub, const void *x, int tx, void *y, int ty, 
         out(y, ty, i, n - i, vf_mul(by, vf_exp(vf_sub(load(x, tx, i, n - i), less))), add);
 }
 
-static const gated_leaf leaf = {
-    SIMD_NAME(gemm_linear), weigh, more, back, dot, axpy, scaled, put, affine, product, times, multiply, feature};
+/* ---- tables of relative positions --------------------------------------------------------------------------- */
+
+static float sum(const float *x, int64_t n) {
+    vf a = vf_zero(), b = a;
+    int64_t i = 0;
+    for (; i + 2 * SIMD_W <= n; i += 2 * SIMD_W) a = vf_add(a, vf_load(x + i)), b = vf_add(b, vf_load(x + i + SIMD_W));
+    for (; i < n; i += SIMD_W) a = vf_add(a, load(x, GEMM_F32, i, n - i));
+    return vf_sum(vf_add(a, b));
+}
+
+static void turn(const float *cos, const float *sin, const float *by, int64_t n, float *ahead, float *behind) {
+    for (int64_t l = 0; l < GATED_TURNS; l += 2 * SIMD_W) {
+        vf f0 = vf_zero(), f1 = f0, b0 = f0, b1 = f0;
+        for (int64_t k = 0; k < n; k++) {
+            const float *c = cos + k * GATED_TURNS + l, *s = sin + k * GATED_TURNS + l;
+            const vf c0 = vf_load(c), c1 = vf_load(c + SIMD_W), s0 = vf_load(s), s1 = vf_load(s + SIMD_W);
+            const vf p = vf_set(by[k]), q = vf_set(by[n + k]), r = vf_set(by[2 * n + k]), t = vf_set(by[3 * n + k]);
+            f0 = vf_fma(q, s0, vf_fma(p, c0, f0)), f1 = vf_fma(q, s1, vf_fma(p, c1, f1));
+            b0 = vf_fma(t, s0, vf_fma(r, c0, b0)), b1 = vf_fma(t, s1, vf_fma(r, c1, b1));
+        }
+        vf_store(ahead + l, f0), vf_store(ahead + l + SIMD_W, f1);
+        vf_store(behind + l, b0), vf_store(behind + l + SIMD_W, b1);
+    }
+}
+
+static void unturn(const float *cos, const float *sin, const float *even, const float *odd, int64_t n, float *to) {
+    for (int64_t k = 0; k < n; k += SIMD_W) {
+        vf sums[4] = {vf_zero(), vf_zero(), vf_zero(), vf_zero()};
+        for (int64_t l = 0; l < GATED_TURNS; l++) {
+            const vf c = load(cos + l * n, GEMM_F32, k, n - k), s = load(sin + l * n, GEMM_F32, k, n - k);
+            const vf e = vf_set(even[l]), o = vf_set(odd[l]);
+            sums[0] = vf_fma(c, e, sums[0]), sums[1] = vf_fma(s, e, sums[1]);
+            sums[2] = vf_fma(c, o, sums[2]), sums[3] = vf_fma(s, o, sums[3]);
+        }
+        for (int i = 0; i < 4; i++) store(to + i * n, GEMM_F32, k, n - k, sums[i]);
+    }
+}
+
+static const gated_leaf leaf = {SIMD_NAME(gemm_linear),
+                                weigh,
+                                more,
+                                back,
+                                dot,
+                                axpy,
+                                scaled,
+                                put,
+                                affine,
+                                product,
+                                times,
+                                multiply,
+                                feature,
+                                sum,
+                                turn,
+                                unturn};
 
 /* One body under the names of the rows of kernels.def: devices and profiles then say which operator it served. */
 #define GATED_LEAF(name)                                                                                               \
@@ -311,3 +363,8 @@ GATED_LEAF(delta_rule_bwd)
 GATED_LEAF(delta_rule_step)
 GATED_LEAF(time_mix)
 GATED_LEAF(time_mix_bwd)
+GATED_LEAF(rel_buckets)
+GATED_LEAF(rel_buckets_bwd)
+GATED_LEAF(rel_toeplitz)
+GATED_LEAF(rel_toeplitz_bwd)
+GATED_LEAF(grid_order)

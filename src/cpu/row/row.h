@@ -58,6 +58,20 @@ typedef void row_leaf(const row_job *j);
 ROW_LEAVES(ROW_DECLARE)
 #undef ROW_DECLARE
 
+/* Norms of columns: rows `stride` bytes apart. A leaf does columns [lo, hi), at most ROW_COLUMNS. */
+enum { ROW_COLUMNS = 64 };
+typedef struct row_columns {
+    int64_t rows, d;
+    const char *in[5]; /* batchnorm: x, w, b; backward: dy, x, w, mean, rstd. Absent: NULL */
+    char *out[3];
+    int64_t stride_in[5], stride_out;
+    int32_t tin[5], tout;
+    uint32_t acc;
+    float eps;
+} row_columns;
+typedef void row_columns_leaf(const row_columns *j, int64_t lo, int64_t hi);
+row_columns_leaf row_batchnorm__avx2, row_batchnorm__avx512, row_batchnorm_bwd__avx2, row_batchnorm_bwd__avx512;
+
 /* y[i] = f(x[i]) of the vector vocabulary, for tests of its error bounds: 0 exp, 1 exp_soft, 2 tanh, 3 erf, 4 sigmoid
  */
 typedef void row_function(int which, const float *x, float *y, int64_t n);

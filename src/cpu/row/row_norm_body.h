@@ -151,3 +151,110 @@ void SIMD_NAME(row_softmax_bwd)(const row_job *j) {
         row_out(j, 0, j->tout[0], i, vf_mul(y, vf_sub(dy, s)));
     }
 }
+
+/* ---- norms of columns ------------------------------------------------------------------------------------------- */
+
+enum { COLUMN_VECTORS = ROW_COLUMNS / SIMD_W, COLUMN_BLOCK = 64 };
+
+/* One row's columns; v: which vector of the group, n: columns left. */
+#define COLUMNS_EACH(v, n) for (int64_t v = 0, n = hi - lo; v < COLUMN_VECTORS && n > 0; v++, n -= SIMD_W)
+
+ALWAYS vf column_get(const row_columns *j, int k, const int type, int64_t r, int64_t at, int64_t n) {
+    return row_get(type, j->in[k] + r * j->stride_in[k], at, n);
+}
+ALWAYS vf column_vector(const row_columns *j, int k, int64_t at, int64_t n, float none) {
+    return j->in[k] ? row_get(ROW_F32, j->in[k], at, n) : vf_set(none);
+}
+ALWAYS void column_put(const row_columns *j, int k, int64_t at, int64_t n, vf v) {
+    if (!j->out[k]) return;
+    if (j->acc >> k & 1) v = vf_add(row_get(ROW_F32, j->out[k], at, n), v);
+    row_put(ROW_F32, j->out[k], at, n, v);
+}
+/* Sums of COLUMN_BLOCK rows are added up by themselves, or small ones would get lost behind many rows. */
+ALWAYS void column_fold(vf *sum, vf *block, int64_t count) {
+    for (int64_t v = 0; v < count; v++) sum[v] = vf_add(sum[v], block[v]), block[v] = vf_zero();
+}
+
+ALWAYS void row_batchnorm_as(const row_columns *j, int64_t lo, int64_t hi, const int tx, const int ty) {
+    vf mean[COLUMN_VECTORS], rstd[COLUMN_VECTORS], block[COLUMN_VECTORS], w[COLUMN_VECTORS], b[COLUMN_VECTORS];
+    const vf rows = vf_set((float)j->rows), one = vf_set(1.0f);
+    for (int v = 0; v < COLUMN_VECTORS; v++) mean[v] = rstd[v] = block[v] = vf_zero();
+    for (int64_t r = 0; r < j->rows; r++) {
+        COLUMNS_EACH(v, n) block[v] = vf_add(block[v], column_get(j, 0, tx, r, lo + v * SIMD_W, n));
+        if (r % COLUMN_BLOCK == COLUMN_BLOCK - 1 || r + 1 == j->rows) column_fold(mean, block, COLUMN_VECTORS);
+    }
+    COLUMNS_EACH(v, n) mean[v] = vf_div(mean[v], rows);
+    for (int64_t r = 0; r < j->rows; r++) {
+        COLUMNS_EACH(v, n) {
+            const vf z = vf_sub(column_get(j, 0, tx, r, lo + v * SIMD_W, n), mean[v]);
+            block[v] = vf_fma(z, z, block[v]);
+        }
+        if (r % COLUMN_BLOCK == COLUMN_BLOCK - 1 || r + 1 == j->rows) column_fold(rstd, block, COLUMN_VECTORS);
+    }
+    COLUMNS_EACH(v, n) {
+        const int64_t at = lo + v * SIMD_W;
+        rstd[v] = vf_div(one, vf_sqrt(vf_add(vf_div(rstd[v], rows), vf_set(j->eps))));
+        column_put(j, 1, at, n, mean[v]);
+        column_put(j, 2, at, n, rstd[v]);
+        w[v] = column_vector(j, 1, at, n, 1.0f), b[v] = column_vector(j, 2, at, n, 0.0f);
+    }
+    for (int64_t r = 0; r < j->rows; r++) COLUMNS_EACH(v, n) {
+            const int64_t at = lo + v * SIMD_W;
+            const vf y = vf_mul(vf_sub(column_get(j, 0, tx, r, at, n), mean[v]), rstd[v]);
+            row_put(ty, j->out[0] + r * j->stride_out, at, n, vf_add(vf_mul(y, w[v]), b[v]));
+        }
+}
+
+void SIMD_NAME(row_batchnorm)(const row_columns *j, int64_t lo, int64_t hi) {
+    if (j->tin[0] == ROW_F32 && j->tout == ROW_F32)
+        row_batchnorm_as(j, lo, hi, ROW_F32, ROW_F32);
+    else if (j->tin[0] == ROW_BF16 && j->tout == ROW_BF16)
+        row_batchnorm_as(j, lo, hi, ROW_BF16, ROW_BF16);
+    else
+        row_batchnorm_as(j, lo, hi, j->tin[0], j->tout);
+}
+
+ALWAYS void row_batchnorm_bwd_as(const row_columns *j, int64_t lo, int64_t hi, const int td, const int tx) {
+    vf sum[COLUMN_VECTORS], sum_h[COLUMN_VECTORS], block[2 * COLUMN_VECTORS], mean[COLUMN_VECTORS];
+    vf rstd[COLUMN_VECTORS], by[COLUMN_VECTORS];
+    const vf rows = vf_set((float)j->rows);
+    for (int v = 0; v < COLUMN_VECTORS; v++)
+        sum[v] = sum_h[v] = block[v] = block[COLUMN_VECTORS + v] = mean[v] = rstd[v] = vf_zero();
+    COLUMNS_EACH(v, n) {
+        mean[v] = column_vector(j, 3, lo + v * SIMD_W, n, 0), rstd[v] = column_vector(j, 4, lo + v * SIMD_W, n, 0);
+        by[v] = vf_mul(rstd[v], column_vector(j, 2, lo + v * SIMD_W, n, 1.0f));
+    }
+    for (int64_t r = 0; r < j->rows; r++) {
+        COLUMNS_EACH(v, n) {
+            const vf dy = column_get(j, 0, td, r, lo + v * SIMD_W, n);
+            const vf h = vf_mul(vf_sub(column_get(j, 1, tx, r, lo + v * SIMD_W, n), mean[v]), rstd[v]);
+            block[v] = vf_add(block[v], dy);
+            block[COLUMN_VECTORS + v] = vf_fma(dy, h, block[COLUMN_VECTORS + v]);
+        }
+        if (r % COLUMN_BLOCK == COLUMN_BLOCK - 1 || r + 1 == j->rows) {
+            column_fold(sum, block, COLUMN_VECTORS);
+            column_fold(sum_h, block + COLUMN_VECTORS, COLUMN_VECTORS);
+        }
+    }
+    COLUMNS_EACH(v, n) {
+        column_put(j, 1, lo + v * SIMD_W, n, sum_h[v]);
+        column_put(j, 2, lo + v * SIMD_W, n, sum[v]);
+        sum[v] = vf_div(sum[v], rows), sum_h[v] = vf_div(sum_h[v], rows);
+    }
+    for (int64_t r = 0; r < j->rows && j->out[0]; r++) COLUMNS_EACH(v, n) {
+            const int64_t at = lo + v * SIMD_W;
+            const vf h = vf_mul(vf_sub(column_get(j, 1, tx, r, at, n), mean[v]), rstd[v]);
+            const vf dx = vf_mul(by[v], vf_fnma(h, sum_h[v], vf_sub(column_get(j, 0, td, r, at, n), sum[v])));
+            char *to = j->out[0] + r * j->stride_out;
+            row_put(j->tout, to, at, n, j->acc & 1 ? vf_add(row_get(j->tout, to, at, n), dx) : dx);
+        }
+}
+
+void SIMD_NAME(row_batchnorm_bwd)(const row_columns *j, int64_t lo, int64_t hi) {
+    if (j->tin[0] == ROW_F32 && j->tin[1] == ROW_F32)
+        row_batchnorm_bwd_as(j, lo, hi, ROW_F32, ROW_F32);
+    else if (j->tin[0] == ROW_BF16 && j->tin[1] == ROW_BF16)
+        row_batchnorm_bwd_as(j, lo, hi, ROW_BF16, ROW_BF16);
+    else
+        row_batchnorm_bwd_as(j, lo, hi, j->tin[0], j->tin[1]);
+}
