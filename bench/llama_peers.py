@@ -53,7 +53,7 @@ class Llama:
 def tilia_round(a, path):
     out = subprocess.run([a.tilia, "bench", "generate", "--model", path, "--threads", str(a.threads), "--prompt", str(a.prompt), "--steps",
                           str(a.steps), "--rounds", "1", "--json", "--quiet"], check=True, capture_output=True, text=True).stdout
-    return json.loads(out)
+    return json.loads(out)["results"][0]
 
 
 def first_token(a, path):

@@ -109,7 +109,7 @@ def tilia_times(a, spec, dtype, steps, facts):
     out = subprocess.run([a.tilia, "bench", "train", "--preset", preset, "--batch", str(rows), "--context", str(context), "--dtype", dtype,
                           "--steps", str(steps), "--threads", str(a.threads), "--clock", a.clock, "--json", "--quiet"],
                          check=True, capture_output=True, text=True).stdout
-    r = json.loads(out)
+    r = json.loads(out)["results"][0]
     facts.update(flops=r["flops"], limit=max(r["limit_flops"], facts.get("limit", 0)), activations=r["activation_bytes"])
     return [1e3 * s for s in r["seconds"]]
 

@@ -14,8 +14,10 @@ typedef struct bench_options {
     int64_t batch, context, steps, rounds, prompt, vocab; /* prompt: -1 if not said */
     tl_dtype dtype;                                       /* TL_NONE: both */
     clockid_t clock;
+    unsigned given; /* a bit for each option that was */
     struct tl_engine *engine;
-    double flops, bytes; /* the machine's limits a second, measured in this run */
+    double flops, flops16, bytes; /* the machine's limits a second, measured in this run; flops16: of bf16 */
+    int rows;                     /* results printed so far */
 } bench_options;
 
 double bench_now(const bench_options *o);
@@ -27,6 +29,10 @@ double bench_reads(const bench_options *o, size_t bytes);
 
 /* A model of --preset (or else `otherwise`) with random weights. */
 tl_status bench_random_model(const bench_options *o, const char *otherwise, struct tl_model **m, tl_error *e);
+/* The limit of operations a second for that type, f32 or bf16. */
+double bench_peak(const bench_options *o, tl_dtype t);
+/* With --json: what stands before each result. */
+void bench_json_row(bench_options *o);
 /* "name": [...] */
 void bench_print_seconds(const char *name, const double *x, int n);
 

@@ -82,7 +82,7 @@ static tl_status measure(const bench_options *o, decoder *d, int64_t rows, int64
     return TL_OK;
 }
 
-static tl_status generate_one(const bench_options *o, tl_model *m, tl_dtype dtype, const char *name, tl_error *e) {
+static tl_status generate_one(bench_options *o, tl_model *m, tl_dtype dtype, const char *name, tl_error *e) {
     const int64_t rows = o->batch ? o->batch : 1, steps = o->steps ? o->steps : 64;
     const int64_t prompt = o->prompt >= 0 ? o->prompt : o->model ? 512 : 0;
     const int64_t most = prompt > steps + WARM ? prompt : steps + WARM;
@@ -100,13 +100,14 @@ static tl_status generate_one(const bench_options *o, tl_model *m, tl_dtype dtyp
         decoder_fini(&d);
     }
     if (s == TL_OK && o->common.json) {
+        bench_json_row(o);
         printf("{\"dtype\": \"%s\", \"rows\": %lld, \"weight_bytes\": %.0f, \"limit_bytes\": %.4g, "
                "\"limit_flops\": %.4g, \"prompt\": %lld, ",
-               name, (long long)rows, bytes, t->bytes, o->flops, (long long)prompt);
+               name, (long long)rows, bytes, t->bytes, bench_peak(o, dtype), (long long)prompt);
         bench_print_seconds("prompt_seconds", t->prompt, t->prompts);
         printf(", ");
         bench_print_seconds("seconds", t->token, t->tokens);
-        printf("}\n");
+        printf("}");
     } else if (s == TL_OK) {
         if (prompt) {
             const double mid = bench_median(t->prompt, t->prompts);

@@ -37,7 +37,7 @@ static tl_status train_steps(const bench_options *o, trainer *t, double *took, i
     return s;
 }
 
-static tl_status train_one(const bench_options *o, tl_model *m, tl_dtype dtype, tl_error *e) {
+static tl_status train_one(bench_options *o, tl_model *m, tl_dtype dtype, tl_error *e) {
     trainer_settings s = {.schedule = {.kind = TL_SCHEDULE_CONSTANT, .lr = 1e-4, .min_lr = 1e-4},
                           .rows = o->batch ? o->batch : 12,
                           .micro = o->batch ? o->batch : 12,
@@ -58,20 +58,22 @@ static tl_status train_one(const bench_options *o, tl_model *m, tl_dtype dtype, 
     const size_t activations = t->bytes.activations;
     trainer_destroy(t);
     if (st != TL_OK) return st;
+    const double limit = bench_peak(o, dtype);
     if (o->common.json) {
+        bench_json_row(o);
         printf(
             "{\"dtype\": \"%s\", \"tokens\": %.0f, \"flops\": %.0f, \"activation_bytes\": %zu, \"limit_flops\": %.4g, "
             "\"first_seconds\": %.6g, ",
-            tl_dtype_name(dtype), labels, flops, activations, o->flops, first);
+            tl_dtype_name(dtype), labels, flops, activations, limit, first);
         bench_print_seconds("seconds", took, n);
-        printf("}\n");
+        printf("}");
         return TL_OK;
     }
     const double mid = bench_median(took, n);
     printf("%-5s %8.2f ms a step (%.2f to %.2f)  %9.0f tokens/s  %6.1f GFLOP/s, %.0f %% of the limit; the first step "
            "%.2f ms\n",
            tl_dtype_name(dtype), 1e3 * mid, 1e3 * took[0], 1e3 * took[n - 1], labels / mid, 1e-9 * flops / mid,
-           o->flops > 0 ? 100 * flops / mid / o->flops : 0, 1e3 * first);
+           limit > 0 ? 100 * flops / mid / limit : 0, 1e3 * first);
     return TL_OK;
 }
 
@@ -121,9 +123,10 @@ tl_status bench_kv_cache(bench_options *o, tl_error *e) {
         s = one_more(o, m, n, false, &with, e);
         if (s == TL_OK) s = one_more(o, m, n, true, &without, e);
         if (s != TL_OK) break;
-        if (o->common.json)
-            printf("{\"tokens\": %lld, \"with\": %.9g, \"without\": %.9g}\n", (long long)n, with, without);
-        else
+        if (o->common.json) {
+            bench_json_row(o);
+            printf("{\"tokens\": %lld, \"seconds\": %.9g, \"seconds_without\": %.9g}", (long long)n, with, without);
+        } else
             printf("%8lld %16.3f %16.3f %8.1f\n", (long long)n, 1e3 * with, 1e3 * without, without / with);
     }
     model_close(m);

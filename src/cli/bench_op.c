@@ -49,21 +49,23 @@ static tl_status measure(const bench_options *o, const char *op, const tl_op_cal
     return TL_OK;
 }
 
-static void report(const bench_options *o, const char *op, tl_dtype t, const char *shape, const char *kernel,
-                   double flops, double seconds) {
-    if (o->common.json)
+static void report(bench_options *o, const char *op, tl_dtype t, const char *shape, const char *kernel, double flops,
+                   double seconds) {
+    const double limit = bench_peak(o, t);
+    if (o->common.json) {
+        bench_json_row(o);
         printf("{\"op\": \"%s\", \"dtype\": \"%s\", \"shape\": \"%s\", \"kernel\": \"%s\", \"flops\": %.0f, "
-               "\"seconds\": %.6g, "
-               "\"limit_flops\": %.4g}\n",
-               op, tl_dtype_name(t), shape, kernel, flops, seconds, o->flops);
-    else
-        printf("%-14s %-5s %-22s %-30s %8.1f GFLOP/s %5.0f %%\n", op, tl_dtype_name(t), shape, kernel,
-               1e-9 * flops / seconds, o->flops > 0 ? 100 * flops / seconds / o->flops : 0);
+               "\"seconds\": %.6g, \"limit_flops\": %.6g}",
+               op, tl_dtype_name(t), shape, kernel, flops, seconds, limit);
+    } else {
+        printf("%-14s %-5s %-22s %-28s %10.3f ms %8.1f GFLOP/s %5.0f %%\n", op, tl_dtype_name(t), shape, kernel,
+               1e3 * seconds, 1e-9 * flops / seconds, limit > 0 ? 100 * flops / seconds / limit : 0);
+    }
 }
 
 /* ---- products ------------------------------------------------------------------------------------------------- */
 
-static tl_status product_one(const bench_options *o, const char *op, tl_dtype t, int64_t M, int64_t N, int64_t K,
+static tl_status product_one(bench_options *o, const char *op, tl_dtype t, int64_t M, int64_t N, int64_t K,
                              tl_error *e) {
     const int64_t x[2] = {M, K}, w[2] = {N, K}, y[2] = {M, N};
     const bool dw = strcmp(op, "linear_dw") == 0, dx = strcmp(op, "linear_dx") == 0;
@@ -99,7 +101,7 @@ tl_status bench_gemm(bench_options *o, tl_error *e) {
 
 /* ---- attention -------------------------------------------------------------------------------------------------- */
 
-static tl_status attention_one(const bench_options *o, tl_dtype t, int64_t n, int64_t heads, tl_error *e) {
+static tl_status attention_one(bench_options *o, tl_dtype t, int64_t n, int64_t heads, tl_error *e) {
     const int64_t dim[4] = {1, n, heads, 64}, stat[3] = {1, heads, n};
     struct attention_bwd_attr attr = {.f = {.causal = 1}};
     bool ok = true;
@@ -126,14 +128,17 @@ static tl_status attention_one(const bench_options *o, tl_dtype t, int64_t n, in
     return s;
 }
 
+static tl_status attention_types(bench_options *o, int64_t n, int64_t heads, tl_error *e) {
+    if (o->dtype != TL_BF16) TRY(attention_one(o, TL_F32, n, heads, e));
+    if (o->dtype != TL_F32) TRY(attention_one(o, TL_BF16, n, heads, e));
+    return TL_OK;
+}
+
 tl_status bench_attention(bench_options *o, tl_error *e) {
-    const int64_t most = o->context ? o->context : 4096;
-    for (int64_t n = 256; n <= most; n *= 4) {
-        if (o->dtype != TL_BF16) TRY(attention_one(o, TL_F32, n, 12, e));
-        if (o->dtype != TL_F32) TRY(attention_one(o, TL_BF16, n, 12, e));
-        if (n < 1024 && n * 4 <= most) continue; /* one head: where it is work */
-        if (o->dtype != TL_BF16) TRY(attention_one(o, TL_F32, n, 1, e));
-        if (o->dtype != TL_F32) TRY(attention_one(o, TL_BF16, n, 1, e));
+    const int64_t least = o->context ? o->context : 256, most = o->context ? o->context : 4096;
+    for (int64_t n = least; n <= most; n *= 4) {
+        TRY(attention_types(o, n, 12, e));
+        if (n == most || n >= 1024) TRY(attention_types(o, n, 1, e)); /* one head: where it is work */
     }
     return TL_OK;
 }

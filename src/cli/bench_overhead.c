@@ -84,8 +84,9 @@ tl_status bench_overhead(bench_options *o, tl_error *e) {
     time_launches(o, &t);
     const int threads = o->engine->host.dev->threads;
     if (o->common.json) {
+        bench_json_row(o);
         printf("{\"threads\": %d, \"engine_start_seconds\": %.6g, \"operator_seconds\": %.6g, "
-               "\"operator_all_threads_seconds\": %.6g, \"operator_after_sleep_seconds\": %.6g}\n",
+               "\"operator_all_threads_seconds\": %.6g, \"operator_after_sleep_seconds\": %.6g}",
                threads, t.start, t.one, t.all, t.woken);
         return TL_OK;
     }

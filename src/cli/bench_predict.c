@@ -12,7 +12,7 @@ static const struct {
               {"flash-char", 4, 256}, {"flash-stories", 4, 256}, {"flash-gpt2", 1, 256}};
 enum { MODELS = sizeof models / sizeof *models };
 
-static tl_status predict_one(const bench_options *o, size_t i, profile_what what, double *worst, tl_error *e) {
+static tl_status predict_one(bench_options *o, size_t i, profile_what what, double *worst, tl_error *e) {
     static const char *const names[] = {"training step", "prompt", "token"};
     profile_options p = {.common = o->common,
                          .preset = o->preset ? o->preset : models[i].preset,
@@ -27,11 +27,12 @@ static tl_status predict_one(const bench_options *o, size_t i, profile_what what
     for (size_t k = 0; k < r.n; k++) predicted += r.row[k].predicted;
     tl_status s =
         r.measured ? TL_OK : error_set(e, TL_NOTFOUND, "nothing to predict from: run tilia devices --measure");
-    if (s == TL_OK && o->common.json)
+    if (s == TL_OK && o->common.json) {
+        bench_json_row(o);
         printf("{\"preset\": \"%s\", \"what\": \"%s\", \"dtype\": \"%s\", \"least\": %.9g, \"median\": %.9g, "
-               "\"predicted\": %.9g}\n",
+               "\"predicted\": %.9g}",
                p.preset, names[what], tl_dtype_name(p.dtype), r.least, r.whole, predicted);
-    else if (s == TL_OK)
+    } else if (s == TL_OK)
         printf("%-16s %-14s %12.3f %12.3f %12.3f %8.2f\n", p.preset, names[what], 1e3 * predicted, 1e3 * r.least,
                1e3 * r.whole, predicted / r.least);
     if (s == TL_OK) *worst = fmax(*worst, fabs(log(predicted / r.least)));

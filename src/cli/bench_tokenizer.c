@@ -39,10 +39,11 @@ static void text_close(bench_text *t) {
     str_fini(&t->stories);
 }
 
-static void report(const bench_options *o, const char *what, size_t threads, double mb_s, const char *note) {
-    if (o->common.json)
-        printf("{\"what\": \"%s\", \"threads\": %zu, \"mb_per_second\": %.6g}\n", what, threads, mb_s);
-    else
+static void report(bench_options *o, const char *what, size_t threads, double mb_s, const char *note) {
+    if (o->common.json) {
+        bench_json_row(o);
+        printf("{\"what\": \"%s\", \"threads\": %zu, \"bytes_per_second\": %.6g}", what, threads, 1e6 * mb_s);
+    } else
         printf("%-8s %2zu thread%s %9.1f MB/s%s\n", what, threads, threads == 1 ? " " : "s", mb_s, note);
 }
 
@@ -61,8 +62,8 @@ static tl_status encode_once(token_encoder *x, const bench_text *t, size_t windo
     return TL_OK;
 }
 
-static tl_status bench_encode(const bench_options *o, const tokenizer *k, const bench_text *t, size_t threads,
-                              size_t *count, tl_error *e) {
+static tl_status bench_encode(bench_options *o, const tokenizer *k, const bench_text *t, size_t threads, size_t *count,
+                              tl_error *e) {
     double took[RUNS];
     token_encoder *x;
     token_list l;
@@ -80,7 +81,7 @@ static tl_status bench_encode(const bench_options *o, const tokenizer *k, const 
     return s;
 }
 
-static tl_status bench_decode(const bench_options *o, const tokenizer *k, const bench_text *t, tl_error *e) {
+static tl_status bench_decode(bench_options *o, const tokenizer *k, const bench_text *t, tl_error *e) {
     double took[RUNS];
     size_t n = t->n < STORY_BYTES ? t->n : STORY_BYTES;
     token_list l;
@@ -100,8 +101,7 @@ static tl_status bench_decode(const bench_options *o, const tokenizer *k, const 
     return s;
 }
 
-static tl_status bench_learn(const bench_options *o, const bench_text *t, size_t threads, tokenizer **out,
-                             tl_error *e) {
+static tl_status bench_learn(bench_options *o, const bench_text *t, size_t threads, tokenizer **out, tl_error *e) {
     static const char *const special[] = {"<|endoftext|>"};
     const size_t size = o->vocab ? (size_t)o->vocab : VOCAB;
     tokenizer_train_options how = {.vocab = size, .special = special, .special_n = 1, .threads = threads};
@@ -119,7 +119,7 @@ static tl_status bench_learn(const bench_options *o, const bench_text *t, size_t
     return TL_OK;
 }
 
-static tl_status bench_with(const bench_options *o, const bench_text *t, tl_error *e) {
+static tl_status bench_with(bench_options *o, const bench_text *t, tl_error *e) {
     const size_t most = (size_t)o->engine->host.dev->threads;
     tokenizer *k = NULL;
     size_t count = 0;

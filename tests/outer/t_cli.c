@@ -126,9 +126,15 @@ static void mistakes_have_their_exit_code(void **state) {
         {"scaling sweep", 2, "which text"},
         {"scaling sweep book.txt", 2, "needs budgets"},
         {"scaling sweep book.txt --budget 1e6", 2, "gets 20 steps"},
-        {"bench train --model x.gguf", 2, "--model goes with generate alone"},
-        {"bench overhead --model x.gguf", 2, "--model goes with generate alone"},
-        {"bench nothing", 2, "predict and overhead"},
+        {"bench", 2, "measure what? There are gemm"},
+        {"bench gemm train", 2, "one measurement at a time"},
+        {"bench train --model x.gguf", 2, "--model goes with generate, not with train"},
+        {"bench overhead --model x.gguf", 2, "--model goes with generate, not with overhead"},
+        {"bench overhead --preset gpt2", 2,
+         "--preset goes with train, generate, kv-cache and predict, not with overhead"},
+        {"bench gemm -b 4", 2, "--batch goes with train, generate and predict, not with gemm"},
+        {"bench kv-cache --rounds 3", 2, "--rounds goes with generate, not with kv-cache"},
+        {"bench nothing", 2, "there are gemm, attention, train, generate, kv-cache, tokenizer, predict and overhead"},
         {"bench generate --model x.gguf --preset gpt2", 2, "--model has its own shape"},
         {"bench generate --model /none/x.gguf --quiet", 1, "/none/x.gguf"},
         {"plan --preset gpt2 --set nothing=3", 1, "no key \"nothing\""},
@@ -171,6 +177,7 @@ static void mistakes_have_their_exit_code(void **state) {
         {"tokenizer convert book.txt", 2, "SRC and DST"},
         {"tokenizer nosuch", 2, "is none of train"},
         {"bench tokenizer --text nowhere.txt", 1, "nowhere.txt"},
+        {"bench tokenizer --text nowhere.txt --json", 1, "nowhere.txt"},
         {"bench tokenizer --vocab 3", 2, "--vocab is \"3\""},
         {"demo --lang fr", 2, "en or zh"},
         {"demo --prompt 'Zzz zzz' --seconds 1", 2, "no story of the grammar begins"},
@@ -219,6 +226,23 @@ static void help_is_a_result(void **state) {
     assert_has("out", "attention");
 }
 
+/* one document, whatever was measured */
+static void measurements_are_one_document(void **state) {
+    (void)state;
+    assert_int_equal(run("bench overhead --json --threads 1"), 0);
+    assert_has("out", "{\"bench\": \"overhead\"");
+    assert_has("out", "\"threads\": 1, \"clock\": \"wall\", \"results\": [\n{\"threads\": 1, \"engine_start");
+    assert_has("out", "}\n]}\n");
+    assert_int_equal(run("bench attention --context 16 --json --quiet --threads 1"), 0);
+    assert_has("out", "\"limit_flops_bf16\": ");
+    assert_has("out", "\"16 tokens, 12 heads\"");
+    assert_has("out", "\"16 tokens, 1 heads\"");
+    assert_has("out", "},\n{\"op\": \"attention_bwd\"");
+    char *text = slurp("out");
+    assert_null(strstr(text, "64 tokens")); /* --context is the length, not the most */
+    free(text);
+}
+
 static void plans_know_published_models(void **state) {
     (void)state;
     assert_int_equal(run("plan --preset gpt2 --json"), 0);
@@ -263,6 +287,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(mistakes_have_their_exit_code),
         cmocka_unit_test(help_is_a_result),
+        cmocka_unit_test(measurements_are_one_document),
         cmocka_unit_test(plans_know_published_models),
         cmocka_unit_test(a_model_lives),
     };
