@@ -19,7 +19,7 @@ static double alone(device *dev, const plan_step *s) {
     for (int i = 0; i < 4 || (i < 50 && now() - start < 0.02); i++) {
         const double from = now();
         dev->launch(dev, &s->task);
-        if (dev->wait) dev->wait(dev);
+        (void)device_wait(dev, 0, NULL);
         least = fmin(least, now() - from);
     }
     return least;

@@ -1,4 +1,9 @@
-/* graph/device.h: the narrow interface of a device. cpu/ and cuda/ implement it, engine/ binds it, plans use it. */
+/* graph/device.h: the narrow interface of a device. cpu/ and cuda/ implement it, engine/ binds it, plans use it.
+ *
+ * A device may have memory of its own, which the host must not touch (device.memory), and may do later what it is told
+ * now: launches, copies and fills are queued in order and done by the time that a wait says so. Everything above graph/
+ * speaks to such memory through the functions at the end, which on a device that works in the host's memory are a
+ * memcpy, a memset or nothing. */
 #ifndef GRAPH_DEVICE_H
 #define GRAPH_DEVICE_H
 
@@ -37,23 +42,67 @@ struct kernel_task {
 };
 
 typedef struct device device;
+
+/* Memory that is not the host's, and the order of things in it. What goes wrong in something queued is told by the next
+ * wait. Staging is memory of the host from which and to which copies need no stop on the way: as a source it must stay
+ * as it is until a wait behind it; any other source may change as soon as upload returns. */
+typedef struct device_memory {
+    void (*upload)(device *d, void *to, const void *from, size_t bytes);
+    void (*download)(device *d, void *to, const void *from, size_t bytes); /* there after a wait */
+    void (*copy)(device *d, void *to, const void *from, size_t bytes);     /* within it, not overlapping */
+    void (*clear)(device *d, void *to, size_t bytes);                      /* to zeros */
+    void *(*stage)(device *d, size_t bytes);
+    void (*unstage)(device *d, void *p, size_t bytes);
+    uint64_t (*mark)(device *d);                              /* the point behind everything queued; never 0 */
+    tl_status (*wait)(device *d, uint64_t mark, tl_error *e); /* until that point; 0: until all is done */
+} device_memory;
+
 struct device {
     const char *name;
-    const tl_allocator *alloc;
+    const tl_allocator *alloc; /* of the host */
     int threads;
     /* Binds the first kernel that accepts this call (descriptors and attributes set, data pointers not). dry: create
      * no state. refusals (may be NULL) gets "kernel: reason; ..." for those that stand before it. */
     tl_status (*choose)(device *d, const tl_op_def *op, const tl_op_call *call, bool dry, kernel_exec *out,
                         char *refusals, size_t refusals_size, tl_error *err);
-    /* Runs all phases of a task on the device's threads. */
+    /* Runs all phases of a task, or queues it: what the task, its call and its run_info say is read before this
+     * returns; exec and attributes stay until a wait. */
     void (*launch)(device *d, const kernel_task *t);
-    /* Memory of the device. */
+    /* Memory of the device, 64-byte aligned, not cleared. Freeing waits for what is queued. */
     void *(*alloc_bytes)(device *d, size_t bytes);
     void (*free_bytes)(device *d, void *p, size_t bytes);
-    /* Host memory into it, and until everything launched is done; NULL where that is memcpy and nothing. */
-    void (*upload)(device *d, void *to, const void *from, size_t bytes);
-    void (*wait)(device *d);
+    const device_memory *memory; /* NULL: it works in the host's memory, and nothing is queued */
 };
+
+/* ---- memory of any device; device.c ---------------------------------------------------------------------------- */
+
+void device_upload(device *d, void *to, const void *from, size_t bytes);
+void device_copy(device *d, void *to, const void *from, size_t bytes);
+void device_clear(device *d, void *to, size_t bytes);
+/* Queued, and there after a wait. */
+void device_download(device *d, void *to, const void *from, size_t bytes);
+uint64_t device_mark(device *d);
+tl_status device_wait(device *d, uint64_t mark, tl_error *err);
+/* Download and wait. */
+tl_status device_fetch(device *d, void *to, const void *from, size_t bytes, tl_error *err);
+
+/* A block that both sides work on: the same memory where the device has none of its own, else staging and its
+ * counterpart over there, equal only where push or pull have made them so. */
+typedef struct device_twin {
+    unsigned char *host, *at; /* at: the device's */
+    size_t bytes;
+} device_twin;
+
+/* Both sides zero; false: no memory. */
+bool device_twin_take(device *d, size_t bytes, device_twin *t);
+void device_twin_give(device *d, device_twin *t); /* one that was not taken is fine */
+/* Bytes from a host address within t on; queued. */
+void device_twin_push(device *d, const device_twin *t, const void *host, size_t bytes);
+void device_twin_pull(device *d, const device_twin *t, void *host, size_t bytes);
+/* The device's address of a host address within t. */
+static inline void *device_twin_at(const device_twin *t, const void *host) {
+    return t->at + ((const unsigned char *)host - t->host);
+}
 
 /* What graphs need of an engine. struct tl_engine (engine/engine.h) begins with one, so that graph/, which lies below
  * engine/, reaches it by a cast of the tl_engine pointer. */

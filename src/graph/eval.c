@@ -2,7 +2,7 @@
  * was bound is kept, found by everything that it depends on: operator, attributes, descriptors, sums, wanted outputs.
  */
 #include "base/hash.h"
-#include "graph/graph.h"
+#include "graph/eval_copies.h"
 
 #include <string.h>
 
@@ -35,6 +35,7 @@ typedef struct eval_cache {
 
 static void eval_entry_free(graph_host *h, eval_entry *x) {
     if (!x) return;
+    (void)device_wait(h->dev, 0, NULL); /* it may be queued */
     if (x->exec.state && x->exec.state_free) x->exec.state_free(x->exec.state, h->alloc);
     if (x->scratch) h->dev->free_bytes(h->dev, x->scratch, x->exec.scratch);
     mem_free(h->alloc, x);
@@ -177,11 +178,10 @@ static tl_status eval_find(graph_host *h, const eval_key *key, eval_entry **out,
     return TL_OK;
 }
 
-tl_status tl_eval(tl_engine *e, const tl_op_def *op, const void *attr, const tl_arg *in, int n_in, tl_arg *out,
-                  int n_out, uint32_t acc, tl_error *err) {
+static tl_status eval_entry_for(tl_engine *e, const tl_op_def *op, const void *attr, const tl_arg *in, int n_in,
+                                const tl_arg *out, int n_out, uint32_t acc, eval_entry **x, tl_error *err) {
     if (!e) return error_set(err, TL_ARG, "no engine");
     TRY(eval_check(op, in, n_in, out, n_out, acc, err));
-    graph_host *h = graph_host_of(e);
     eval_key key;
     memset(&key, 0, sizeof key);
     key.op = op;
@@ -189,11 +189,28 @@ tl_status tl_eval(tl_engine *e, const tl_op_def *op, const void *attr, const tl_
     if (attr && op->attr_size) memcpy(key.attr, attr, op->attr_size);
     for (int i = 0; i < n_in; i++) key.in[i] = eval_desc(&in[i].d);
     for (int k = 0; k < n_out; k++) key.out[k] = eval_desc(&out[k].d);
-    eval_entry *x = NULL;
-    TRY(eval_find(h, &key, &x, err));
-    for (int i = 0; i < n_in; i++) x->call.in[i].data = in[i].d.dtype == TL_NONE ? NULL : in[i].data;
-    for (int k = 0; k < n_out; k++) x->call.out[k].data = out[k].d.dtype == TL_NONE ? NULL : out[k].data;
-    h->dev->launch(h->dev, &x->task);
-    if (h->dev->wait) h->dev->wait(h->dev);
+    TRY(eval_find(graph_host_of(e), &key, x, err));
+    for (int i = 0; i < n_in; i++) (*x)->call.in[i].data = in[i].d.dtype == TL_NONE ? NULL : in[i].data;
+    for (int k = 0; k < n_out; k++) (*x)->call.out[k].data = out[k].d.dtype == TL_NONE ? NULL : out[k].data;
     return TL_OK;
+}
+
+tl_status eval_device(tl_engine *e, const tl_op_def *op, const void *attr, const tl_arg *in, int n_in,
+                      const tl_arg *out, int n_out, tl_error *err) {
+    eval_entry *x = NULL;
+    TRY(eval_entry_for(e, op, attr, in, n_in, out, n_out, 0, &x, err));
+    device *d = graph_host_of(e)->dev;
+    d->launch(d, &x->task);
+    return TL_OK;
+}
+
+tl_status tl_eval(tl_engine *e, const tl_op_def *op, const void *attr, const tl_arg *in, int n_in, tl_arg *out,
+                  int n_out, uint32_t acc, tl_error *err) {
+    eval_entry *x = NULL;
+    TRY(eval_entry_for(e, op, attr, in, n_in, out, n_out, acc, &x, err));
+    device *d = graph_host_of(e)->dev;
+    eval_copies copies;
+    if (d->memory) TRY(eval_copies_send(d, &x->call, &copies, err));
+    d->launch(d, &x->task);
+    return d->memory ? eval_copies_fetch(d, &copies, err) : TL_OK;
 }

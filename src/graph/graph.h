@@ -54,7 +54,7 @@ struct tl_graph {
     int32_t blocks, block; /* how many there were; the open one or -1 */
     int32_t dropouts;
     tl_tensor *more_loss; /* tl_graph_add_loss */
-    bool backward; /* nodes appended now belong to a backward pass */
+    bool backward;        /* nodes appended now belong to a backward pass */
 };
 
 /* The attributes (of op->attr_size bytes, may be completed) and shapes of one call. out holds, when it comes, the
@@ -76,6 +76,10 @@ void graph_unref(tl_graph *g);
 /* Gradients of n results ys from dys (NULL: ys[0] is a loss and its gradient is one). */
 void autodiff_run(tl_graph *g, tl_tensor *const *ys, tl_tensor *const *dys, int n, tl_tensor *const *wrt, int n_wrt,
                   tl_tensor **dwrt, tl_recompute recompute);
+
+/* tl_eval on memory of the device, queued. */
+tl_status eval_device(tl_engine *e, const tl_op_def *op, const void *attr, const tl_arg *in, int n_in,
+                      const tl_arg *out, int n_out, tl_error *err);
 
 /* Which of the nodes first..last, a block, level runs again: run (last - first + 1), one byte each. recompute.c */
 void recompute_choose(const tl_graph *g, size_t first, size_t last, tl_recompute level, unsigned char *run);

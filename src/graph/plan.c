@@ -175,10 +175,7 @@ static tl_status plan_arena(tl_plan *p, tl_error *err) {
         if (t->kind != TENSOR_ONE || p->tensors[i].storage < 0) continue;
         unsigned char one[8];
         plan_one(t->d.dtype, one);
-        if (dev->upload)
-            dev->upload(dev, plan_at(p, (int32_t)i), one, tl_dtype_bytes(t->d.dtype));
-        else
-            memcpy(plan_at(p, (int32_t)i), one, tl_dtype_bytes(t->d.dtype));
+        device_upload(dev, plan_at(p, (int32_t)i), one, tl_dtype_bytes(t->d.dtype));
     }
     return TL_OK;
 }
@@ -205,6 +202,7 @@ static tl_status plan_make(tl_plan *p, const plan_layout *l, tl_error *err) {
     TRY(plan_steps_make(p, l, err));
     TRY(plan_place(p, err));
     p->info.steps = p->n_steps;
+    if (p->host->dev->memory && !p->dry) TRY(mirror_init(p, err));
     return plan_arena(p, err);
 }
 
@@ -235,6 +233,8 @@ tl_status tl_plan_create(tl_graph *g, bool dry, tl_plan **out, tl_error *err) {
 void tl_plan_destroy(tl_plan *p) {
     if (!p) return;
     const tl_allocator *a = p->host->alloc;
+    (void)device_wait(p->host->dev, 0, NULL); /* steps may still be queued; who wants to know waits */
+    mirror_fini(p);
     for (size_t i = 0; i < p->n_steps; i++) {
         kernel_exec *x = &p->steps[i].exec;
         if (x->state && x->state_free) x->state_free(x->state, a);

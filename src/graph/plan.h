@@ -70,6 +70,14 @@ typedef struct plan_step {
     int32_t in[TL_OP_INS], out[TL_OP_OUTS]; /* tensors, -1 for none */
 } plan_step;
 
+/* What a storage is to the host where the device's memory is its own: mirror.c. */
+typedef struct plan_mirror {
+    void *host;         /* the caller's memory that tl_plan_bind named; NULL: none */
+    void *device;       /* its counterpart */
+    void *shadow;       /* host memory in which tl_plan_data shows an output that nobody bound */
+    bool read, written; /* by steps */
+} plan_mirror;
+
 struct tl_plan {
     graph_host *host;
     tl_graph *graph; /* a reference: tensors are the keys of bind and data */
@@ -80,6 +88,7 @@ struct tl_plan {
     size_t n_tensors;
     plan_storage *storages;
     size_t n_storages;
+    plan_mirror *mirrors; /* by storage; NULL where the device works in the host's memory */
     plan_patch *patches;
     unsigned char *base; /* the arena */
     size_t base_bytes;
@@ -88,6 +97,21 @@ struct tl_plan {
     tl_plan_info info;
     _Alignas(64) unsigned char nothing[64]; /* where tensors without elements lie */
 };
+
+/* The same as tl_plan_bind and tl_plan_data with memory of the device, for what stands above graph/ and keeps its data
+ * there. A plan bound so throughout is queued by tl_plan_run and nothing is copied or waited for. */
+tl_status plan_bind_device(tl_plan *p, const tl_tensor *t, void *at);
+void *plan_data_device(const tl_plan *p, const tl_tensor *t);
+
+tl_status mirror_init(tl_plan *p, tl_error *err);
+void mirror_fini(tl_plan *p);
+/* Names host memory for storage i. *at: the device's counterpart. */
+tl_status mirror_bind(tl_plan *p, size_t i, void *host, void **at);
+/* What the host sees of storage i, from its beginning; NULL: no memory, or the device failed. */
+void *mirror_data(const tl_plan *p, size_t i);
+/* Host memory over there before a run, and back behind it. */
+void mirror_upload(tl_plan *p);
+tl_status mirror_download(tl_plan *p);
 
 tl_status layout_make(plan_layout *l, const tl_graph *g, tl_error *err);
 void layout_fini(plan_layout *l);

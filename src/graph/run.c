@@ -10,7 +10,7 @@ static const plan_tensor *run_tensor(const tl_plan *p, const tl_tensor *t) {
     return &p->tensors[t->index];
 }
 
-tl_status tl_plan_bind(tl_plan *p, const tl_tensor *t, void *data) {
+static tl_status run_bind(tl_plan *p, const tl_tensor *t, void *data, bool host) {
     const plan_tensor *x = run_tensor(p, t);
     if (!x) return TL_ARG;
     if (t->kind == TENSOR_NODE && !t->output) return TL_ARG;
@@ -20,6 +20,11 @@ tl_status tl_plan_bind(tl_plan *p, const tl_tensor *t, void *data) {
     plan_storage *s = &p->storages[x->storage];
     if (s->bound != t->index) return TL_ARG; /* an output that lies in other memory of the caller */
     if (p->dry) return TL_STATE;
+    if (p->mirrors) {
+        void *at = NULL;
+        TRY(mirror_bind(p, (size_t)x->storage, host ? data : NULL, &at));
+        if (host) data = at;
+    }
     if (!data && s->arena) data = s->bytes ? p->base + s->offset : p->nothing; /* back into the arena */
     s->data = data;
     for (size_t i = 0; i < s->n_patches; i++) {
@@ -29,10 +34,26 @@ tl_status tl_plan_bind(tl_plan *p, const tl_tensor *t, void *data) {
     return TL_OK;
 }
 
-void *tl_plan_data(const tl_plan *p, const tl_tensor *t) {
+tl_status tl_plan_bind(tl_plan *p, const tl_tensor *t, void *data) {
+    return run_bind(p, t, data, true);
+}
+
+tl_status plan_bind_device(tl_plan *p, const tl_tensor *t, void *at) {
+    return run_bind(p, t, at, false);
+}
+
+void *plan_data_device(const tl_plan *p, const tl_tensor *t) {
     const plan_tensor *x = run_tensor(p, t);
     if (!x || x->storage < 0 || (t->kind == TENSOR_NODE && !t->output)) return NULL;
     unsigned char *base = p->storages[x->storage].data;
+    return base ? base + x->offset : NULL;
+}
+
+void *tl_plan_data(const tl_plan *p, const tl_tensor *t) {
+    const plan_tensor *x = run_tensor(p, t);
+    unsigned char *base = plan_data_device(p, t);
+    if (!base || !p->mirrors) return base;
+    base = mirror_data(p, (size_t)x->storage);
     return base ? base + x->offset : NULL;
 }
 
@@ -54,8 +75,9 @@ static tl_status run_ready(const tl_plan *p) {
 tl_status tl_plan_run(tl_plan *p) {
     TRY(run_ready(p));
     device *dev = p->host->dev;
+    if (p->mirrors) mirror_upload(p);
     for (size_t i = 0; i < p->n_steps; i++) dev->launch(dev, &p->steps[i].task);
-    return TL_OK;
+    return p->mirrors ? mirror_download(p) : TL_OK;
 }
 
 static double run_clock(void) {
@@ -67,15 +89,17 @@ static double run_clock(void) {
 tl_status tl_plan_run_profiled(tl_plan *p) {
     TRY(run_ready(p));
     device *dev = p->host->dev;
+    if (p->mirrors) mirror_upload(p);
+    TRY(device_wait(dev, 0, NULL));
     double before = run_clock();
     for (size_t i = 0; i < p->n_steps; i++) {
         dev->launch(dev, &p->steps[i].task);
-        if (dev->wait) dev->wait(dev);
+        TRY(device_wait(dev, 0, NULL));
         double now = run_clock();
         p->steps[i].seconds = now - before;
         before = now;
     }
-    return TL_OK;
+    return p->mirrors ? mirror_download(p) : TL_OK;
 }
 
 size_t tl_plan_steps(const tl_plan *p) {
