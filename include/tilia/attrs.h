@@ -128,6 +128,10 @@ struct rel_toeplitz_attr { int64_t reach; float base; int32_t pad; };        /* 
 struct rel_toeplitz_bwd_attr { struct rel_toeplitz_attr f; };
 struct time_mix_attr { int32_t pad; };
 struct time_mix_bwd_attr { int32_t pad; };
+struct segment_mean_attr { int64_t rows; int32_t spread; int32_t pad; }; /* rows of the result */
+struct matmul_attr { float alpha, beta, diag; int32_t ta, tb; int32_t pad; };  /* alpha 0: 1 */
+struct inverse_start_attr { int32_t pad; };
+struct inverse_start_bwd_attr { int32_t pad; };
 struct row_divide_attr { float eps; };
 struct row_divide_bwd_attr { float eps; };
 struct favor_attr { int32_t pad; };

@@ -18,8 +18,9 @@ static bool any_of(const char *s, const char *const *parts) {
 
 /* The component a step belongs to, from its operator; products by the parameter they are named after. */
 static int part_of(const plan_step *s) {
-    static const char *const mixers[] = {"attention", "chunk", "delta_rule", "rel_", "time_mix", "kv_write",
-                                         "rope",      "shift", "offset_scale", NULL};
+    static const char *const mixers[] = {"attention", "chunk",         "delta_rule", "rel_", "time_mix", "segment_mean",
+                                         "matmul",    "inverse_start", "kv_write",   "rope", "shift",    "offset_scale",
+                                         NULL};
     static const char *const mlps[] = {"act", "glu", "expert", "route", "balance", NULL};
     static const char *const mlp_names[] = {".up", ".down", ".router", ".expert", NULL};
     const char *op = s->op->name;

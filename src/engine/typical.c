@@ -74,6 +74,10 @@ static const typical_row typical_rows[] = {
     {OP_rel_toeplitz_bwd, "s1L s1T"},
     {OP_time_mix, "xWT xBTHW"},
     {OP_time_mix_bwd, "xBWHW xWT xBTHW"},
+    {OP_segment_mean, "xBTHW"},
+    {OP_matmul, "xBWHW xBWHW"},
+    {OP_inverse_start, "xBWHW"},
+    {OP_inverse_start_bwd, "xBWHW xBWHW"},
     {OP_row_divide, "xBTD xBT1"},
     {OP_row_divide_bwd, "xBTD xBT1 xBTD"},
     {OP_favor, "xBTF xBTW"},
@@ -155,6 +159,7 @@ static void typical_attr(int op, tl_dtype dtype, void *to) {
         struct chunk_state_attr state;
         struct rel_buckets_attr buckets;
         struct rel_toeplitz_attr toeplitz;
+        struct segment_mean_attr segment;
         struct row_divide_attr divide;
         struct route_attr route;
         struct balance_attr balance;
@@ -185,6 +190,7 @@ static void typical_attr(int op, tl_dtype dtype, void *to) {
     case OP_rel_buckets_bwd: a.buckets = (struct rel_buckets_attr){.reach = C, .buckets = W, .distance = 128}; break;
     case OP_rel_toeplitz:
     case OP_rel_toeplitz_bwd: a.toeplitz.reach = C; break;
+    case OP_segment_mean: a.segment.rows = W; break;
     case OP_row_divide:
     case OP_row_divide_bwd: a.divide.eps = 1e-6f; break;
     case OP_route:

@@ -142,6 +142,7 @@ static tl_tensor *mix(const builder *b, tl_tensor *x, int64_t layer) {
         q = tl_rope(b->g, q, b->rope, c->rope_interleaved);
         k = tl_rope(b->g, k, b->rope, c->rope_interleaved);
     }
+    if (config_mixer(c, layer) == MIXER_NYSTROM) return flat_of(b, build_nystrom(b, q, k, v), width[0]);
     if (config_mixer(c, layer) == MIXER_LINFORMER) return flat_of(b, build_linformer(b, q, k, v, layer), width[0]);
     return flat_of(b, attend(b, q, k, v, layer), width[0]);
 }
@@ -433,9 +434,10 @@ tl_status build_model(tl_graph *g, const tl_allocator *a, const model_config *c,
     if (c->grid_rows && (o->packed || o->context != c->grid_rows * c->grid_cols))
         return error_set(e, TL_CONFIG, "a row is a grid of %lld x %lld: one document, and no other context",
                          (long long)c->grid_rows, (long long)c->grid_cols);
-    if (config_has(c, MIXER_LINFORMER) && o->packed)
+    if ((config_has(c, MIXER_LINFORMER) || config_has(c, MIXER_NYSTROM)) && o->packed)
         return error_set(e, TL_UNSUPPORTED,
-                         "linformer reads a row as one text: documents cannot be packed into it (train without --packed)");
+                         "%s reads a row as one text: documents cannot be packed into it (train without --packed)",
+                         config_has(c, MIXER_LINFORMER) ? "linformer" : "nystromformer");
     if (config_has(c, MIXER_LINFORMER) && o->context > c->context)
         return error_set(e, TL_CONFIG, "context %lld, but linformer has projections for %lld tokens",
                          (long long)o->context, (long long)c->context);

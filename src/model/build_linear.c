@@ -1,7 +1,7 @@
 /* Mixers of ordinary blocks whose memory is one matrix a head (ops chunk_state, delta_rule): RetNet's retention (Sun et
  * al. 2023), gated linear attention with a number or a vector a token (Yang et al. 2023; Mamba-2's form), DeltaNet and
  * gated DeltaNet (Yang et al. 2024, 2025), and two approximations of softmax, Performer's (Choromanski et al. 2020) and
- * cosFormer's (Qin et al. 2022). */
+ * cosFormer's (Qin et al. 2022); and two that put few rows in the place of all keys, Linformer and Nystromformer. */
 #include "model/builder.h"
 #include "op/op.h"
 
@@ -124,4 +124,49 @@ tl_tensor *build_linformer(const builder *b, tl_tensor *q, tl_tensor *k, tl_tens
     v = emit(b, OP_DEF(time_mix), &whole, (tl_tensor *[]){part[1], v}, 2);
     tl_attention_options ao = {.scale = (float)b->c->attn_scale, .softcap = (float)b->c->attn_softcap};
     return tl_attention(b->g, q, k, v, &ao, NULL);
+}
+
+/* ---- Nystromformer ------------------------------------------------------------------------------------------ */
+
+static tl_tensor *means(const builder *b, tl_tensor *x, int64_t rows) {
+    const struct segment_mean_attr a = {.rows = rows};
+    return emit(b, OP_DEF(segment_mean), &a, &x, 1);
+}
+
+/* alpha x op(y) + beta more + diag I */
+static tl_tensor *product(const builder *b, tl_tensor *x, tl_tensor *y, struct matmul_attr a, tl_tensor *more) {
+    return emit(b, OP_DEF(matmul), &a, (tl_tensor *[]){x, y, more}, 3);
+}
+
+/* The Moore-Penrose inverse of A by an iteration of the third order (Razavi et al. 2014), Z <- Z (13 I - P (15 I - P
+ * (7 I - P))) / 4 with P = A Z, here with W = 15 I - 7 P + P P. */
+static tl_tensor *inverse(const builder *b, tl_tensor *A) {
+    enum { TIMES = 6 };
+    const struct inverse_start_attr none = {0};
+    tl_tensor *Z = emit(b, OP_DEF(inverse_start), &none, &A, 1);
+    for (int i = 0; i < TIMES; i++) {
+        tl_tensor *P = product(b, A, Z, (struct matmul_attr){0}, NULL);
+        tl_tensor *W = product(b, P, P, (struct matmul_attr){.beta = -7, .diag = 15}, P);
+        tl_tensor *X
+        = product(b, P, W, (struct matmul_attr){.alpha = -1, .diag = 13}, NULL);
+        Z = product(b, Z, X, (struct matmul_attr){.alpha = 0.25f}, NULL);
+    }
+    return Z;
+}
+
+/* softmax(q k^T) through the means of segments (Xiong et al. 2021): softmax(q K'^T) softmax(Q' K'^T)^+ softmax(Q' k^T)
+ * v. The small matrix and its inverse are in f32 whatever the data are: bf16 would not converge. */
+tl_tensor *build_nystrom(const builder *b, tl_tensor *q, tl_tensor *k, tl_tensor *v) {
+    const int64_t rows = b->c->landmarks < b->lead[1] ? b->c->landmarks : b->lead[1];
+    const double scale = b->c->attn_scale > 0 ? b->c->attn_scale : 1 / sqrt((double)b->c->head_dim);
+    const tl_attention_options ao = {.scale = (float)scale};
+    tl_tensor *Q = means(b, q, rows), *K = means(b, k, rows);
+    tl_tensor *far = tl_attention(b->g, Q, k, v, &ao, NULL);
+    const bool half = b->o->dtype == TL_BF16;
+    tl_tensor *small[] = {Q, K, far};
+    for (int i = 0; i < 3 && half; i++) small[i] = tl_cast(b->g, small[i], TL_F32);
+    tl_tensor *A = product(b, small[0], small[1], (struct matmul_attr){.alpha = (float)scale, .tb = 1}, NULL);
+    tl_tensor *Z = inverse(b, tl_softmax(b->g, A));
+    tl_tensor *values = product(b, Z, small[2], (struct matmul_attr){0}, NULL);
+    return tl_attention(b->g, q, K, half ? tl_cast(b->g, values, TL_BF16) : values, &ao, NULL);
 }

@@ -58,6 +58,7 @@ tl_tensor *build_experts(const builder *b, tl_tensor *acc, tl_tensor *x, int64_t
 void build_balance(const builder *b);
 /* Attention over rows that stand for all tokens; q, k, v (N..,H,Dh), positions in them -> the same. */
 tl_tensor *build_linformer(const builder *b, tl_tensor *q, tl_tensor *k, tl_tensor *v, int64_t layer);
+tl_tensor *build_nystrom(const builder *b, tl_tensor *q, tl_tensor *k, tl_tensor *v);
 /* A mixer whose memory is one matrix a head; in: (N..,D), q, k, v (N..,H,Dh) -> (N..,H Dh). */
 tl_tensor *build_state_mixer(const builder *b, tl_tensor *in, tl_tensor *q, tl_tensor *k, tl_tensor *v, int64_t layer);
 /* Width of its q and k, columns of its state. */

@@ -13,9 +13,9 @@ static const char *const init_names[] = {"gpt2", "fan", "xavier", "zero-out", "h
 static const char *const rel_names[] = {"none", "table", "toeplitz", "t5", NULL};
 static const char *const act_names[] = {"relu",    "gelu", "gelu_tanh", "silu", "relu2",
                                         "sigmoid", "tanh", "identity",  NULL};
-static const char *const mixer_names[] = {
-    "attention",      "gau",       "flash",     "mixed_chunk", "retention", "simple_gla", "gla", "deltanet",
-    "gated_deltanet", "performer", "cosformer", "longformer",  "linformer", NULL};
+static const char *const mixer_names[] = {"attention",  "gau",        "flash",     "mixed_chunk",    "retention",
+                                          "simple_gla", "gla",        "deltanet",  "gated_deltanet", "performer",
+                                          "cosformer",  "longformer", "linformer", "nystromformer",  NULL};
 static const char *const score_names[] = {"relu2",    "laplace", "softplus2", "smooth2",   "smooth1",
                                           "identity", "softmax", "l2",        "relu2_sum", NULL};
 static const char *const count_names[] = {"none", "visible", "fixed", "length", NULL};
@@ -395,7 +395,7 @@ void config_complete(model_config *c) {
     }
     if (!c->kv_heads) c->kv_heads = c->heads;
     if (!c->head_dim && c->heads) c->head_dim = c->width / c->heads;
-    if (config_has(c, MIXER_LINFORMER) && !c->landmarks) c->landmarks = 64;
+    if ((config_has(c, MIXER_LINFORMER) || config_has(c, MIXER_NYSTROM)) && !c->landmarks) c->landmarks = 64;
     bool any = false;
     for (int64_t l = 0; l < c->layers && !any; l++) any = !config_full(c, l) || config_mixer(c, l) == MIXER_LONGFORMER;
     if (!any) c->window = 0;
@@ -611,7 +611,17 @@ static tl_status parts_check(const model_config *c, tl_error *e) {
             e, TL_CONFIG,
             "\"linformer\" projects the keys of the whole text before any query reads them, so every token sees "
             "what follows it: it has no causal form; \"objective\" must be mlm");
-    if (c->landmarks && !linformer) return error_set(e, TL_CONFIG, "\"landmarks\" belongs to layers of linformer");
+    const bool nystrom = config_has(c, MIXER_NYSTROM);
+    if (nystrom && c->objective != OBJECTIVE_MLM)
+        return error_set(e, TL_CONFIG,
+                         "\"nystromformer\" takes means of the whole text before any row reads them, so every token "
+                         "sees what follows it: it has no causal form; \"objective\" must be mlm");
+    if (nystrom && (c->kv_heads != c->heads || c->attn_softcap > 0))
+        return error_set(e, TL_CONFIG,
+                         "\"nystromformer\" gives every head its own keys and knows no soft cap: kv_heads must be %lld",
+                         (long long)c->heads);
+    if (c->landmarks && !linformer && !nystrom)
+        return error_set(e, TL_CONFIG, "\"landmarks\" belongs to layers of linformer or nystromformer");
     if (longformer && !c->window)
         return error_set(e, TL_CONFIG,
                          "\"longformer\" needs a \"window\": tokens that its layers see, itself included");

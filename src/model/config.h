@@ -27,6 +27,7 @@ typedef enum model_mixer {
     MIXER_COSFORMER,
     MIXER_LONGFORMER,
     MIXER_LINFORMER,
+    MIXER_NYSTROM,
     MIXER_KINDS
 } model_mixer;
 typedef enum model_scaling {
@@ -94,10 +95,10 @@ typedef struct model_config {
     double router_aux;                   /* of the load-balancing loss, in training */
     uint8_t dense[MODEL_MAX_LAYERS / 8]; /* bit l: layer l has a plain mlp all the same (config_experts) */
     int64_t window;                      /* 0: none; a token sees so many, itself included */
-    int64_t landmarks; /* linformer: rows that keys and values are projected to */
+    int64_t landmarks;     /* linformer: rows that keys and values are projected to; nystromformer: means of segments */
     int64_t global_tokens; /* longformer: first tokens of a document that its layers see beside the window */
-    uint8_t full[MODEL_MAX_LAYERS / 8];  /* bit l: layer l has no window (config_full) */
-    model_mixer mixer;                   /* of every layer, unless there is a pattern */
+    uint8_t full[MODEL_MAX_LAYERS / 8]; /* bit l: layer l has no window (config_full) */
+    model_mixer mixer;                  /* of every layer, unless there is a pattern */
     int32_t pattern; /* > 0: mixers of the first so many layers, repeated behind them (config_mixer) */
     uint8_t mixers[MODEL_MAX_LAYERS];
     int objective;     /* OBJECTIVE_CAUSAL ..: what the model is trained for, and so what a token may see */

@@ -1,6 +1,6 @@
 /* time_mix, time_mix_bwd: rows made of a sequence's tokens, y[b,r] = sum over t of w[r,t] x[b,t]: Linformer's
- * projection of keys and values (Wang et al. 2020); without w the means of equal segments, Nystromformer's landmarks
- * (Xiong et al. 2021). Every row reads every token: there is no causal form, and packed documents would mix. */
+ * projection of keys and values (Wang et al. 2020). Every row reads every token: there is no causal form, and packed
+ * documents would mix. */
 #ifndef REAL
 #include "op/rules.h"
 

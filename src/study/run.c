@@ -23,6 +23,13 @@ tl_status study_config(const study_lab *l, model_config *c, tl_error *e, const c
     return config_parse(text, c, NULL, 0, e);
 }
 
+tl_status study_fit(const study_lab *l, model_config *c, tl_error *e) {
+    model_fit_tokenizer(c, l->corpus->tokenizer);
+    if (c->objective != OBJECTIVE_MLM) return TL_OK;
+    c->mask = -1; /* one id more than the tokenizer has */
+    return config_objective(c, OBJECTIVE_MLM, true, e);
+}
+
 static tl_status count_params(study_lab *l, const model_config *c, int64_t *n, tl_error *e) {
     model_params p;
     const tl_allocator *a = tl_engine_allocator(l->engine);
@@ -40,7 +47,7 @@ static void set_width(model_config *c, int64_t width) {
 
 tl_status study_match(study_lab *l, model_config *c, int64_t params, int64_t multiple, tl_error *e) {
     int64_t zero, one, got;
-    model_fit_tokenizer(c, l->corpus->tokenizer);
+    TRY(study_fit(l, c, e));
     set_width(c, multiple);
     TRY(count_params(l, c, &zero, e));
     set_width(c, 2 * multiple);
@@ -98,7 +105,7 @@ static tl_status setup(runner *r, const study_cell *c, uint64_t seed, study_setu
     defaults(r->lab, s, seed);
     if (r->of->run) return config_recipe("llama", &s->config, e); /* trained on nothing: any configuration */
     TRY(r->of->setup(r->lab, c, s, e));
-    model_fit_tokenizer(&s->config, r->lab->corpus->tokenizer);
+    TRY(study_fit(r->lab, &s->config, e));
     if (!s->train.micro) s->train.micro = s->train.rows;
     return config_check(&s->config, e);
 }

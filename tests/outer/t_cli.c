@@ -144,6 +144,7 @@ static void mistakes_have_their_exit_code(void **state) {
         {"train book.txt --preset tiny --objective both --steps 2 --out r", 2, "mlm, prefix or seq2seq"},
         {"train book.txt --preset char-cpu --objective mlm --set grid_rows=7 --set grid_cols=9 --steps 2 --out r", 1,
          "a context of 64"},
+        {"train book.txt --preset char-cpu --set 'mixers=[\"nystromformer\"]' --steps 2 --out r", 1, "no causal form"},
         {"plan --preset flash-char-cpu --set chunk_outer=40", 1, "several chunks of 32"},
         {"train book.txt --preset flash-char-cpu --objective prefix --steps 2 --out r", 1, "a running sum"},
         {"plan --preset char-moe --set num_experts_per_tok=9", 1, "9 of 8 experts"},

@@ -1,6 +1,6 @@
 /* A training step and ten updates of a tiny GPT-2, a tiny Llama and two tiny mixtures of experts against PyTorch in
  * float64 (tools/vectors/train_vectors.py), and a step of FLASH-pytorch's FLASHTransformer (flash_vectors.py), of its
- * GAU and of GAU-alpha (gau_vectors.py). */
+ * GAU and of GAU-alpha (gau_vectors.py); a step of Nystromformer from its formulas (nystrom_vectors.py). */
 #include "fixture.h"
 
 #include "format/safetensors.h"
@@ -198,6 +198,27 @@ static void lucid_gau_step_f32(void **state) {
     (void)state;
     one_step("lucid_gau", TL_F32);
 }
+/* The graph is that of masked language modelling, which sees both sides; hiding nothing, the step predicts the next id.
+ */
+static void nystrom_step_f32(void **state) {
+    (void)state;
+    oracle o;
+    trainer *t;
+    tl_error e = {0};
+    tl_metrics m;
+    oracle_open(&o, "nystrom");
+    trainer_settings s = fixture_settings(B, B, o.T, TL_F32);
+    s.beta1 = 0, s.clip = 0;
+    assert_ok(trainer_create(o.model, &s, &t, &e), &e);
+    o.model->config.objective = OBJECTIVE_CAUSAL;
+    assert_ok(trainer_step_ids(t, o.ids, &m, &e), &e);
+    const double loss = scalar(&o, "", "loss");
+    assert_near(m.loss, loss, 1e-6 * loss);
+    rule r = {"grad.", false, false, 5e-5}; /* the inverse of a matrix that is nearly singular enlarges rounding */
+    compare_all(&o, t->m, &r);
+    trainer_destroy(t);
+    oracle_close(&o);
+}
 static void gpt2_step_bf16(void **state) {
     (void)state;
     one_step("gpt2", TL_BF16);
@@ -238,7 +259,7 @@ int main(void) {
         cmocka_unit_test(llama_step_bf16),    cmocka_unit_test(gpt2_ten_steps),   cmocka_unit_test(llama_ten_steps),
         cmocka_unit_test(qwen3_moe_step_f32), cmocka_unit_test(mixtral_step_f32), cmocka_unit_test(qwen3_moe_ten_steps),
         cmocka_unit_test(mixtral_ten_steps),  cmocka_unit_test(flash_step_f32),   cmocka_unit_test(gau_alpha_step_f32),
-        cmocka_unit_test(lucid_gau_step_f32),
+        cmocka_unit_test(lucid_gau_step_f32), cmocka_unit_test(nystrom_step_f32),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
