@@ -185,11 +185,13 @@ static const struct argp argp = {
 /* ---- the configuration ------------------------------------------------------------------------------------------ */
 
 static tl_status read_json(const char *path, model_config *c, tl_error *e) {
+    char unknown[400] = "";
     json_t *v;
     TRY(json_read_file(&mem_default, path, 16u << 20, &v, e));
-    tl_status s = config_read(v, c, NULL, 0, e);
+    tl_status s = config_read(v, c, unknown, sizeof unknown, e);
     json_decref(v);
     if (s != TL_OK) error_at_file(e, path);
+    if (s == TL_OK && unknown[0]) fprintf(stderr, "tilia: warning: %s: keys not known: %s\n", path, unknown);
     return s;
 }
 

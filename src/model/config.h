@@ -140,8 +140,8 @@ typedef struct model_config {
 
 /* The recipe's defaults for a model_type; UNSUPPORTED names the known ones. */
 tl_status config_recipe(const char *type, model_config *c, tl_error *e);
-/* From the parsed config.json. Wrong types and impossible values are CONFIG errors naming the key; unknown keys are
- * listed, comma separated, in unknown (may be NULL), for a warning. */
+/* From the parsed config.json. Wrong types, impossible values and unknown keys of "tilia" are CONFIG errors naming the
+ * key; other unknown keys are listed, comma separated, in unknown (may be NULL), for a warning. */
 tl_status config_read(const json_t *o, model_config *c, char *unknown, size_t unknown_size, tl_error *e);
 /* config.json text "{...}", "preset:NAME" or "depth:N". */
 tl_status config_parse(const char *text, model_config *c, char *unknown, size_t unknown_size, tl_error *e);

@@ -60,6 +60,9 @@ void config_gated_implied(const model_config *c, model_config *d) {
 
 tl_status config_gated_check(const model_config *c, tl_error *e) {
     bool gated = config_has_gated(c), chunks = config_has(c, MIXER_FLASH) || config_has(c, MIXER_CHUNK);
+    if (!chunks && (c->chunk_overlap || c->chunk_outer))
+        return error_set(e, TL_CONFIG, "\"%s\" belongs to layers of flash or mixed_chunk",
+                         c->chunk_overlap ? "chunk_overlap" : "chunk_outer");
     if (!gated && !chunks) return TL_OK;
     if (gated && (c->shared < 1 || c->shared > 1024 || c->expand < 1 || c->expand > 8192))
         return error_set(e, TL_CONFIG, "shared_size %lld, expansion %lld; they can be up to 1024 and 8192",

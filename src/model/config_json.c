@@ -167,6 +167,9 @@ static tl_status read_scaling(const json_t *s, const char *key, model_config *c,
         TRY(read_factors(s, "long_factor", c->scaling_long, &c->scaling_factors, e));
         c->scaling_factor = 0; /* by the ratio of the two contexts */
     }
+    const json_t *factor = json_object_get(s, "factor");
+    if (c->scaling != SCALING_NONE && c->scaling != SCALING_LONGROPE && (!factor || json_is_null(factor)))
+        return error_set(e, TL_CONFIG, "\"%s\" of type %s has no \"factor\"", key, type);
     TRY(json_get_real(s, "factor", &c->scaling_factor, e));
     TRY(json_get_real(s, "attention_factor", &c->scaling_attention, e));
     if (c->scaling == SCALING_YARN) TRY(read_yarn(s, c, e));
@@ -295,11 +298,18 @@ static void note_unknown(const json_t *o, const char *const *keys, char *unknown
         if (key_known(quiet_keys, k) || key_known(keys, k)) continue;
         if (n < size) n += (size_t)snprintf(unknown + n, size - n, "%s%s", n ? ", " : "", k);
     }
-    const json_t *own = json_object_get(o, "tilia");
+}
+
+/* The keys of this object are all ours: one that is not known would be a part that the model silently lacks. */
+static tl_status read_own(const json_t *own, model_config *c, tl_error *e) {
+    const char *k;
+    json_t *v;
+    if (!own) return TL_OK;
+    if (!json_is_object(own)) return error_set(e, TL_CONFIG, "key \"tilia\" is not an object");
     json_object_foreach((json_t *)(uintptr_t)own, k, v) {
-        if (config_parts_know(k)) continue;
-        if (n < size) n += (size_t)snprintf(unknown + n, size - n, "%stilia.%s", n ? ", " : "", k);
+        if (!config_parts_know(k)) return error_set(e, TL_CONFIG, "there is no key \"%s\" in \"tilia\"", k);
     }
+    return config_parts_read(own, c, e);
 }
 
 tl_status config_read(const json_t *o, model_config *c, char *unknown, size_t unknown_size, tl_error *e) {
@@ -319,9 +329,7 @@ tl_status config_read(const json_t *o, model_config *c, char *unknown, size_t un
     TRY(json_get_real(o, "initializer_range", &c->init_std, e));
     TRY(read_id(o, "bos_token_id", &c->bos, e));
     TRY(config_read_ends(o, c, e));
-    const json_t *own = json_object_get(o, "tilia");
-    if (own && !json_is_object(own)) return error_set(e, TL_CONFIG, "key \"tilia\" is not an object");
-    if (own) TRY(config_parts_read(own, c, e));
+    TRY(read_own(json_object_get(o, "tilia"), c, e));
     config_complete(c);
     note_unknown(o, gpt2 ? gpt2_keys : r->keys == KEYS_GATED ? config_gated_keys : llama_keys, unknown, unknown_size);
     return config_check(c, e);

@@ -93,7 +93,7 @@ static void wrong_ones_are_refused(void **state) {
         {",\"tilia\":{\"norm_place\":\"sandwich\"}", "sandwich"},
         {",\"tilia\":{\"window\":9}", "window"},
         {",\"tilia\":{\"mixers\":[\"flash\",\"conv\"]}", "mixed_chunk"},
-        {",\"tilia\":{\"mixers\":[\"gau\"],\"chunk_overlap\":true}", "causal chunks"},
+        {",\"tilia\":{\"mixers\":[\"gau\"],\"chunk_overlap\":true}", "layers of flash"},
         {",\"tilia\":{\"chunk_outer\":24}", "several chunks of 16"},
         {",\"tilia\":{\"chunk_outer\":32,\"chunk_parts\":\"local\"}", "chunk_parts"},
         {",\"tilia\":{\"chunk_overlap\":true,\"objective\":\"mlm\",\"mask_token_id\":1}", "causal chunks"},
