@@ -1,7 +1,9 @@
 # The front door. CMake and Ninja do the work, in build/.
 #   make           build everything          make check    build and run the tests
 #   make demo      train for a minute, then hear a story
-#   make bench     build and measure: products, attention, training and its floor, decoding, overhead, the cache, the tokenizer
+#   make bench     build and measure: the machine and Tilia on it, then every figure beside its peer, as a table
+#                  (PYTHON=../tilia-peers/bin/python after `make peers`; QUICK=1 for one round; goes on after Ctrl-C)
+#   make peers     a virtual environment with the peers, versions pinned: PEERS=../tilia-peers
 #   make install   PREFIX=/usr/local DESTDIR=
 # Debian packages that are missing are installed first (tools/setup), if this user may.
 
@@ -13,9 +15,11 @@ CONFIG ?=
 PYTHON ?= python3
 DATA   ?= $(or $(TILIA_DATA),../shared/data)
 PEER_MB ?= 100
+PEERS  ?= ../tilia-peers
+QUICK  ?=
 
 .DEFAULT_GOAL := all
-.PHONY: all demo check bench install uninstall clean format setup configure
+.PHONY: all demo check bench peers install uninstall clean format setup configure
 
 setup:
 	@tools/setup
@@ -38,14 +42,16 @@ check: all
 
 bench: all
 	@for what in gemm attention train generate overhead kv-cache tokenizer; do $(BUILD)/tilia bench $$what || exit 1; done
-	@$(BUILD)/tilia profile --preset char-cpu --batch 12 --floor
+	@$(PYTHON) bench/table.py $(BUILD)/tilia $(if $(QUICK),--quick)
 	@if $(PYTHON) -c 'import tokenizers, tiktoken' 2>/dev/null && test -f $(DATA)/gpt2/vocab.json; then \
 	    $(PYTHON) bench/tokenizer_peers.py $(BUILD)/bench/tokenizer $(BUILD)/tilia $(DATA) --mb $(PEER_MB) --train-mb $(PEER_MB); \
 	else echo "tokenizers against their peers: PYTHON=one with tokenizers and tiktoken, DATA=folder with gpt2/ and texts"; fi
-	@if $(PYTHON) -c 'import torch' 2>/dev/null; then \
-	    $(PYTHON) bench/attention_peers.py $(BUILD)/tilia --quick && $(PYTHON) bench/train_peers.py $(BUILD)/tilia --quick; \
-	else echo "attention and training against PyTorch: PYTHON=one with torch"; fi
-	@echo "Other peers, in a virtual environment of their own: bench/*_peers.py (each tells how in its first lines)"
+	@echo "llama.cpp: bench/llama_peers.py (it tells how in its first lines)"
+
+peers:
+	@python3 -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install -r bench/requirements.txt
+	@echo "now: make bench PYTHON=$(PEERS)/bin/python"
 
 install: configure
 	@cmake --build $(BUILD) -j $(JOBS) --target tilia tilia_static tilia_shared
