@@ -1,5 +1,5 @@
 """What bench/table.py measured, as text: docs/performance.md, and the rows that both READMEs quote. Measures nothing."""
-import os, re, statistics
+import os, pathlib, re, statistics
 
 LEVELS = ("none", "light", "wide", "full")
 DTYPES = ("f32", "bf16")
@@ -249,10 +249,10 @@ def readme(found, now, zh):
     cpu, isa, threads, when, torch = caption(found, now)
     limit = limits(found)
     range_ = f"{limit[0] / 1e9:.0f}-{limit[1] / 1e9:.0f}"
-    head = (f"{cpu}（{isa}），{threads} 个线程，{when}，由 `make bench PYTHON=...` 交错测得：中位数，括号内为最小与最大；期间乘加极限在 {range_} GFLOP/s 之间。"
+    head = (f"{cpu}（{isa}），{threads} 个线程，{when}，由 `make bench PYTHON=...` 交错测得：中位数，括号内为最小与最大；机器与他人共用，期间乘加极限在 {range_} GFLOP/s 之间：\n只有同一次运行中的比值才有意义。"
             "完整表格见 [docs/performance.md](docs/performance.md)。" if zh else
-            f"{cpu} ({isa}), {threads} threads, {when}, by `make bench PYTHON=...`, interleaved: medians, least and most in brackets; the limit of multiply-adds\n"
-            f"moved between {range_} GFLOP/s meanwhile. The whole table: [docs/performance.md](docs/performance.md).")
+            f"{cpu} ({isa}), {threads} threads, {when}, by `make bench PYTHON=...`, interleaved: medians, least and most in brackets; the machine is shared, its\n"
+            f"limit of multiply-adds moved between {range_} GFLOP/s meanwhile: only ratios within one run mean anything. The whole table: [docs/performance.md](docs/performance.md).")
     return head + "\n\n" + table(["内容", "数字", "命令"] if zh else ["what", "figure", "command"], readme_rows(found, now, zh))
 
 
@@ -261,7 +261,7 @@ BEGIN, END = "<!-- figures of bench/table.py -->", "<!-- end of figures -->"
 
 def write(path, text):
     """All of it or nothing."""
-    with open(path + ".tmp", "w") as f:
+    with open(path + ".tmp", "w", encoding="utf-8") as f:
         f.write(text)
     os.replace(path + ".tmp", path)
 
@@ -270,7 +270,7 @@ def publish(root, found, now):
     pages = {os.path.join(root, "docs", "performance.md"): page(found, now)}
     for name, zh in (("README.md", False), ("README.zh-CN.md", True)):
         path = os.path.join(root, name)
-        old = open(path).read()
+        old = pathlib.Path(path).read_text(encoding="utf-8")
         if old.count(BEGIN) != 1 or old.count(END) != 1:
             raise SystemExit(f"{path}: the lines {BEGIN} and {END} are not there once each")
         pages[path] = re.sub(re.escape(BEGIN) + ".*" + re.escape(END), lambda _: f"{BEGIN}\n{readme(found, now, zh)}\n{END}", old, flags=re.S)
