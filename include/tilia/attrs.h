@@ -104,6 +104,11 @@ struct mixed_chunk_attr { struct gate_attr f; int64_t chunk; int32_t norm; int32
 struct mixed_chunk_bwd_attr { struct mixed_chunk_attr f; };
 struct chunk_step_attr { struct mixed_chunk_attr f; };             /* f.chunk comes from the state bound through acc */
 
+enum { REACH_MOST = 16 };                                          /* far chunks of a row at most */
+struct chunk_reach_attr { struct gate_attr f; int64_t chunk; int64_t skip; int32_t top; int32_t pad; };
+struct chunk_reach_bwd_attr { struct chunk_reach_attr f; };
+struct chunk_reach_kv_attr { struct chunk_reach_attr f; };
+
 /* Mixture of experts. */
 enum { ROUTE_MOST = 64 };                                            /* experts of a token at most */
 struct route_attr { int32_t k; int32_t norm; };                    /* norm 1: the weights of a token sum to one */

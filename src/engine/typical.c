@@ -62,6 +62,9 @@ static const typical_row typical_rows[] = {
     {OP_mixed_chunk, "xBTW xBTW xBTW xBTW xBTD"},
     {OP_mixed_chunk_bwd, "xBTD - xBTW xBTW xBTW xBTW xBTD"},
     {OP_chunk_step, "x8W x8W x8W x8W x8D i8 i8 > - s8WD x8WW x8WW x8WD"},
+    {OP_chunk_reach, "xBTW xBTW xBTD"},
+    {OP_chunk_reach_bwd, "xBTD xBTW xBTW xBTD iBT2"},
+    {OP_chunk_reach_kv, "x8W x8C1W x8C1D i8 i8"},
     {OP_chunk_state, "xBTHW xBTHW xBTHW sH"}, /* retention: a decay for each head */
     {OP_chunk_state_bwd, "xBTHW - xBTHW xBTHW xBTHW sH"},
     {OP_chunk_state_step, "x8HW x8HW x8HW sH i8 i8 > - s8HWW"},
@@ -156,6 +159,7 @@ static void typical_attr(int op, tl_dtype dtype, void *to) {
         struct grid_order_attr grid;
         struct gau_attention_attr gau;
         struct mixed_chunk_attr chunk;
+        struct chunk_reach_attr reach;
         struct chunk_state_attr state;
         struct rel_buckets_attr buckets;
         struct rel_toeplitz_attr toeplitz;
@@ -182,6 +186,11 @@ static void typical_attr(int op, tl_dtype dtype, void *to) {
         a.gau.f.causal = 1;
         a.gau.f.count = GATE_COUNT_VISIBLE;
         if (op == OP_mixed_chunk || op == OP_mixed_chunk_bwd || op == OP_chunk_step) a.chunk.chunk = W;
+        break;
+    case OP_chunk_reach:
+    case OP_chunk_reach_bwd:
+    case OP_chunk_reach_kv:
+        a.reach = (struct chunk_reach_attr){.f = {.causal = 1, .count = GATE_COUNT_VISIBLE}, .chunk = W, .top = 2};
         break;
     case OP_chunk_state:
     case OP_chunk_state_bwd:

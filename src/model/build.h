@@ -72,8 +72,10 @@ typedef struct build_result {
  * gated unit, one head; flash instead has 0..3: M (slots, s, e) f32, kq and kl (slots, chunk, s), v (slots, chunk, e)
  * of the chunk at hand; 4: the channels of the last two tokens for the token shift; 5, 6: keys and values of the
  * source, (slots, source, Hk, Dh) or of a unit's one head. Its name and shape; NULL: there is none. */
-/* 7..10: of a level of chunks above, as 0..3 with its own chunk. */
-enum { BUILD_STATES = 11 };
+/* 7..10: of a level of chunks above, as 0..3 with its own chunk; 11, 12: keys and values of all tokens, (slots,
+ * context, H,
+ * ..), where far chunks are reached exactly. */
+enum { BUILD_STATES = 13 };
 const char *build_state(const model_config *c, const build_options *o, int64_t layer, int k, tl_desc *d);
 /* Does what a sequence keeps stay the same size however long it gets, and its positions without end? */
 bool build_endless(const model_config *c);

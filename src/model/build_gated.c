@@ -35,6 +35,12 @@ const char *build_state(const model_config *c, const build_options *o, int64_t l
         *d = tl_desc_make(t, 3, (int64_t[]){o->slots, 2, c->width / 2});
         return c->token_shift && config_gated(c, layer) ? "shift" : NULL;
     }
+    if (k > 10) {
+        *d = tl_desc_make(t, 4, (int64_t[]){o->slots, o->context, heads, k == 11 ? s : e});
+        return !c->chunk_landmarks || (mixer != MIXER_FLASH && mixer != MIXER_CHUNK) ? NULL
+               : k == 11                                                             ? "far_k"
+                                                                                     : "far_v";
+    }
     if (k > 6 && (!c->chunk_outer || (mixer != MIXER_FLASH && mixer != MIXER_CHUNK))) return NULL;
     if (mixer == MIXER_FLASH || mixer == MIXER_CHUNK) {
         const bool outer = k > 6;
@@ -61,6 +67,7 @@ const char *build_state(const model_config *c, const build_options *o, int64_t l
 }
 
 bool build_endless(const model_config *c) {
+    if (c->chunk_landmarks) return false;
     for (int64_t l = 0; l < c->layers; l++)
         if (config_mixer(c, l) != MIXER_FLASH && config_mixer(c, l) != MIXER_CHUNK && !config_stateful(c, l))
             return false;
@@ -145,6 +152,25 @@ static tl_tensor *apply_chunks(const builder *b, const struct mixed_chunk_attr *
     return tl_apply(b->g, OP_DEF(chunk_step), &step, in, 9, acc, NULL, 0);
 }
 
+/* Far chunks exactly, by the heads and weights of the quadratic part; state: the two caches. */
+static tl_tensor *reach_chunks(const builder *b, const struct mixed_chunk_attr *m, tl_tensor *q, tl_tensor *k,
+                               tl_tensor *v, tl_tensor *theta, tl_tensor **state) {
+    const build_result *r = b->r;
+    const int64_t far = b->c->chunk_landmarks;
+    const struct chunk_reach_attr a = {.f = m->f, .chunk = m->chunk, .skip = m->reach, .top = (int32_t)far};
+    if (b->o->mode != BUILD_DECODE)
+        return tl_apply(b->g, OP_DEF(chunk_reach), &a, (tl_tensor *[]){q, k, v, r->doc, theta}, 5, NULL, NULL, 0);
+    const struct chunk_reach_kv_attr step = {a};
+    tl_tensor *cache[2], *row[] = {k, v};
+    for (int i = 0; i < 2; i++) { /* with heads they are folded already */
+        const tl_desc *d = tl_tensor_desc(row[i]);
+        if (d && d->ndim == 2) row[i] = builder_fold(b, row[i], 1, d->dim[1]);
+        cache[i] = tl_kv_write(b->g, row[i], r->slot, r->pos, state[i]);
+    }
+    tl_tensor *in[] = {q, cache[0], cache[1], r->slot, r->pos, theta};
+    return tl_apply(b->g, OP_DEF(chunk_reach_kv), &step, in, 6, NULL, NULL, 0);
+}
+
 /* head: qq, kq, ql, kl; of one half alone the first two are its own; two more, linear, of a level above. */
 static tl_tensor *mix_chunks(const builder *b, tl_tensor *const *head, tl_tensor *v, int64_t l) {
     const model_config *c = b->c;
@@ -158,6 +184,8 @@ static tl_tensor *mix_chunks(const builder *b, tl_tensor *const *head, tl_tensor
     tl_tensor *const *linear = c->chunk_parts ? head : head + 2;
     tl_tensor *all[4] = {head[0], head[1], linear[0], linear[1]};
     tl_tensor *y = apply_chunks(b, &a, all, v, build_gate_bias(b, l), build_theta(b, l), state);
+    if (c->chunk_landmarks)
+        y = tl_add(b->g, y, reach_chunks(b, &a, head[0], head[1], v, build_theta(b, l), state + 11));
     if (!c->chunk_outer) return y;
     a.chunk = c->chunk_outer, a.parts = CHUNK_FAR, a.reach = 0, a.period = 0;
     tl_tensor *far[4] = {head[4], head[5], head[4], head[5]};

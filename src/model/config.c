@@ -92,6 +92,7 @@ static const part_row parts[] = {
     {"grid_window", PART_INT, AT(grid_window), NULL, 1, MODEL_MAX_CONTEXT},
     {"chunk_overlap", PART_BOOL, AT(chunk_overlap), NULL, 0, 0},
     {"chunk_outer", PART_INT, AT(chunk_outer), NULL, 0, MODEL_MAX_CONTEXT},
+    {"chunk_landmarks", PART_INT, AT(chunk_landmarks), NULL, 0, REACH_MOST},
     {"chunk_size", PART_INT, AT(chunk), NULL, 1, MODEL_MAX_CONTEXT},
     {"shared_size", PART_INT, AT(shared), NULL, 1, 1024},
     {"expansion", PART_INT, AT(expand), NULL, 1, 8192},

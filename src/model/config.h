@@ -115,6 +115,7 @@ typedef struct model_config {
     int64_t chunk;                      /* flash, mixed_chunk: tokens of a chunk */
     int chunk_parts;                    /* CHUNK_BOTH, CHUNK_LOCAL, CHUNK_FAR: which halves there are */
     bool chunk_overlap;                 /* by halves of a chunk: a token sees its own and the one before exactly */
+    int64_t chunk_landmarks;            /* far chunks that a token reaches exactly, by the means of their keys */
     int64_t grid_rows, grid_cols, grid_window; /* tokens are a grid, line by line, seen in windows of so many lines and
                                                   columns (fewer where there are fewer); 0: they are a text */
     int64_t chunk_outer;    /* tokens of a level above: chunks begin anew in it, before it lies a sum of its own */

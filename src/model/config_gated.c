@@ -92,6 +92,10 @@ tl_status config_gated_check(const model_config *c, tl_error *e) {
                          (long long)c->chunk_outer, (long long)c->chunk);
     if (c->chunk_outer && c->chunk_parts != CHUNK_BOTH)
         return error_set(e, TL_CONFIG, "levels of chunks have all their parts: leave \"chunk_parts\" at both");
+    if (c->chunk_landmarks && (!chunks || !config_causal(c) || c->encoder || c->chunk_outer || c->chunk_parts))
+        return error_set(e, TL_CONFIG,
+                         "\"chunk_landmarks\" belongs to causal chunks of one level with all their parts: it reaches "
+                         "chunks that lie behind");
     if (chunks && c->chunk_parts == CHUNK_FAR && c->rel_bias)
         return error_set(e, TL_CONFIG, "\"chunk_parts\": \"global\" has no scores for a \"rel_bias\"");
     if (c->score_count == GATE_COUNT_LENGTH && config_causal(c))

@@ -90,6 +90,17 @@ ROW(chunk_step) I(chunk_step, f.f, alpha) I(chunk_step, f.f, bias_scale) I(chunk
                 I(chunk_step, f.f, fixed) I(chunk_step, f.f, kind) I(chunk_step, f.f, count)
                 I(chunk_step, f.f, causal) I(chunk_step, f.f, kappa) I(chunk_step, f, chunk) I(chunk_step, f, norm)
                 I(chunk_step, f, parts) I(chunk_step, f, reach) I(chunk_step, f, period)
+ROW(chunk_reach) I(chunk_reach, f, alpha) I(chunk_reach, f, bias_scale) I(chunk_reach, f, eps) I(chunk_reach,
+    f, fixed) I(chunk_reach, f, kind) I(chunk_reach, f, count) I(chunk_reach, f, causal) I(chunk_reach, f,
+    kappa) F(chunk_reach, chunk) F(chunk_reach, skip) F(chunk_reach, top) F(chunk_reach, pad)
+ROW(chunk_reach_bwd) I(chunk_reach_bwd, f.f, alpha) I(chunk_reach_bwd, f.f, bias_scale) I(chunk_reach_bwd,
+    f.f, eps) I(chunk_reach_bwd, f.f, fixed) I(chunk_reach_bwd, f.f, kind) I(chunk_reach_bwd, f.f, count)
+    I(chunk_reach_bwd, f.f, causal) I(chunk_reach_bwd, f.f, kappa) I(chunk_reach_bwd, f, chunk)
+    I(chunk_reach_bwd, f, skip) I(chunk_reach_bwd, f, top) I(chunk_reach_bwd, f, pad)
+ROW(chunk_reach_kv) I(chunk_reach_kv, f.f, alpha) I(chunk_reach_kv, f.f, bias_scale) I(chunk_reach_kv, f.f,
+    eps) I(chunk_reach_kv, f.f, fixed) I(chunk_reach_kv, f.f, kind) I(chunk_reach_kv, f.f, count)
+    I(chunk_reach_kv, f.f, causal) I(chunk_reach_kv, f.f, kappa) I(chunk_reach_kv, f, chunk) I(chunk_reach_kv,
+    f, skip) I(chunk_reach_kv, f, top) I(chunk_reach_kv, f, pad)
 ROW(route) F(route, k) F(route, norm)
 ROW(route_bwd) I(route_bwd, f, k) I(route_bwd, f, norm)
 ROW(balance) F(balance, coef) F(balance, k) F(balance, layers)

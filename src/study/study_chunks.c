@@ -11,6 +11,7 @@ static const struct {
 } extras[] = {
     {"-overlap", ",\"chunk_overlap\":true"},
     {"-outer512", ",\"chunk_outer\":512"},
+    {"-landmarks2", ",\"chunk_landmarks\":2"},
 };
 
 static const char *extra_keys(const study_cell *c) {
@@ -99,16 +100,18 @@ const study study_chunks = {
          "to 1024 bytes reads stories of the built-in grammar in windows of 2048 (200 steps of one window). Inside a "
          "chunk attention is exact, before it there is only the linear sum: does the loss show where a chunk begins? "
          "overlap: by halves of a chunk, of which a byte sees its own and the one before exactly; outer512: a level "
-         "above, blocks of 512 with a sum of their own before them.",
+         "above, blocks of 512 with a sum of their own before them; landmarks2: two far chunks of a byte's choice "
+         "exactly.",
          "FLASH（宽 64，4 层，s = 32，17 万参数，无相对位置表），块长 64 至 1024 字节，在 2048 "
          "字节的窗口上读内置语法的故事（200 步，"
          "每步一个窗口）。块内注意力是精确的，块前只有线性求和：损失能看出块的起点吗？overlap："
-         "以半块为单位，精确看见本半块与前一半块；outer512：上一层为 512 的大块，其前另有一个和。"},
+         "以半块为单位，精确看见本半块与前一半块；outer512：上一层为 512 "
+         "的大块，其前另有一个和；landmarks2：每个字节自选两个远块精确可达。"},
     .corpus = CORPUS_STORIES,
     .factor = {{"chunk",
                 {"chunk", "块长"},
                 {"16", "64", "128", "256", "512", "1024", "32-overlap", "128-overlap", "256-overlap", "16-outer512",
-                 "64-outer512", "128-outer512"}}},
+                 "64-outer512", "128-outer512", "64-landmarks2", "128-landmarks2"}}},
     .setup = setup,
     .measure = measure,
     .metric = metrics,

@@ -684,72 +684,10 @@ static inline void examples_time(op_examples *l) {
         }
 }
 
-/* What landmarks need. A start is not negative, and no two of its columns have the same sum. */
-static inline void example_start_prepare(example_call *x) {
-    const tl_arg *a = &x->call.in[strstr(x->op->name, "_bwd") ? 1 : 0];
-    const int64_t n = tl_desc_last(&a->d);
-    for (int64_t r = 0; r < tl_desc_rows(&a->d); r++)
-        for (int64_t i = 0; i < n; i++) {
-            const double v = ((double)(1 + (7 * i + 5 * r) % 11) + 0.03 * (double)(i * i)) / (double)(6 * n);
-            const int64_t at = tl_desc_row(&a->d, r) + i;
-            if (a->d.dtype == TL_F64)
-                ((double *)a->data)[at] = v;
-            else if (a->d.dtype == TL_F32)
-                ((float *)a->data)[at] = (float)v;
-        }
-}
-
-static inline void examples_landmarks(op_examples *l) {
-    static const struct {
-        int64_t B, T, H, e, R;
-    } d[] = {{1, 1, 1, 1, 1}, {2, 7, 2, 3, 3}, {2, 9, 1, 5, 9}, {1, 70, 3, 17, 20}, {2, 130, 2, 33, 65}};
-    for (int n = 0; n < 4; n++)
-        for (int i = 0; i < 5; i++) {
-            const tl_dtype t = example_floats[n];
-            struct segment_mean_attr a;
-            memset(&a, 0, sizeof a);
-            a.rows = d[i].R;
-            const int64_t R = d[i].R, H = d[i].H;
-            tl_desc x = D4(t, d[i].B, d[i].T, H, d[i].e);
-            op_example *e = EXAMPLE_GAU(l, "segment_mean", a, t, "means");
-            example_in(e, 0, i == 1 ? example_view(x, 4) : x, FILL_NORMAL);
-            if (t == TL_F64 && i < 4) e->diff = 1;
-            a.rows = d[i].T, a.spread = 1;
-            e = EXAMPLE_GAU(l, "segment_mean", a, t, "spread");
-            example_in(e, 0, D4(t, d[i].B, R, H, d[i].e), FILL_NORMAL);
-            e->acc = i & 1;
-            if (t == TL_F64 && i < 4) e->diff = 1;
-            for (int form = 0; form < 4; form++) {
-                struct matmul_attr m;
-                memset(&m, 0, sizeof m);
-                m.ta = form & 1, m.tb = form >> 1;
-                if (form) m.alpha = -0.5f, m.diag = 3;
-                if (i & 1) m.beta = 0.25f;
-                e = EXAMPLE_GAU(l, "matmul", m, t, form ? "turned" : "plain");
-                tl_desc left = m.ta ? D4(t, d[i].B, d[i].e, H, R) : D4(t, d[i].B, R, H, d[i].e);
-                example_in(e, 0, i == 1 ? example_view(left, 4) : left, FILL_NORMAL);
-                example_in(e, 1, m.tb ? D4(t, d[i].B, d[i].T, H, d[i].e) : D4(t, d[i].B, d[i].e, H, d[i].T),
-                           FILL_NORMAL);
-                if (i & 1) example_in(e, 2, D4(t, d[i].B, R, H, d[i].T), FILL_NORMAL);
-                if (form == 3) e->acc = 1;
-                if (t == TL_F64 && i < 3 && !e->acc) e->diff = i & 1 ? 7 : 3;
-            }
-            if (n > 1) continue;
-            struct inverse_start_attr start = {0};
-            struct inverse_start_bwd_attr back = {0};
-            e = EXAMPLE_GAU(l, "inverse_start", start, t, "square");
-            example_in(e, 0, D4(t, d[i].B, R, H, R), FILL_NORMAL);
-            e->prepare = example_start_prepare;
-            if (t == TL_F64 && i < 4) e->diff = 1;
-            e = EXAMPLE_GAU(l, "inverse_start_bwd", back, t, "square");
-            example_in(e, 0, D4(t, d[i].B, R, H, R), FILL_NORMAL);
-            example_in(e, 1, D4(t, d[i].B, R, H, R), FILL_NORMAL);
-            e->prepare = example_start_prepare;
-            e->acc = i & 1;
-        }
-}
+#include "examples_far.h"
 
 static inline void examples_gau(op_examples *l) {
+    examples_reach(l);
     examples_landmarks(l);
     examples_time(l);
     examples_rel(l);

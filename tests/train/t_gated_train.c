@@ -16,6 +16,7 @@ static const char *const configs[] = {
     GATED("flash-quad", ",\"tilia\":{\"score\":\"softmax\",\"norm\":\"rmsnorm\"}"),
     GATED("flash", ",\"chunk_size\":5"),
     GATED("flash", ",\"chunk_size\":4,\"tilia\":{\"chunk_overlap\":true,\"chunk_outer\":8}"),
+    GATED("flash", ",\"chunk_size\":3,\"tilia\":{\"chunk_landmarks\":2,\"temperature\":true}"),
     GATED("flash", ",\"chunk_size\":4,\"resid_pdrop\":0.1,\"tilia\":{\"token_shift\":true,\"norm\":\"layernorm\"}"),
     GATED("flash", ",\"chunk_size\":6,\"tilia\":{\"mixers\":[\"flash\",\"attention\"],\"heads\":2,\"mlp\":32,"
                    "\"attn_rel_bias\":true,\"scaled_sin\":true}"),
@@ -98,6 +99,7 @@ static void half_precision_is_close(void **state) {
         train(configs[k], 1, TL_BF16, false, false, 6, half);
         for (int i = 0; i < 6; i++) { /* rounding grows along the way */
             double off = fabs(full[i] - half[i]), most = i < 3 ? 0.01 : 0.1;
+            if (strstr(configs[k], "landmarks")) most += 0.03; /* a choice that falls otherwise is a jump */
             if (!(off < most)) fail_msg("%s, step %d: %g in f32, %g in bf16", configs[k], i + 1, full[i], half[i]);
         }
     }

@@ -19,6 +19,12 @@ gated_mat gated_take(const tl_arg *a) {
     return m;
 }
 
+gated_mat gated_take_rows(const tl_arg *a) {
+    gated_mat m = gated_take(a);
+    if (a->d.ndim == 2) m.batch = a->d.stride[0], m.row = 0;
+    return m;
+}
+
 gated_mat gated_take_state(const tl_arg *a) {
     gated_mat m = gated_take(a);
     if (a->d.dtype == TL_NONE || a->d.ndim != 4) return m;

@@ -19,6 +19,8 @@ typedef struct gated_mat {
 } gated_mat;
 
 gated_mat gated_take(const tl_arg *a);
+/* Rows (R,w) or (R,H,w): row r of head h is gated_at(m, r, h). */
+gated_mat gated_take_rows(const tl_arg *a);
 /* A state (B,s,e) or (B,H,s,e): its rows are those of s. */
 gated_mat gated_take_state(const tl_arg *a);
 static inline char *gated_at(const gated_mat *m, int64_t b, int64_t t) {

@@ -6,12 +6,7 @@ enum { STEP_KEYS = 512, STEP_COLUMNS = 128, STEP_SCORES = 1 << 20, STEP_ROWS = 6
 static int32_t step_int(const tl_arg *a, int64_t r) {
     return ((const int32_t *)a->data)[r * a->d.stride[0]];
 }
-/* Rows (R,w) or (R,H,w): row r of head h. */
-static gated_mat step_rows(const tl_arg *a) {
-    gated_mat m = gated_take(a);
-    if (a->d.ndim == 2) m.batch = a->d.stride[0], m.row = 0;
-    return m;
-}
+/* Row r of head h. */
 static char *step_row(const gated_mat *m, int64_t r, int64_t h) {
     return gated_at(m, r, h);
 }
@@ -30,8 +25,8 @@ static const char *step_kv_open(const tl_op_call *c, step_kv *j) {
     const char *why = gated_dtypes(c, 9, 1);
     *j = (step_kv){.slot = &c->in[3], .pos = &c->in[4], .ends = &c->in[8], .sink = c->in[7].data};
     if (why) return why;
-    j->q = step_rows(&c->in[0]), j->k = gated_take(&c->in[1]), j->v = gated_take(&c->in[2]);
-    j->o = step_rows(&c->out[0]);
+    j->q = gated_take_rows(&c->in[0]), j->k = gated_take(&c->in[1]), j->v = gated_take(&c->in[2]);
+    j->o = gated_take_rows(&c->out[0]);
     j->H = c->in[1].d.dim[2];
     j->R = c->in[0].d.dim[0] * j->H, j->Q = c->in[1].d.dim[0], j->C = c->in[1].d.dim[1], j->s = j->q.width,
     j->e = j->v.width;
@@ -209,10 +204,10 @@ static const char *step_chunk_open(const tl_op_call *c, int workers, step_chunk 
     const char *why = gated_dtypes(c, 9, 5);
     *j = (step_chunk){.slot = &c->in[5], .pos = &c->in[6], .a = &ATTR(c, chunk_step)->f};
     if (why) return why;
-    for (int i = 0; i < 5; i++) j->in[i] = step_rows(&c->in[i]);
+    for (int i = 0; i < 5; i++) j->in[i] = gated_take_rows(&c->in[i]);
     j->M = gated_take_state(&c->out[1]);
     for (int k = 0; k < 3; k++) j->buffer[k] = gated_take(&c->out[2 + k]);
-    j->o = step_rows(&c->out[0]);
+    j->o = gated_take_rows(&c->out[0]);
     j->H = c->in[0].d.ndim == 3 ? c->in[0].d.dim[1] : 1;
     j->near = j->a->parts != CHUNK_FAR, j->far = j->a->parts != CHUNK_LOCAL;
     j->R = c->in[0].d.dim[0], j->Q = c->out[1].d.dim[0], j->c = c->out[2].d.dim[1], j->s = j->in[0].width;
