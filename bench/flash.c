@@ -1,7 +1,7 @@
 /* Gated attention and mixed chunks by themselves, through tl_eval: seconds and GFLOP/s of the cost rule.
- *     bench_flash core [threads]    gau_attention against the same composed of plain operators, forward + backward
- *     bench_flash layer [threads] [longest n]   a causal FLASH layer of width 768, forward + backward: time per token
- *     bench_flash decode [threads]  chunk_step at position 1,000 and 1,000,000; gau_attention_kv at 1k and 16k */
+ *     bench_flash core [threads]    gau_attention against the same composed of plain operators, forward + backward;
+ * f32, bf16 bench_flash layer [threads] [longest n]   a causal FLASH layer of width 768, forward + backward: time per
+ * token bench_flash decode [threads]  chunk_step at position 1,000 and 1,000,000; gau_attention_kv at 1k and 16k */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +9,7 @@
 
 #include "number.h"
 
+#include "base/half.h"
 #include "base/mem.h"
 #include "base/rng.h"
 #include "infer/decoder.h"
@@ -33,8 +34,13 @@ static void bind_normal(tl_plan *p, tl_tensor *t, double scale) {
     const tl_desc *d = tl_tensor_desc(t);
     const int64_t n = tl_desc_count(d);
     float *x = aligned_alloc(64, ((size_t)n * 4 + 63) / 64 * 64);
-    for (int64_t i = 0; x && i < n; i++)
-        x[i] = scale == 0 ? 0 : (float)(scale * (double)rng_normal(rng_key_make(1, 0, 7), 0, (uint64_t)i));
+    for (int64_t i = 0; x && i < n; i++) {
+        const float v = scale == 0 ? 0 : (float)(scale * (double)rng_normal(rng_key_make(1, 0, 7), 0, (uint64_t)i));
+        if (d->dtype == TL_BF16)
+            ((uint16_t *)(void *)x)[i] = half_f32_to_bf16(v);
+        else
+            x[i] = v;
+    }
     if (!x || tl_plan_bind(p, t, x) != TL_OK) exit(1);
 }
 
@@ -77,21 +83,21 @@ static tl_tensor *composed(tl_graph *g, tl_tensor *q, tl_tensor *k, tl_tensor *v
     return tl_linear(g, mask ? tl_mul(g, t, mask) : t, vt, NULL, TL_NONE);
 }
 
-static void core(tl_engine *e, bool causal) {
+static void core(tl_engine *e, bool causal, tl_dtype t) {
     const int64_t s = 128, width = 1536;
     for (int64_t n = 1024; n <= 4096; n *= 4) {
-        double took[2];
+        double took[2], mega[2];
         for (int way = 0; way < 2; way++) {
             tl_graph *g;
             tl_plan *p;
             tl_error err;
             if (tl_graph_create(e, &g) != TL_OK) exit(1);
             const int64_t qd[] = {1, n, s}, vd[] = {1, n, width}, q2[] = {n, s}, v2[] = {width, n}, o2[] = {n, width};
-            tl_tensor *q = tl_input(g, "q", TL_F32, way ? 2 : 3, way ? q2 : qd), *in[4], *dx[3];
-            tl_tensor *k = way ? tl_param(g, "k", TL_F32, 2, q2) : tl_input(g, "k", TL_F32, 3, qd);
-            tl_tensor *v = way ? tl_param(g, "v", TL_F32, 2, v2) : tl_input(g, "v", TL_F32, 3, vd);
-            tl_tensor *dy = tl_input(g, "dy", TL_F32, way ? 2 : 3, way ? o2 : vd);
-            tl_tensor *mask = way && causal ? tl_const(g, "mask", TL_F32, 2, (int64_t[]){n, n}) : NULL;
+            tl_tensor *q = tl_input(g, "q", t, way ? 2 : 3, way ? q2 : qd), *in[4], *dx[3];
+            tl_tensor *k = way ? tl_param(g, "k", t, 2, q2) : tl_input(g, "k", t, 3, qd);
+            tl_tensor *v = way ? tl_param(g, "v", t, 2, v2) : tl_input(g, "v", t, 3, vd);
+            tl_tensor *dy = tl_input(g, "dy", t, way ? 2 : 3, way ? o2 : vd);
+            tl_tensor *mask = way && causal ? tl_const(g, "mask", t, 2, (int64_t[]){n, n}) : NULL;
             tl_tensor *y = way ? composed(g, q, k, v, mask, n, s) : gau(g, q, k, v, n, causal);
             tl_output(g, y, "y");
             tl_graph_vjp(g, y, dy, (tl_tensor *[]){q, k, v}, way ? 1 : 3, dx);
@@ -104,14 +110,15 @@ static void core(tl_engine *e, bool causal) {
             took[way] = run(p, 3);
             tl_plan_info info;
             tl_plan_info_get(p, &info);
+            mega[way] = 1e-6 * (double)info.arena_bytes;
             printf("n %5lld %-8s %8.1f ms  %6.1f MB\n", (long long)n, way ? "composed" : "fused", 1e3 * took[way],
-                   1e-6 * (double)info.arena_bytes);
+                   mega[way]);
             per_step(p);
             tl_plan_destroy(p);
             tl_graph_destroy(g);
         }
-        printf("n %5lld %s: fused is %.2f times as fast\n", (long long)n, causal ? "causal" : "both ways",
-               took[1] / took[0]);
+        printf("n %5lld %s, %s: fused is %.2f times as fast, with %.2f of the memory\n", (long long)n,
+               t == TL_F32 ? "f32" : "bf16", causal ? "causal" : "both ways", took[1] / took[0], mega[0] / mega[1]);
     }
 }
 
@@ -251,8 +258,7 @@ int main(int argc, char **argv) {
     alone = tl_engine_threads(e) == 1;
     printf("%s, %d threads\n", tl_engine_isa(e), tl_engine_threads(e));
     if (is_core) {
-        core(e, false);
-        core(e, true);
+        for (int i = 0; i < 4; i++) core(e, i & 1, i < 2 ? TL_F32 : TL_BF16);
     } else if (is_layer)
         layer(e, longest);
     else

@@ -46,20 +46,37 @@ gated_space gated_space_at(float *at, int64_t m, int64_t pack, int64_t k) {
     return w;
 }
 
+static void gated_multiply(const gated_leaf *f, const gated_space *w, gemm_job *j) {
+    if (j->m < 1 || j->n < 1 || j->k < 1) return;
+    const bool there = j->a.type == GEMM_F32 && j->a.col == 1; /* A is read where it lies */
+    j->pack_a = there ? NULL : w->a, j->pack_b = w->b, j->temp = w->t;
+    const int64_t slivers = gemm_slivers(j->m);
+    if (!there) f->gemm(GEMM_PACK, j, 0, slivers, 0, 0);
+    for (int64_t col = 0; col < j->n; col += GEMM_NC)
+        f->gemm(GEMM_TILE, j, 0, slivers, col, gated_min(col + GEMM_NC, j->n));
+}
+
 void gated_product_to(const gated_leaf *f, const gated_space *w, int64_t m, int64_t n, int64_t k, gemm_matrix a,
                       gemm_matrix b, void *c, int type, int64_t c_row, bool add) {
-    if (m < 1 || n < 1 || k < 1) return;
     gemm_job j = {.a = a, .b = b, .c = {c, type, c_row, 1}, .m = m, .n = n, .k = k, .add = add};
-    const bool there = a.type == GEMM_F32 && a.col == 1; /* A is read where it lies */
-    j.pack_a = there ? NULL : w->a, j.pack_b = w->b, j.temp = w->t;
-    const int64_t slivers = gemm_slivers(m);
-    if (!there) f->gemm(GEMM_PACK, &j, 0, slivers, 0, 0);
-    for (int64_t col = 0; col < n; col += GEMM_NC) f->gemm(GEMM_TILE, &j, 0, slivers, col, gated_min(col + GEMM_NC, n));
+    gated_multiply(f, w, &j);
 }
 
 void gated_product(const gated_leaf *f, const gated_space *w, int64_t m, int64_t n, int64_t k, gemm_matrix a,
                    gemm_matrix b, float *c, int64_t c_row, bool add) {
     gated_product_to(f, w, m, n, k, a, b, c, GEMM_F32, c_row, add);
+}
+
+void gated_share(const gated_leaf *f, const gated_shared *b, int64_t n, int64_t k) {
+    const gemm_job j = {.b = b->b, .n = n, .k = k, .panels = b->panels, .depth = b->depth};
+    f->gemm(GEMM_PANELS, &j, 0, 0, 0, n);
+}
+
+void gated_product_by(const gated_leaf *f, const gated_space *w, int64_t m, int64_t n, int64_t k, gemm_matrix a,
+                      const gated_shared *b, float *c, int64_t c_row, bool add) {
+    gemm_job j = {.a = a, .b = b->b, .c = {c, GEMM_F32, c_row, 1}, .m = m, .n = n, .k = k, .add = add};
+    j.panels = b->panels, j.depth = b->depth, j.first = b->first;
+    gated_multiply(f, w, &j);
 }
 
 const char *gated_dtypes(const tl_op_call *c, int ins, int outs) {

@@ -2,11 +2,15 @@
  *
  * Forward: a tile is a block of queries; it walks the keys it sees in blocks: scores, weights, weights times values.
  * Normalised kinds walk twice, first for the row's statistic: the second product is e wide and the first s, so looking
- * twice costs little and nothing is ever rescaled.
+ * twice costs little and nothing is ever rescaled. Blocks of keys and values, which all queries share, are packed for
+ * their products once (GAU_SHARED).
  * Backward: a tile is a segment of keys; it walks its keys in blocks and for each the queries that see it. dK and dV
- * are its own; dQ, which is only s wide, is kept in one part per segment and added up in order. */
+ * are its own, and its keys are packed once; so are blocks of dO, which all segments share. dQ, which is only s wide,
+ * is kept in one part per segment and added up in order. */
 #include "cpu/gated/launch.h"
 
+/* GAU_SHARED: floats at most of what is packed for all tiles. */
+enum { GAU_SHARED = 1 << 26 };
 enum { GAU_KEYS = 256, GAU_BACK = 512, GAU_EDGE = 64, GAU_PREP = 256, GAU_SUM = 64, GAU_SEGMENTS = 12 };
 
 /* What a row needs, for all rows. */
@@ -27,8 +31,10 @@ typedef struct gau_job {
     /* forward, scratch in floats */
     int64_t info, worker, per_worker, total, pack, most;
     int64_t w_s, w_o, w_t, w_space;
+    bool shared; /* packed once: forward keys and values, in blocks of keys; backward dO, in blocks of rows */
+    int64_t share, k_size, share_size; /* where, and floats of a block: of keys alone, of all */
     /* backward */
-    int64_t segments, seg_keys, blocks, w_p, w_dk, w_dv;
+    int64_t segments, seg_keys, blocks, w_p, w_dk, w_dv, w_vt, w_kt, w_k;
     int64_t dq_part, bias_part, bias_n, sums; /* parts of dQ, of dbias; theta and sink by tile */
 } gau_job;
 
@@ -79,6 +85,11 @@ static const char *gau_open(const tl_op_call *c, bool backward, gau_job *j) {
     return NULL;
 }
 
+/* Blocks of a sequence that are packed once. */
+static int64_t gau_shares(const gau_job *j) {
+    return j->backward ? j->blocks : gated_ceil(j->S, j->keys);
+}
+
 /* Offsets of the scratch. */
 static void gau_lay(const tl_op_call *c, gau_job *j, int workers) {
     const int64_t keys = j->keys;
@@ -101,12 +112,21 @@ static void gau_lay(const tl_op_call *c, gau_job *j, int workers) {
         at += linear_up(j->B * (j->segments + j->blocks), 16);
     }
     at = linear_up(at, 16);
+    j->share = at;
+    j->k_size = j->backward ? 0 : gemm_panel_floats(keys, j->s);
+    j->share_size = j->k_size + gemm_panel_floats(j->e, j->backward ? j->rows : keys);
+    const int64_t blocks = gau_shares(j);
+    j->shared = (j->backward ? gated_ceil(j->S, keys) : j->blocks) > 2 && j->B * blocks * j->share_size <= GAU_SHARED;
+    if (j->shared) at += j->B * blocks * j->share_size;
     j->worker = at;
     j->w_s = w, w += linear_up(gated_max(j->rows, GAU_EDGE) * keys, 16);
     if (j->backward) {
         j->w_p = w, w += linear_up(gated_max(j->rows, GAU_EDGE) * keys, 16);
         j->w_dk = w, w += linear_up(keys * j->s, 16);
         j->w_dv = w, w += linear_up(keys * j->e, 16);
+        j->w_vt = w, w += gemm_panel_floats(keys, j->e);
+        j->w_kt = w, w += gemm_panel_floats(keys, j->s);
+        j->w_k = w, w += gemm_panel_floats(j->s, keys);
     } else {
         j->w_o = w, w += gau_direct(&j->o) ? 0 : linear_up(j->rows * j->e, 16);
         j->w_t = w, w += linear_up(2 * j->rows, 16);
@@ -153,11 +173,48 @@ static gated_row gau_row(const gau_job *j, const gau_row_info *i, int64_t ahead)
 
 /* ---- forward ---------------------------------------------------------------------------------------------- */
 
-/* Products q.k of rows [i0, i0 + m) and keys [k0, k0 + n). */
+/* What is packed once of block `block` of sequence b. */
+static float *gau_share_at(const gau_job *j, float *scratch, int64_t b, int64_t block) {
+    return j->shared ? scratch + j->share + (b * gau_shares(j) + block) * j->share_size : NULL;
+}
+/* Keys and values from k0 on as operands. A panel begins at the block's first key, which not every step does. */
+static gated_shared gau_keys_of(const gau_job *j, float *scratch, int64_t b, int64_t k0) {
+    gated_shared x = {.b = gated_turned(gated_at(&j->k, b, k0), j->k.type, j->k.row), .depth = j->s};
+    const int64_t in = k0 % j->keys;
+    if (j->shared && in % 48 == 0) x.panels = gau_share_at(j, scratch, b, k0 / j->keys) + in * j->s;
+    return x;
+}
+static gated_shared gau_values_of(const gau_job *j, float *scratch, int64_t b, int64_t k0) {
+    gated_shared x = {.b = gated_rows(gated_at(&j->v, b, k0), j->v.type, j->v.row), .depth = j->keys};
+    x.first = k0 % j->keys;
+    if (j->shared) x.panels = gau_share_at(j, scratch, b, k0 / j->keys) + j->k_size;
+    return x;
+}
+/* dO of rows from i0 on */
+static gated_shared gau_outer_of(const gau_job *j, float *scratch, int64_t b, int64_t i0) {
+    gated_shared x = {.b = gated_rows(gated_at(&j->dy, b, i0), j->dy.type, j->dy.row), .depth = j->rows};
+    x.first = i0 % j->rows;
+    x.panels = gau_share_at(j, scratch, b, i0 / j->rows);
+    return x;
+}
+
+static void gau_pack(const gau_job *j, const gated_leaf *f, float *scratch, int64_t tile) {
+    const int64_t n = gau_shares(j), b = tile / n, per = j->backward ? j->rows : j->keys, at = tile % n * per;
+    const int64_t rows = gated_min(per, (j->backward ? j->T : j->S) - at);
+    if (j->backward) {
+        const gated_shared x = gau_outer_of(j, scratch, b, at);
+        gated_share(f, &x, j->e, rows);
+        return;
+    }
+    const gated_shared k = gau_keys_of(j, scratch, b, at), v = gau_values_of(j, scratch, b, at);
+    gated_share(f, &k, rows, j->s);
+    gated_share(f, &v, j->e, rows);
+}
+
+/* Products q.k of rows [i0, i0 + m) and n keys. */
 static void gau_scores(const gau_job *j, const gated_leaf *f, const gated_space *sp, int64_t b, int64_t i0, int64_t m,
-                       int64_t k0, int64_t n, int64_t ld, float *s) {
-    gated_product(f, sp, m, n, j->s, gated_rows(gated_at(&j->q, b, i0), j->q.type, j->q.row),
-                  gated_turned(gated_at(&j->k, b, k0), j->k.type, j->k.row), s, ld, false);
+                       const gated_shared *keys, int64_t n, int64_t ld, float *s) {
+    gated_product_by(f, sp, m, n, j->s, gated_rows(gated_at(&j->q, b, i0), j->q.type, j->q.row), keys, s, ld, false);
 }
 
 /* How many rows at the beginning of a block see nothing of keys that begin `ahead` of it; whole slivers. */
@@ -169,11 +226,13 @@ static int64_t gau_blind(const gau_job *j, int64_t ahead) {
 static int64_t gau_step(const gau_job *j, int64_t i0, int64_t k0, int64_t hi) {
     int64_t most = j->keys;
     if (j->gate.a->causal) most = k0 >= i0 ? GAU_EDGE : gated_min(most, i0 - k0);
+    if (j->shared) most = gated_min(most, j->keys - k0 % j->keys);
     return gated_min(gated_min(most, j->keys), hi - k0);
 }
 
-static void gau_statistics(const gau_job *j, const gated_leaf *f, const gated_space *sp, gau_row_info *info, int64_t b,
-                           int64_t i0, int64_t m, int64_t lo, int64_t hi, float *s, float *top) {
+static void gau_statistics(const gau_job *j, const gated_leaf *f, const gated_space *sp, float *scratch,
+                           gau_row_info *info, int64_t b, int64_t i0, int64_t m, int64_t lo, int64_t hi, float *s,
+                           float *top) {
     const int kind = j->gate.a->kind;
     const int64_t ld = j->keys;
     float *sum = top + j->rows;
@@ -184,7 +243,8 @@ static void gau_statistics(const gau_job *j, const gated_leaf *f, const gated_sp
     for (int64_t k0 = lo, n; k0 < hi; k0 += n) {
         n = gau_step(j, i0, k0, hi);
         const int64_t skip = gau_blind(j, k0 - i0);
-        gau_scores(j, f, sp, b, i0 + skip, m - skip, k0, n, ld, s + skip * ld);
+        const gated_shared keys = gau_keys_of(j, scratch, b, k0);
+        gau_scores(j, f, sp, b, i0 + skip, m - skip, &keys, n, ld, s + skip * ld);
         for (int64_t i = skip; i < m; i++) {
             const gated_row r = gau_row(j, &info[i], k0 - i0 - i);
             f->more(&r, s + i * ld, gated_max(info[i].lo - k0, 0), gated_min(info[i].hi - k0, n), &top[i], &sum[i]);
@@ -219,18 +279,19 @@ static void gau_forward_tile(const gau_job *j, const gated_leaf *f, float *scrat
         lo = gated_min(lo, info[i].lo), hi = gated_max(hi, info[i].hi);
     }
     if (lo >= hi) lo = hi = 0;
-    if (j->normal) gau_statistics(j, f, &sp, info, b, i0, m, lo, hi, s, worker + j->w_t);
+    if (j->normal) gau_statistics(j, f, &sp, scratch, info, b, i0, m, lo, hi, s, worker + j->w_t);
     for (int64_t i = 0; i < m && lo == hi; i++) memset(o + i * o_row, 0, (size_t)j->e * sizeof *o);
     for (int64_t k0 = lo, n; k0 < hi; k0 += n) {
         n = gau_step(j, i0, k0, hi);
         const int64_t skip = gau_blind(j, k0 - i0);
-        gau_scores(j, f, &sp, b, i0 + skip, m - skip, k0, n, ld, s + skip * ld);
+        const gated_shared keys = gau_keys_of(j, scratch, b, k0), values = gau_values_of(j, scratch, b, k0);
+        gau_scores(j, f, &sp, b, i0 + skip, m - skip, &keys, n, ld, s + skip * ld);
         for (int64_t i = skip; i < m; i++) {
             const gated_row r = gau_row(j, &info[i], k0 - i0 - i);
             f->weigh(&r, s + i * ld, gated_max(info[i].lo - k0, 0), gated_min(info[i].hi - k0, n), n);
         }
-        gated_product(f, &sp, m - skip, j->e, n, gated_rows(s + skip * ld, GEMM_F32, ld),
-                      gated_rows(gated_at(&j->v, b, k0), j->v.type, j->v.row), o + skip * o_row, o_row, k0 > lo);
+        gated_product_by(f, &sp, m - skip, j->e, n, gated_rows(s + skip * ld, GEMM_F32, ld), &values, o + skip * o_row,
+                         o_row, k0 > lo);
     }
     for (int64_t i = 0; i < m && !gau_direct(&j->o); i++)
         f->put(o + i * j->e, gated_at(&j->o, b, i0 + i), j->o.type, j->e, false);
@@ -242,9 +303,10 @@ const char *gated_gau_prepare(const tl_op_call *c, int threads, bool dry, const 
     const char *why = gau_open(c, false, &j);
     if (why) return why;
     gau_lay(c, &j, threads);
-    x->phases = 2;
+    x->phases = 3;
     x->tiles[0] = j.B * gated_ceil(j.T, GAU_PREP);
-    x->tiles[1] = j.B * j.blocks;
+    x->tiles[1] = j.shared ? j.B * gau_shares(&j) : 0;
+    x->tiles[2] = j.B * j.blocks;
     x->scratch = sizeof(float) * (size_t)j.total;
     return NULL;
 }
@@ -258,6 +320,8 @@ void gated_gau_run(const kernel_task *t, int phase, int64_t lo, int64_t hi, int 
     for (int64_t i = lo; i < hi; i++) {
         if (phase == 0)
             gau_prepare_rows(&j, f, scratch, i);
+        else if (phase == 1)
+            gau_pack(&j, f, scratch, i);
         else
             gau_forward_tile(&j, f, scratch, scratch + j.worker + worker * j.per_worker, i);
     }
@@ -275,18 +339,26 @@ static float gau_backward_keys(const gau_job *j, const tl_op_call *c, const gate
     float *bias = j->bias_n ? scratch + j->bias_part + (b * j->segments + g) * j->bias_n + (j->bias_n - 1) / 2 : NULL;
     gau_row_info *info = (gau_row_info *)(void *)scratch + b * j->T;
     const bool causal = j->gate.a->causal;
+    const gated_shared kt = {gated_turned(gated_at(&j->k, b, k0), j->k.type, j->k.row), worker + j->w_kt, j->s, 0};
+    const gated_shared vt = {gated_turned(gated_at(&j->v, b, k0), j->v.type, j->v.row), worker + j->w_vt, j->e, 0};
+    const gated_shared keys = {gated_rows(gated_at(&j->k, b, k0), j->k.type, j->k.row), worker + j->w_k, n, 0};
     int64_t m = 0;
+    gated_share(f, &kt, n, j->s);
+    gated_share(f, &vt, n, j->e);
+    gated_share(f, &keys, j->s, n);
     memset(dk, 0, (size_t)(n * j->s) * sizeof *dk);
     memset(dv, 0, (size_t)(n * j->e) * sizeof *dv);
     for (int64_t i0 = causal ? k0 : 0; i0 < j->T; i0 += m) { /* at the edge in smaller steps: half of it is hidden */
         m = gated_min(causal && i0 < k0 + n ? GAU_EDGE : j->rows, j->T - i0);
+        if (j->shared) m = gated_min(m, j->rows - i0 % j->rows);
+        const gated_shared outer = gau_outer_of(j, scratch, b, i0);
         const int64_t see = causal ? gated_min(n, i0 + m - k0) : n;
         bool sees = false;
         for (int64_t i = i0; i < i0 + m && !sees; i++) sees = info[i].lo < k0 + n && info[i].hi > k0;
         if (!sees) continue;
-        gau_scores(j, f, &sp, b, i0, m, k0, see, ld, s);
-        gated_product(f, &sp, m, see, j->e, gated_rows(gated_at(&j->dy, b, i0), j->dy.type, j->dy.row),
-                      gated_turned(gated_at(&j->v, b, k0), j->v.type, j->v.row), p, ld, false);
+        gau_scores(j, f, &sp, b, i0, m, &kt, see, ld, s);
+        gated_product_by(f, &sp, m, see, j->e, gated_rows(gated_at(&j->dy, b, i0), j->dy.type, j->dy.row), &vt, p, ld,
+                         false);
         for (int64_t i = 0; i < m; i++) {
             gated_row r = gau_row(j, &info[i0 + i], k0 - i0 - i);
             if (bias) r.dbias = bias + (k0 - i0 - i);
@@ -294,14 +366,12 @@ static float gau_backward_keys(const gau_job *j, const tl_op_call *c, const gate
                              gated_min(info[i0 + i].hi - k0, see), see);
         }
         if (gated_has(&c->out[2]))
-            gated_product(f, &sp, see, j->e, m, gated_turned(s, GEMM_F32, ld),
-                          gated_rows(gated_at(&j->dy, b, i0), j->dy.type, j->dy.row), dv, j->e, true);
+            gated_product_by(f, &sp, see, j->e, m, gated_turned(s, GEMM_F32, ld), &outer, dv, j->e, true);
         if (gated_has(&c->out[1]))
             gated_product(f, &sp, see, j->s, m, gated_turned(p, GEMM_F32, ld),
                           gated_rows(gated_at(&j->q, b, i0), j->q.type, j->q.row), dk, j->s, true);
         if (gated_has(&c->out[0]))
-            gated_product(f, &sp, m, j->s, see, gated_rows(p, GEMM_F32, ld),
-                          gated_rows(gated_at(&j->k, b, k0), j->k.type, j->k.row), dq + i0 * j->s, j->s, true);
+            gated_product_by(f, &sp, m, j->s, see, gated_rows(p, GEMM_F32, ld), &keys, dq + i0 * j->s, j->s, true);
     }
     for (int64_t i = 0; i < n && gated_has(&c->out[1]); i++)
         f->put(dk + i * j->s, gated_at(&j->dk, b, k0 + i), j->dk.type, j->s, false);
@@ -370,10 +440,11 @@ const char *gated_gau_bwd_prepare(const tl_op_call *c, int threads, bool dry, co
     const char *why = gau_open(c, true, &j);
     if (why) return why;
     gau_lay(c, &j, threads);
-    x->phases = 3;
+    x->phases = 4;
     x->tiles[0] = j.B * gated_ceil(j.T, GAU_PREP);
-    x->tiles[1] = j.B * j.segments;
-    x->tiles[2] = j.B * gated_ceil(j.T, GAU_SUM) + 1;
+    x->tiles[1] = j.shared ? j.B * gau_shares(&j) : 0;
+    x->tiles[2] = j.B * j.segments;
+    x->tiles[3] = j.B * gated_ceil(j.T, GAU_SUM) + 1;
     x->scratch = sizeof(float) * (size_t)j.total;
     return NULL;
 }
@@ -389,6 +460,8 @@ void gated_gau_bwd_run(const kernel_task *t, int phase, int64_t lo, int64_t hi, 
         if (phase == 0)
             gau_prepare_rows(&j, f, scratch, i);
         else if (phase == 1)
+            gau_pack(&j, f, scratch, i);
+        else if (phase == 2)
             gau_backward_tile(&j, t->call, f, scratch, mine, i);
         else if (i == last)
             gau_sum_rest(&j, t->call, f, scratch);

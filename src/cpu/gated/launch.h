@@ -69,6 +69,18 @@ void gated_product(const gated_leaf *f, const gated_space *w, int64_t m, int64_t
 void gated_product_to(const gated_leaf *f, const gated_space *w, int64_t m, int64_t n, int64_t k, gemm_matrix a,
                       gemm_matrix b, void *c, int type, int64_t c_row, bool add);
 
+/* b (k,n) of a product, and where it lies packed already if several products share it: panels of `depth` rows, of which
+ * b begins at row `first`. */
+typedef struct gated_shared {
+    gemm_matrix b;
+    float *panels; /* gemm_panel_floats(n, depth), or NULL: every product packs b by itself */
+    int64_t depth, first;
+} gated_shared;
+void gated_share(const gated_leaf *f, const gated_shared *b, int64_t n, int64_t k);
+/* gated_product with such a b */
+void gated_product_by(const gated_leaf *f, const gated_space *w, int64_t m, int64_t n, int64_t k, gemm_matrix a,
+                      const gated_shared *b, float *c, int64_t c_row, bool add);
+
 /* Why a call of floats cannot be served, or NULL: first .. first + n of ins; f64, or a dtype without vectors. */
 const char *gated_dtypes(const tl_op_call *c, int ins, int outs);
 static inline const gated_leaf *gated_leaf_of(const kernel_exec *x) {

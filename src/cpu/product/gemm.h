@@ -30,9 +30,12 @@ typedef struct gemm_job {
     const float *bias; /* (n) or NULL */
     float *pack_a;     /* gemm_pack_floats(m, k); NULL: A is f32 with rows of contiguous k and is read where it lies */
     float *pack_b;     /* per worker: GEMM_KC * GEMM_NC */
-    float *temp;       /* per worker, if k > GEMM_KC: (rows of the tile) * GEMM_NC */
-    bool fly;          /* pack_a is the worker's, for GEMM_FLY slivers of GEMM_KC; A has contiguous rows, C is f32 */
-    float *row_sum;    /* (m) or NULL: packing A also yields the sums of its rows */
+    float *panels;     /* B packed before by GEMM_PANELS, for products that share it; NULL: tiles pack what they need */
+    int64_t depth;     /* rows that a panel has room for; this B begins at row `first` of them */
+    int64_t first;
+    float *temp;    /* per worker, if k > GEMM_KC: (rows of the tile) * GEMM_NC */
+    bool fly;       /* pack_a is the worker's, for GEMM_FLY slivers of GEMM_KC; A has contiguous rows, C is f32 */
+    float *row_sum; /* (m) or NULL: packing A also yields the sums of its rows */
     bool row_sum_add;
 } gemm_job;
 
@@ -44,9 +47,15 @@ static inline int64_t gemm_pack_floats(int64_t m, int64_t k) {
     return (gemm_slivers(m) + 1) / 2 * 2 * GEMM_MR * k;
 }
 
-enum { GEMM_PACK, GEMM_TILE };
+/* Room for columns of B packed before, whatever the width of a panel. */
+static inline int64_t gemm_panel_floats(int64_t n, int64_t depth) {
+    return (n + 47) / 48 * 48 * depth;
+}
+
+enum { GEMM_PACK, GEMM_TILE, GEMM_PANELS };
 /* With fly the tile of the first columns yields the sums of the rows. */
-/* GEMM_PACK: slivers [lo, hi) of A. GEMM_TILE: columns [col0, col1), at most GEMM_NC, of rows of slivers [lo, hi). */
+/* GEMM_PACK: slivers [lo, hi) of A. GEMM_TILE: columns [col0, col1), at most GEMM_NC, of rows of slivers [lo, hi).
+ * GEMM_PANELS: columns [col0, col1) of all k rows of B. */
 typedef void gemm_leaf(int what, const gemm_job *j, int64_t lo, int64_t hi, int64_t col0, int64_t col1);
 gemm_leaf gemm_linear__avx2, gemm_linear_dx__avx2, gemm_linear_dw__avx2, gemm_heads__avx2;
 gemm_leaf gemm_linear__avx512, gemm_linear_dx__avx512, gemm_linear_dw__avx512, gemm_heads__avx512;

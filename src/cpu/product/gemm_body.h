@@ -277,16 +277,22 @@ typedef void gemm_micro(int64_t k, const gemm_sliver *a, const float *b, const g
 static gemm_micro *const gemm_micros[2][3] = {{gemm_direct1, gemm_direct2, gemm_direct3},
                                               {gemm_packed1, gemm_packed2, gemm_packed3}};
 
-static void gemm_tile(const gemm_job *j, int64_t lo, int64_t hi, int64_t col0, int64_t col1) {
+static void gemm_pack_b(const gemm_job *j, int64_t k0, int64_t k, int64_t col0, int64_t col1, float *to,
+                        int64_t depth) {
     const bool across = j->b.row == 1 && (j->b.col != 1 || j->n > 1);
+    for (int64_t c = col0; c < col1; c += NR, to += NR * depth) {
+        const int64_t have = col1 - c < NR ? col1 - c : NR;
+        gemm_pack(across, j->b.type, gemm_at(&j->b, k0, c), across ? j->b.col : j->b.row, have, k, NR, to);
+    }
+}
+
+static void gemm_tile(const gemm_job *j, int64_t lo, int64_t hi, int64_t col0, int64_t col1) {
     const int64_t blocks = (j->k + GEMM_KC - 1) / GEMM_KC, block = ((j->k + blocks - 1) / blocks + 15) / 16 * 16;
     for (int64_t k0 = 0; k0 < j->k; k0 += block) {
         const int64_t kc = j->k - k0 < block ? j->k - k0 : block;
-        for (int64_t c = col0; c < col1 && j->c.p; c += NR) {
-            const int64_t have = col1 - c < NR ? col1 - c : NR;
-            gemm_pack(across, j->b.type, gemm_at(&j->b, k0, c), across ? j->b.col : j->b.row, have, kc, NR,
-                      j->pack_b + (c - col0) * kc);
-        }
+        const int64_t depth = j->panels ? j->depth : kc;
+        const float *packed = j->panels ? j->panels + col0 * depth + (j->first + k0) * NR : j->pack_b;
+        if (j->c.p && !j->panels) gemm_pack_b(j, k0, kc, col0, col1, j->pack_b, kc);
         /* Sums of blocks meet in C where that rounds nothing, else beside it. */
         const bool in_c = j->c.type == GEMM_F32 && !j->add && !j->fly;
         const bool first = k0 == 0 || j->fly, last = k0 + kc == j->k || j->fly;
@@ -329,7 +335,7 @@ static void gemm_tile(const gemm_job *j, int64_t lo, int64_t hi, int64_t col0, i
                                     .rows = j->m - s * GEMM_MR,
                                     .cols = col1 - c};
                 const int nv = e.cols > 2 * SIMD_W ? 3 : e.cols > SIMD_W ? 2 : 1;
-                gemm_micros[j->pack_a != 0][nv - 1](kc, &a, j->pack_b + (c - col0) * kc, &e);
+                gemm_micros[j->pack_a != 0][nv - 1](kc, &a, packed + (c - col0) * depth, &e);
             }
         }
     }
@@ -340,6 +346,8 @@ static void gemm_tile(const gemm_job *j, int64_t lo, int64_t hi, int64_t col0, i
     void SIMD_NAME(name)(int what, const gemm_job *j, int64_t lo, int64_t hi, int64_t col0, int64_t col1) {            \
         if (what == GEMM_PACK)                                                                                         \
             gemm_pack_a(j, lo, hi);                                                                                    \
+        else if (what == GEMM_PANELS)                                                                                  \
+            gemm_pack_b(j, 0, j->k, col0, col1, j->panels, j->depth);                                                  \
         else                                                                                                           \
             gemm_tile(j, lo, hi, col0, col1);                                                                          \
     }
