@@ -123,6 +123,12 @@ static tl_status example(chats *c, const json_t *o, tl_error *e) {
     c->n = c->completion = c->ids.n = 0;
     str_clear(&c->learned);
     str_clear(&c->contents);
+    if (!messages && !prompt != !answer)
+        return error_set(e, TL_FORMAT, "there is no \"%s\" beside the \"%s\"", prompt ? "completion" : "prompt",
+                         prompt ? "prompt" : "completion");
+    if (!messages && !prompt && !source != !target)
+        return error_set(e, TL_FORMAT, "there is no \"%s\" beside the \"%s\"", source ? "target" : "source",
+                         source ? "source" : "target");
     if (!prompt && !answer && !messages && (source || target)) {
         if (!json_is_string(source) || !json_is_string(target))
             return error_set(e, TL_FORMAT, "\"%s\" is no text", json_is_string(source) ? "target" : "source");
@@ -210,6 +216,14 @@ tl_status chats_write(const tl_allocator *a, const char *const *file, size_t n, 
     return s;
 }
 
+/* A half of a pair is a mistake that the reader names, unless it stands beside a text. */
+static bool object_is_example(const json_t *o) {
+    const bool prompt = json_object_get(o, "prompt"), answer = json_object_get(o, "completion");
+    const bool source = json_object_get(o, "source"), target = json_object_get(o, "target");
+    if (json_object_get(o, "messages") || (prompt && answer) || (source && target)) return true;
+    return !json_object_get(o, "text") && (prompt || answer || source || target);
+}
+
 bool chats_are(const tl_allocator *a, const char *const *file, size_t n) {
     corpus *from;
     str line;
@@ -222,8 +236,7 @@ bool chats_are(const tl_allocator *a, const char *const *file, size_t n) {
     str_init(&line, a);
     if (lines && corpus_document(from, LINE_MAX_BYTES, &line, NULL, &more, NULL) == TL_OK && more &&
         json_parse(line.data, line.len, NULL, &o, NULL) == TL_OK)
-        yes = json_object_get(o, "messages") || (json_object_get(o, "prompt") && json_object_get(o, "completion")) ||
-              (json_object_get(o, "source") && json_object_get(o, "target"));
+        yes = object_is_example(o);
     json_decref(o);
     str_fini(&line);
     corpus_close(from);

@@ -75,6 +75,11 @@ static void source_zs_free(void *user, void *p) {
 
 /* ---- open ------------------------------------------------------------------------------------ */
 
+static bool source_named(const source *s, const char *end) {
+    const size_t n = strlen(s->path), m = strlen(end);
+    return n > m && strcmp(s->path + n - m, end) == 0;
+}
+
 static tl_status source_start(source *s, tl_error *e) {
     while (s->have < 4 && !s->ended) TRY(source_fill(s, e));
     void *user = (void *)(uintptr_t)s->alloc;
@@ -87,6 +92,8 @@ static tl_status source_start(source *s, tl_error *e) {
         s->kind = SOURCE_ZSTD;
         s->zs = ZSTD_createDCtx_advanced((ZSTD_customMem){source_zs_alloc, source_zs_free, user});
         if (!s->zs) return error_set(e, TL_NOMEM, "no memory to unpack zstd");
+    } else if (s->have && (source_named(s, ".gz") || source_named(s, ".zst"))) {
+        return source_fail(s, e, "is not compressed, though its name says so");
     }
     return TL_OK;
 }

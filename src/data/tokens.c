@@ -24,6 +24,8 @@ tl_status tokens_split(const tokens *t, double fraction, tokens *train, tokens *
         return error_set(e, TL_ARG, "the held-out fraction must lie between 0 and 1, not %g", fraction);
     bool whole = t->documents >= 2;
     int64_t all = whole ? t->documents : t->n, held = (int64_t)((double)all * fraction + 0.5);
+    if (t->mark && !whole)
+        return error_set(e, TL_LIMIT, "one example cannot be divided: take more, or a validation file of its own");
     if (all < 2) return error_set(e, TL_LIMIT, "a text of %lld tokens cannot be divided", (long long)t->n);
     if (held < 1) held = 1;
     if (held > all - 1) held = all - 1;

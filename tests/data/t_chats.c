@@ -128,6 +128,9 @@ static void files_become_examples(void **state) {
     assert_int_equal(train.documents, 3);
     assert_int_equal(val.documents, 1);
     assert_ptr_equal(val.mark, s.view.mark + train.n);
+    const tokens one = tokens_slice(&s.view, train.n, s.view.n); /* its end would be predicted from nothing */
+    assert_int_equal(tokens_split(&one, 0.25, &train, &val, &e), TL_LIMIT);
+    assert_non_null(strstr(e.text, "one example"));
     shard_close(&s);
     file = put("text.jsonl", "{\"text\":\"a\"}\n");
     assert_false(chats_are(&mem_default, &file, 1));
@@ -196,7 +199,10 @@ static void mistakes_name_their_line(void **state) {
         {"{\"messages\":[{\"role\":\"user\",\"content\":3}]}", NULL, "message 0 has no \"content\""},
         {"{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image\"}]}]}", NULL, "part 0 of message 0"},
         {"{\"messages\":[{\"role\":\"assistant\",\"content\":\"a\\u0000b\"}]}", NULL, "u0000"},
-        {"{\"prompt\":\"a\"}", NULL, "neither"},
+        {"{\"prompt\":\"a\"}", NULL, "no \"completion\" beside the \"prompt\""},
+        {"{\"completion\":\"a\"}", NULL, "no \"prompt\" beside the \"completion\""},
+        {"{\"source\":\"a\"}", NULL, "no \"target\" beside the \"source\""},
+        {"{\"target\":\"a\"}", NULL, "no \"source\" beside the \"target\""},
         {"{\"prompt\":\"a\",\"completion\":\"\"}", NULL, "completion is empty"},
         {"{\"text\":\"a\"}", NULL, "neither"},
         {"{\"messages\"", NULL, ""},

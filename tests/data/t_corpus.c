@@ -251,6 +251,8 @@ static void memory_is_bounded(void **state) {
 
 static void packed_files_that_are_damaged(void **state) {
     (void)state;
+    expect_error(put("page.txt.gz", "<html>", 6), NULL, TL_FORMAT, 0, "not compressed");
+    expect_error(put("page.jsonl.zst", "<html>", 6), NULL, TL_FORMAT, 0, "not compressed");
     char text[5000];
     for (size_t i = 0; i < sizeof text; i++) text[i] = (char)('a' + (uint32_t)(i * 2654435761u) / 7 % 23);
     for (size_t cut = 1; cut < 200; cut += 7) {

@@ -47,6 +47,9 @@ static int setup(void **state) {
     put("empty.txt", "", 0);
     put("binary.txt", "abc\0def", 7);
     put("short.txt", "hi\n", 3);
+    put("lone.jsonl", "{\"source\": \"a\"}\n", 16);
+    put("alone.jsonl", "{\"source\": \"a\", \"target\": \"b\"}\n", 31);
+    put("page.txt.gz", "<html>", 6);
     put("list.json", "[1, 2]", 6);
     put("typed.json", "{\"model_type\":\"llama\",\"hidden_size\":\"64\"}", 41);
     static const char batch[] =
@@ -153,6 +156,9 @@ static void mistakes_have_their_exit_code(void **state) {
         {"train", 2, "which text"},
         {"train nowhere.txt", 1, "nowhere.txt"},
         {"train empty.txt --steps 2 --out r", 1, "empty.txt: is empty"},
+        {"train lone.jsonl --steps 2 --out r", 1, "lone.jsonl:1: there is no \"target\" beside the \"source\""},
+        {"train alone.jsonl --preset tiny --steps 2 --out r", 1, "one example cannot be divided"},
+        {"train page.txt.gz --steps 2 --out r", 1, "page.txt.gz: is not compressed"},
         {"train binary.txt --steps 2 --out r", 1, "binary"},
         {"train short.txt --steps 2 --out r", 1, "fewer than one context"},
         {"train book.txt --steps 2 --out r --lr banana", 2, "--lr"},
