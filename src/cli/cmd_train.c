@@ -266,6 +266,8 @@ static tl_status begin_new(train_run *r, tl_error *e) {
         examples || (!grid && !o->random && r->data.train.eod >= 0 && (o->packed || r->data.train.documents > 1));
     TRY(trainer_create(r->model, &s, &r->trainer, e));
     settle_run(r, o->steps);
+    if (r->sample_every && !config_writes(&r->model->config))
+        return error_set(e, TL_ARG, "--sample-every: this model cannot write one token after the other");
     r->order = o->random ? LOADER_RANDOM : o->packed || examples ? LOADER_PACKED : LOADER_WINDOWS;
     TRY(open_loader(r, e));
     TRY(open_eval(r, e));
@@ -299,6 +301,8 @@ static tl_status read_extra(train_run *r, const json_t *x, tl_error *e) {
     if (r->o->eval_every >= 0) r->eval_every = r->o->eval_every;
     if (r->o->save_every) r->save_every = r->o->save_every;
     if (r->o->sample_every >= 0) r->sample_every = r->o->sample_every;
+    if (r->sample_every && !config_writes(&r->model->config))
+        return error_set(e, TL_ARG, "--sample-every: this model cannot write one token after the other");
     if (r->o->keep >= 0) r->keep = r->o->keep;
     return TL_OK;
 }
@@ -392,8 +396,9 @@ static void report(const train_run *r, double seconds) {
         return;
     }
     if (!r->o->common.quiet)
-        fprintf(stderr, "done: %lld steps in %.1f s; try: tilia generate %s \"Once\"\n", (long long)t->step, seconds,
-                r->path);
+        fprintf(stderr, "done: %lld steps in %.1f s; try: tilia %s %s %s\n", (long long)t->step, seconds,
+                config_writes(&r->model->config) ? "generate" : "eval", r->path,
+                config_writes(&r->model->config) ? "\"Once\"" : "--text FILE");
     printf("%s\n", r->path);
 }
 

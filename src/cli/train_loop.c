@@ -136,8 +136,11 @@ void train_save(train_run *r) {
         return;
     }
     char what[160];
-    snprintf(what, sizeof what, "no checkpoint at step %lld, the last good one is of step %lld; training goes on",
-             (long long)r->trainer->step, (long long)r->saved);
+    if (r->saved < 0)
+        snprintf(what, sizeof what, "no checkpoint at step %lld, and none before", (long long)r->trainer->step);
+    else
+        snprintf(what, sizeof what, "no checkpoint at step %lld, the last good one is of step %lld; training goes on",
+                 (long long)r->trainer->step, (long long)r->saved);
     warn(r, what, &e);
 }
 

@@ -21,6 +21,7 @@ static tl_status copy_stops(struct tl_session *s, tl_error *err) {
 tl_status session_create(tl_model *m, const tl_session_options *o, struct tl_session **out, tl_error *err) {
     static const tl_session_options none;
     *out = NULL;
+    TRY(config_writer(&m->config, err));
     struct tl_session *s = mem_new(m->alloc, 1, sizeof *s);
     if (!s) return error_set(err, TL_NOMEM, "no memory for a session");
     s->model = m;

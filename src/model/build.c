@@ -427,10 +427,7 @@ tl_status build_model(tl_graph *g, const tl_allocator *a, const model_config *c,
     if (o->mode == BUILD_ENCODE && (!c->encoder || o->rows > config_source(c)))
         return error_set(e, TL_ARG, "a source of %lld tokens, but the encoder reads %lld", (long long)o->rows,
                          (long long)config_source(c));
-    if (o->mode == BUILD_DECODE && c->norm == NORM_BATCH)
-        return error_set(e, TL_UNSUPPORTED,
-                         "batchnorm takes its statistics from whole batches: such a model cannot write one token after "
-                         "the other");
+    if (o->mode == BUILD_DECODE) TRY(config_writer(c, e));
     if (c->grid_rows && (o->packed || o->context != c->grid_rows * c->grid_cols))
         return error_set(e, TL_CONFIG, "a row is a grid of %lld x %lld: one document, and no other context",
                          (long long)c->grid_rows, (long long)c->grid_cols);
@@ -441,10 +438,6 @@ tl_status build_model(tl_graph *g, const tl_allocator *a, const model_config *c,
     if (config_has(c, MIXER_LINFORMER) && o->context > c->context)
         return error_set(e, TL_CONFIG, "context %lld, but linformer has projections for %lld tokens",
                          (long long)o->context, (long long)c->context);
-    if (o->mode == BUILD_DECODE && !config_causal(c))
-        return error_set(e, TL_UNSUPPORTED,
-                         "the model sees what follows a token (objective %s), so it cannot write one after the other",
-                         objective_names[c->objective]);
     builder b = {.g = g, .c = c, .p = p, .o = o, .r = r};
     b.n_lead = o->mode == BUILD_DECODE ? 1 : 2;
     b.lead[0] = o->rows;

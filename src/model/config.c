@@ -507,6 +507,18 @@ tl_status config_set(model_config *c, const char *const *set, size_t n, tl_error
     return s;
 }
 
+tl_status config_writer(const model_config *c, tl_error *e) {
+    if (c->norm == NORM_BATCH)
+        return error_set(e, TL_UNSUPPORTED,
+                         "batchnorm takes its statistics from whole batches: such a model cannot write one token after "
+                         "the other");
+    if (!config_causal(c))
+        return error_set(e, TL_UNSUPPORTED,
+                         "the model sees what follows a token (objective %s), so it cannot write one after the other",
+                         objective_names[c->objective]);
+    return TL_OK;
+}
+
 tl_status config_objective(model_config *c, int objective, bool may_grow, tl_error *e) {
     if (c->encoder && objective != OBJECTIVE_SEQ2SEQ)
         return error_set(e, TL_CONFIG, "a model with an encoder learns targets from sources: --objective seq2seq");

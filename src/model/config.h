@@ -188,6 +188,8 @@ static inline bool config_causal(const model_config *c) {
 static inline bool config_writes(const model_config *c) {
     return config_causal(c) && c->norm != NORM_BATCH;
 }
+/* The same with the reason: [fails: UNSUPPORTED] */
+tl_status config_writer(const model_config *c, tl_error *e);
 /* Tokens of a source that the encoder of a model reads at most; 0: it has none. */
 static inline int64_t config_source(const model_config *c) {
     return !c->encoder ? 0 : c->source ? c->source : c->context;

@@ -290,6 +290,26 @@ static void a_model_lives(void **state) {
     assert_has("err", "standard output");
 }
 
+/* one that sees what follows is told so at once, with nothing on stdout, and pointed to what it can do */
+static void a_masked_model_does_not_write(void **state) {
+    (void)state;
+    assert_int_equal(
+        run("train book.txt --preset tiny --objective mlm --steps 2 --batch 128 --context 64 --out masked"), 0);
+    assert_has("err", "try: tilia eval masked --text FILE");
+    static const char *const rows[] = {"generate masked hello", "chat masked"};
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(run(rows[i]), 1);
+        assert_has("err", "so it cannot write one after the other");
+        char *out = slurp("out");
+        assert_string_equal(out, "");
+        free(out);
+    }
+    assert_int_equal(run("train book.txt --preset tiny --objective mlm --steps 2 --sample-every 1 --out samples"), 2);
+    assert_has("err", "--sample-every");
+    assert_int_equal(run("train --resume masked --steps 4 --sample-every 1"), 2);
+    assert_has("err", "--sample-every");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(mistakes_have_their_exit_code),
@@ -297,6 +317,7 @@ int main(void) {
         cmocka_unit_test(measurements_are_one_document),
         cmocka_unit_test(plans_know_published_models),
         cmocka_unit_test(a_model_lives),
+        cmocka_unit_test(a_masked_model_does_not_write),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
