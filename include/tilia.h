@@ -172,6 +172,8 @@ typedef struct tl_trainer_options {
     int64_t batch_rows;     /* sequences per step */
     int64_t micro_rows;     /* sequences computed at a time; 0: all */
     int64_t context;        /* tokens per sequence; 0: the model's */
+    int64_t segment;        /* of a sequence computed at a time, with the same gradients: memory for so many tokens
+                               whatever the context (models without attention over all tokens); 0: all */
     tl_dtype dtype;         /* TL_F32 (or TL_NONE) or TL_BF16 */
     float lr, min_lr;       /* lr 0: 1e-3; min_lr: the floor of the schedule */
     float beta1, beta2, eps, decay; /* 0: 0.9, 0.95, 1e-8, 0.1; negative: zero */

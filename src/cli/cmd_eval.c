@@ -23,6 +23,7 @@ enum {
     KEY_DTYPE,
     KEY_SEPARATOR,
     KEY_FIELD,
+    KEY_SEGMENT,
     MAX_FILES = 256
 };
 
@@ -43,6 +44,11 @@ static const struct argp_option table[] = {
      "what stands between the documents of a text file (default: one document a file)", 0},
     {"adapter", KEY_ADAPTER, "DIR", 0, "a LoRA adapter in PEFT's form, or a run that made one", 0},
     {"context", KEY_CONTEXT, "T", 0, "tokens a sequence (default: the model's)", 0},
+    {"segment", KEY_SEGMENT, "TOKENS", 0,
+     "of a sequence computed at a time: memory for so many tokens however long the context (flash and the mixers with "
+     "a "
+     "state; default: all)",
+     0},
     {"stride", KEY_STRIDE, "N", 0,
      "windows begin N tokens apart and count what no window before had (default: the context, each begins anew)", 0},
     {"task", KEY_TASK, "NAME", 0, "passkey: a number hidden in a long text (--task help lists them)", 0},
@@ -83,6 +89,7 @@ static error_t parse(int key, char *arg, struct argp_state *st) {
     case KEY_TRIALS: o->task.trials = cli_int(st, "--trials", arg, 1, 1 << 20); return 0;
     case KEY_SCALING: o->scaling = arg; return 0;
     case KEY_CONTEXT: o->eval.context = cli_int(st, "--context", arg, 1, 1 << 24); return 0;
+    case KEY_SEGMENT: o->eval.segment = cli_int(st, "--segment", arg, 1, 1 << 24); return 0;
     case KEY_DTYPE: o->eval.dtype = cli_dtype(st, "--dtype", arg); return 0;
     case ARGP_KEY_ARG:
         if (o->model) argp_error(st, "more than one model; texts are given with --text");

@@ -32,7 +32,8 @@ enum {
     KEY_SAVINGS,
     KEY_PLOT,
     KEY_LORA,
-    KEY_TARGETS
+    KEY_TARGETS,
+    KEY_SEGMENT
 };
 
 static const struct argp_option table[] = {
@@ -44,6 +45,8 @@ static const struct argp_option table[] = {
     {"train", KEY_TRAIN, 0, 0, "a training step: forward, backward, optimizer", 1},
     {"batch", 'b', "ROWS", 0, "sequences at a time (default 1)", 1},
     {"context", KEY_CONTEXT, "T", 0, "tokens a sequence (default: the model's)", 1},
+    {"segment", KEY_SEGMENT, "TOKENS", 0,
+     "with --train: of a sequence computed at a time (default: all), as tilia train has it", 1},
     {"dtype", KEY_DTYPE, "f32|bf16", 0, "type of the computation (default f32)", 1},
     {"recompute", KEY_RECOMPUTE, "LEVEL", OPTION_ARG_OPTIONAL,
      "with --train: none (default), light, wide or full, as tilia train has it", 1},
@@ -134,6 +137,7 @@ static error_t parse(int key, char *arg, struct argp_state *st) {
     case KEY_CONTEXT: o->context = cli_int(st, "--context", arg, 1, 1 << 24); return 0;
     case KEY_DTYPE: o->dtype = half_or_float(st, "--dtype", arg); return 0;
     case KEY_CACHE: o->cache = cli_cache_type(st, arg); return 0;
+    case KEY_SEGMENT: o->segment = cli_int(st, "--segment", arg, 1, 1 << 24); return 0;
     case KEY_TRAIN: o->train = true; return 0;
     case KEY_RECOMPUTE: o->recompute = cli_recompute(st, arg); return 0;
     case KEY_HARDWARE:
@@ -346,15 +350,17 @@ static tl_status reckon(const plan_options *o, tl_engine *e, plan_result *r, tl_
                       .dtype = o->dtype,
                       .lora = o->lora.rank ? &r->lora : NULL,
                       .mapped = r->opened && !r->opened->flat ? &r->opened->mapped : NULL,
-                      .recompute = o->recompute};
+                      .recompute = o->recompute,
+                      .segment = o->segment};
     sum_params(r);
     TRY(cost_sum(e, &r->config, &q, m, &r->pass, err));
     r->type = tl_dtype_name(o->dtype);
     r->stored = plan_stored(r, r->type);
-    if (o->train && o->recompute) {
+    if (o->train && (o->recompute || o->segment)) {
         cost_report kept;
         cost_request once = q;
         once.recompute = TL_RECOMPUTE_NONE;
+        once.segment = 0;
         TRY(cost_sum(e, &r->config, &once, NULL, &kept, err));
         r->recomputed = r->pass.total.backward_flops - kept.total.backward_flops;
     }
@@ -380,6 +386,7 @@ int cmd_plan(int argc, char **argv) {
     if (s == TL_OK && o.hardware && strcmp(o.hardware, "this") != 0) s = machine_find(o.hardware, &r->machine, &e);
     if (s == TL_OK) s = read_model(&o, r, &e);
     if (s == TL_OK && !o.context) o.context = r->config.context;
+    if (o.segment >= o.context || !o.train) o.segment = 0;
     if (s == TL_OK) s = cli_engine(&o.common, &engine, &e);
     if (s == TL_OK && o.lora.rank) s = add_lora(&o, engine, r, &e);
     if (s == TL_OK) pick_machine(&o, engine, r);

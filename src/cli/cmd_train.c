@@ -129,6 +129,7 @@ static tl_status settle(const train_options *o, const tl_model *m, trainer_setti
                          (long long)T);
     *s = (trainer_settings){.rows = batch / T, .context = T};
     s->micro = o->micro ? o->micro : s->rows;
+    s->segment = o->segment < T ? o->segment : 0;
     s->dtype = o->dtype ? o->dtype : TL_F32;
     /* Kaplan et al. 2020, equation D.1, twice: at 0.1M to 1M parameters on a megabyte of text 3e-3 ended lower than
      * 1.6e-3 and 5e-3. A tenth of that for weights that are trained already; adapters
@@ -171,7 +172,7 @@ static tl_status open_loader(train_run *r, tl_error *e) {
 
 static tl_status open_eval(train_run *r, tl_error *e) {
     const trainer_settings *s = &r->trainer->set;
-    eval_options eo = {.context = s->context, .dtype = s->dtype, .packed = s->packed};
+    eval_options eo = {.context = s->context, .segment = s->segment, .dtype = s->dtype, .packed = s->packed};
     return evaluator_open(r->model, &eo, &r->eval, e);
 }
 

@@ -15,7 +15,7 @@ typedef struct plan_options {
     size_t n_set;
     lora_options lora; /* rank 0: none */
     const char *model, *preset, *depth, *config, *hardware, *weights, *plot;
-    int64_t batch, context;
+    int64_t batch, context, segment;
     tl_dtype dtype, cache;
     int convention; /* 2, 1 or -1, as cost_flops takes it */
     double memory, tokens, price_hour, price_kwh, watts, bandwidth, peak;
@@ -29,7 +29,7 @@ typedef struct plan_variant {
     double memory, seconds; /* seconds: of a step, or of a decoded token */
     int64_t params;
 } plan_variant;
-enum { PLAN_VARIANTS = 10 };
+enum { PLAN_VARIANTS = 11 };
 
 /* Parameters by component. */
 typedef struct plan_params {

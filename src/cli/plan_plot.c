@@ -118,7 +118,8 @@ static tl_status draw_memory(const plan_options *o, tl_engine *e, const plan_res
                       .rows = o->batch,
                       .context = o->context,
                       .dtype = o->dtype,
-                      .recompute = o->recompute};
+                      .recompute = o->recompute,
+                      .segment = o->segment};
     cost_timeline line;
     cost_machine machine = r->machine;
     stack s = {0};

@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+enum { SEGMENT = 4096 };
+
 static tl_dtype by_mix(void *user, const model_config *c, const model_param *p, const param_piece *piece) {
     return convert_dtype(user, c, p, piece);
 }
@@ -50,8 +52,12 @@ static void windows(model_config *c, int64_t width) {
 
 tl_status plan_savings(const plan_options *o, tl_engine *e, plan_result *r, tl_error *err) {
     char name[64];
-    cost_request q = {
-        .mode = COST_TRAIN, .rows = o->batch, .context = o->context, .dtype = o->dtype, .recompute = o->recompute};
+    cost_request q = {.mode = COST_TRAIN,
+                      .rows = o->batch,
+                      .context = o->context,
+                      .dtype = o->dtype,
+                      .recompute = o->recompute,
+                      .segment = o->segment};
     if (!o->train)
         q = (cost_request){.mode = COST_DECODE,
                            .rows = build_bucket(o->batch),
@@ -69,6 +75,14 @@ tl_status plan_savings(const plan_options *o, tl_engine *e, plan_result *r, tl_e
     for (int i = (int)o->recompute + 1; o->train && i < TL_RECOMPUTE_LEVELS; i++) {
         v.name = again[i];
         v.request.recompute = (tl_recompute)i;
+        TRY(reckon(e, r, &v, err));
+    }
+    char why[160];
+    if (o->train && !o->segment && o->context >= 2 * SEGMENT &&
+        !build_segment_refusal(&r->config, SEGMENT, why, sizeof why)) {
+        v = base;
+        v.name = "segments of 4096 tokens";
+        v.request.segment = SEGMENT;
         TRY(reckon(e, r, &v, err));
     }
     v = base;

@@ -1,6 +1,8 @@
 /* A plan as tables. */
 #include "cli/plan_cli.h"
 
+#include "model/segments.h"
+
 #include "cost/advice.h"
 #include "study/convert.h"
 
@@ -136,7 +138,8 @@ static void print_rules(const plan_options *o, const plan_result *r) {
         "  the difference: the head multiplies though N leaves it out %+.1f%%, attention's scores and sums %+.1f%%,\n"
         "  matrices themselves %+.1f%%%s, all else (norms, activations, softmax) %+.1f%%\n",
         100 * heads / rule, 100 * attention / rule, 100 * (matrices / rule - 1),
-        o->train && o->recompute ? " (recomputation in it)" : " (biases and gains are in N, and multiply nothing)",
+        o->train && (o->recompute || o->segment) ? " (what is done twice in it)"
+                                                 : " (biases and gains are in N, and multiply nothing)",
         100 * (all - heads - attention - matrices) / rule);
     if (r->pass.attention_full <= 0) return;
     double times = o->train ? 3 : 1;
@@ -168,6 +171,7 @@ static void print_types(const plan_options *o, const plan_result *r) {
 
 static void print_memory(const plan_options *o, const plan_result *r) {
     cells k;
+    char note[64];
     const tl_model_costs *t = &r->pass.total;
     printf("\nmemory\n");
     if (o->train) {
@@ -178,6 +182,11 @@ static void print_memory(const plan_options *o, const plan_result *r) {
         line("gradients", (double)t->gradients, "");
         line("optimizer", (double)t->optimizer, "two moments, f32");
         line("activations", (double)t->activations, "exactly what the plan allocates");
+        if (o->segment) {
+            snprintf(note, sizeof note, "sums before and behind each of %lld segments",
+                     (long long)segments_count(o->context, o->segment));
+            line("handed on", (double)r->pass.handed, note);
+        }
         line("batch", (double)r->pass.batch, "");
         line("total", (double)r->pass.memory, "");
         return;

@@ -22,7 +22,7 @@ typedef struct train_options {
     int objective; /* OBJECTIVE_CAUSAL .., -1: the model's own */
     const char *config, *preset, *model, *tokenizer, *val, *out, *resume, *text_field, *separator, *sample,
         *scaling, *family;
-    int64_t depth, steps, batch, micro, context, warmup, save_every, eval_every, sample_every, log_every, keep;
+    int64_t depth, steps, batch, micro, context, segment, warmup, save_every, eval_every, sample_every, log_every, keep;
     double minutes, lr, min_lr, beta1, beta2, decay, clip, dropout;
     tl_schedule schedule;
     tl_dtype dtype;

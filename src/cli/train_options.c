@@ -17,6 +17,7 @@ enum {
     KEY_BATCH,
     KEY_MICRO,
     KEY_CONTEXT,
+    KEY_SEGMENT,
     KEY_LR,
     KEY_MIN_LR,
     KEY_WARMUP,
@@ -80,6 +81,10 @@ static const struct argp_option table[] = {
     {"batch", KEY_BATCH, "TOKENS", 0, "tokens of a step (default: 16 contexts)", 3},
     {"micro-batch", KEY_MICRO, "ROWS", 0, "rows computed at a time (default: all)", 3},
     {"context", KEY_CONTEXT, "T", 0, "tokens of a row (default: the model's)", 3},
+    {"segment", KEY_SEGMENT, "TOKENS", 0,
+     "of a row computed at a time, with the gradients of the whole row: memory for so many tokens however long the row "
+     "(flash and the mixers with a state; default: all)",
+     3},
     {"lr", KEY_LR, "X", 0, "highest learning rate (default: by size; a tenth of it with --model, not so with --lora)",
      3},
     {"min-lr", KEY_MIN_LR, "X", 0, "lowest (default: a tenth)", 3},
@@ -206,6 +211,7 @@ static error_t parse(int key, char *arg, struct argp_state *st) {
     case KEY_FAMILY: o->family = arg; return 0;
     case KEY_PACKED: o->packed = true; return 0;
     case KEY_RANDOM: o->random = true; return 0;
+    case KEY_SEGMENT: o->segment = cli_int(st, "--segment", arg, 1, big); return 0;
     case KEY_RECOMPUTE: o->recompute = cli_recompute(st, arg); return 0;
     case KEY_OBJECTIVE: parse_objective(o, arg, st); return 0;
     case KEY_SAVE: o->save_every = cli_int(st, "--save-every", arg, 1, big); return 0;

@@ -101,7 +101,7 @@ static double budget_of(const cost_graph *g, const cost_machine *m) {
 
 static tl_status time_training(calibration *k, const model_config *c, const model_params *mp, const ladder_row *r,
                                tl_dtype dtype, tl_error *err) {
-    cost_graph g[3];
+    cost_graph g[COST_GRAPHS];
     cost_request q = {.mode = COST_TRAIN, .rows = r->rows, .context = r->tokens, .dtype = dtype};
     TRY(graphs_make(k->engine, c, mp, &q, false, g, err));
     double footprint = graphs_footprint(g, 3);
@@ -111,7 +111,7 @@ static tl_status time_training(calibration *k, const model_config *c, const mode
         run.budget = i ? 0.05 : budget_of(&g[0], k->m);
         s = time_graph(k, &g[i], &run, 1, footprint, err);
     }
-    graphs_free(k->engine, g, 3);
+    graphs_free(k->engine, g, COST_GRAPHS);
     return s;
 }
 
@@ -127,7 +127,7 @@ static tl_status time_decoding(calibration *k, const model_config *c, const mode
                       .dtype = dtype,
                       .cache = TL_F32,
                       .blocks = blocks};
-    cost_graph g[3];
+    cost_graph g[COST_GRAPHS];
     TRY(graphs_make(k->engine, c, mp, &q, false, g, err));
     measure_run run = {.vocab = c->vocab,
                        .context = capacity,
@@ -136,7 +136,7 @@ static tl_status time_decoding(calibration *k, const model_config *c, const mode
                        .budget = rows > 64 ? 0.15 : 0.06};
     double seen = batch ? 1 : ((double)capacity - 0.5 * (double)(rows - 1)) / (double)capacity;
     tl_status s = time_graph(k, &g[0], &run, seen, walk_footprint(g[0].plan), err);
-    graphs_free(k->engine, g, 3);
+    graphs_free(k->engine, g, COST_GRAPHS);
     return s;
 }
 

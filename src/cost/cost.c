@@ -1,5 +1,6 @@
 #include "cost/cost.h"
 
+#include "model/segments.h"
 #include "op/opcost.h"
 
 #include <math.h>
@@ -7,11 +8,13 @@
 
 /* ---- sums -------------------------------------------------------------------------------------------------------- */
 
-static void sum_step(const cost_step *s, cost_machine *m, double times, cost_report *r) {
+/* again: what is done a second time, whose operations count with the backward pass. */
+static void sum_step(const cost_step *s, cost_machine *m, double times, bool again, cost_report *r) {
     cost_part *t = &r->part[s->part];
+    const bool backward = s->backward || again;
     double flops = times * (s->cost.flops + s->cost.special);
-    *(s->backward ? &t->backward : &t->forward) += flops;
-    if (s->part != COST_OPTIMIZER) *(s->backward ? &r->total.backward_flops : &r->total.forward_flops) += flops;
+    *(backward ? &t->backward : &t->forward) += flops;
+    if (s->part != COST_OPTIMIZER) *(backward ? &r->total.backward_flops : &r->total.forward_flops) += flops;
     double bytes = times * (s->cost.bytes_read + s->cost.bytes_written);
     t->bytes += bytes;
     r->bytes += bytes;
@@ -28,11 +31,12 @@ static void sum_step(const cost_step *s, cost_machine *m, double times, cost_rep
     r->seconds += seconds;
 }
 
-static void sum_plan(const tl_plan *p, cost_machine *m, double seen, double times, double footprint, cost_report *r) {
+static void sum_plan(const tl_plan *p, cost_machine *m, double seen, double times, bool again, double footprint,
+                     cost_report *r) {
     for (size_t i = 0; p && i < p->n_steps; i++) {
         cost_step s;
         walk_step(p, i, seen, footprint, &s);
-        sum_step(&s, m, times, r);
+        sum_step(&s, m, times, again, r);
     }
 }
 
@@ -60,7 +64,7 @@ static void sum_memory(const model_config *c, const model_params *p, const cost_
     t->cache_per_token = build_state_per_token(c, cache);
     r->state_fixed = build_state_fixed(c, cache);
     if (train) r->batch = 4 * (size_t)(q->rows * q->context) * sizeof(int32_t);
-    r->memory = t->weights + t->gradients + t->optimizer + t->activations + r->batch;
+    r->memory = t->weights + t->gradients + t->optimizer + t->activations + r->handed + r->batch;
     if (q->mode == COST_DECODE)
         r->memory += (size_t)(q->slots > 0 ? q->slots : 1) * (r->state_fixed + t->cache_per_token * (size_t)q->context);
 }
@@ -78,6 +82,12 @@ static void others_count(const model_config *c, cost_report *r, double tokens, d
     r->attention_average = r->attention_full / 2;
 }
 
+/* Training keeps what every segment was handed, and two gradients of it; evaluation what comes in and what goes out. */
+static size_t handed_on(const cost_request *q, const build_result *b) {
+    const int64_t places = q->mode == COST_TRAIN ? segments_count(q->context, q->segment) + 2 : 2;
+    return segments_bytes(b, q->rows, q->segment, places);
+}
+
 tl_status cost_sum(tl_engine *e, const model_config *c, const cost_request *q, cost_machine *m, cost_report *r,
                    tl_error *err) {
     const tl_allocator *a = tl_engine_allocator(e);
@@ -90,9 +100,11 @@ tl_status cost_sum(tl_engine *e, const model_config *c, const cost_request *q, c
     if (s == TL_OK) {
         double footprint = graphs_footprint(g, COST_GRAPHS);
         for (int i = 0; i < COST_GRAPHS && g[i].plan; i++) {
-            sum_plan(g[i].plan, m, 1, 1, footprint, r);
+            const double n = q->segment ? (double)segments_count(q->context, q->segment) : 1;
+            sum_plan(g[i].plan, m, 1, i == 3 ? n - 1 : i ? 1 : n, i == 3, footprint, r);
             r->total.activations += g[i].plan->info.arena_bytes;
         }
+        if (q->segment) r->handed = handed_on(q, &g[0].build);
         r->tokens = q->mode == COST_DECODE ? q->rows : q->rows * q->context;
         sum_memory(c, &mp, q, r);
         others_count(c, r, (double)r->tokens, (double)q->context);
@@ -128,7 +140,7 @@ static tl_status prefill_piece(tl_engine *e, const model_config *c, const model_
     double footprint = graphs_footprint(g, 1);
     for (size_t i = 0; i < n; i++) {
         double seen = ((double)first[i] + 0.5 * (double)(rows + 1)) / (double)q->context;
-        sum_plan(g[0].plan, m, seen < 1 ? seen : 1, 1, footprint, r);
+        sum_plan(g[0].plan, m, seen < 1 ? seen : 1, 1, false, footprint, r);
     }
     r->total.activations += g[0].plan->info.arena_bytes;
     graphs_free(e, g, COST_GRAPHS);

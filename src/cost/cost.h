@@ -30,9 +30,10 @@ typedef struct cost_report {
     double limit, seconds, bytes;
     double weight_bytes; /* of matrices that a pass streams */
     size_t state_fixed;  /* bytes of a sequence's state whatever its length */
+    size_t handed;       /* bytes that segments of a sequence hand on */
     size_t batch;        /* bytes of ids and small inputs of a training step */
-    int64_t trained;          /* parameters with gradients */
-    size_t mapped;            /* bytes of weights that stay in their file, not part of the memory */
+    int64_t trained;     /* parameters with gradients */
+    size_t mapped;       /* bytes of weights that stay in their file, not part of the memory */
     size_t memory;       /* everything that is held */
 } cost_report;
 

@@ -25,11 +25,13 @@ static tl_status matrices_of(const model_config *c, const model_params *p, tl_dt
 }
 
 static tl_status model_graph(tl_engine *e, const model_config *c, const model_params *p, const cost_request *q,
-                             const build_matrices *mapped, bool dry, cost_graph *g, tl_error *err) {
+                             const build_matrices *mapped, bool dry, bool ahead, cost_graph *g, tl_error *err) {
     static const build_mode modes[] = {BUILD_TRAIN, BUILD_EVAL, BUILD_DECODE};
     build_options o = {.mode = modes[q->mode],
                        .rows = q->rows,
                        .context = q->context,
+                       .segment = q->segment,
+                       .advance = ahead,
                        .slots = q->slots > 0 ? q->slots : 1,
                        .dtype = q->dtype ? q->dtype : TL_F32,
                        .cache = q->cache ? q->cache : TL_F32,
@@ -38,17 +40,21 @@ static tl_status model_graph(tl_engine *e, const model_config *c, const model_pa
                        .mapped = mapped};
     o.outputs = o.rows < o.slots ? o.rows : o.slots;
     TRY(build_model(g->graph, tl_engine_allocator(e), c, p, &o, &g->build, err));
-    if (q->mode == COST_TRAIN) tl_graph_backward(g->graph, g->build.loss, NULL, 0, NULL, q->recompute);
+    if (q->mode == COST_TRAIN && !q->segment)
+        tl_graph_backward(g->graph, g->build.loss, NULL, 0, NULL, q->recompute);
+    else if (q->mode == COST_TRAIN && !ahead)
+        TRY(build_segment_backward(g->graph, tl_engine_allocator(e), &g->build, q->recompute, err));
     return tl_plan_create(g->graph, dry, &g->plan, err);
 }
 
 static tl_status make(tl_engine *e, const model_config *c, const model_params *p, const cost_request *q,
                       const build_matrices *mapped, bool dry, cost_graph *g, tl_error *err) {
-    int n = q->mode == COST_TRAIN ? 3 : 1;
+    int n = q->mode != COST_TRAIN ? 1 : q->segment ? 4 : 3;
     for (int i = 0; i < n; i++)
         if (tl_graph_create(e, &g[i].graph) != TL_OK) return error_set(err, TL_NOMEM, "no memory for a graph");
-    TRY(model_graph(e, c, p, q, mapped, dry, &g[0], err));
+    TRY(model_graph(e, c, p, q, mapped, dry, false, &g[0], err));
     if (n == 1) return TL_OK;
+    if (n > 3) TRY(model_graph(e, c, p, q, mapped, dry, true, &g[3], err));
     if (q->lora) p = &q->lora->params; /* what has gradients */
     tl_tensor *x, *norm;
     update_inputs u;

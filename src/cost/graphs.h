@@ -19,6 +19,7 @@ typedef struct cost_request {
     const build_matrices *mapped; /* matrices as a file has them; NULL: as parameters, or DECODE by blocks */
     const model_lora *lora;       /* TRAIN: adapters, which alone are trained then; NULL: none */
     tl_recompute recompute;
+    int64_t segment; /* TRAIN, FORWARD: tokens of a sequence computed at a time; 0: all */
 } cost_request;
 
 typedef struct cost_graph {
@@ -27,8 +28,9 @@ typedef struct cost_graph {
     build_result build;
 } cost_graph;
 
-enum { COST_GRAPHS = 3 };
-/* TRAIN fills g[0] forward and backward, g[1] norm, g[2] update; the others g[0] alone. dry: counted, not run. */
+enum { COST_GRAPHS = 4 };
+/* TRAIN fills g[0] forward and backward, g[1] norm, g[2] update, and by segments g[3], forward alone; the others g[0]
+ * alone. dry: counted, not run. */
 tl_status graphs_make(tl_engine *e, const model_config *c, const model_params *p, const cost_request *q, bool dry,
                       cost_graph g[COST_GRAPHS], tl_error *err);
 void graphs_free(tl_engine *e, cost_graph *g, int n);

@@ -1,5 +1,7 @@
 #include "eval/eval.h"
 
+#include "model/segments.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -13,6 +15,7 @@ struct evaluator {
     tl_plan *plan;
     build_result build;
     loader_batch batch; /* (rows, context) */
+    segments seg;       /* two places, in turn what comes in and what goes out */
     int32_t *block;
     double *freq;
     float *small; /* denominator, slopes, sinusoid */
@@ -62,9 +65,11 @@ static tl_status bind_all(evaluator *e) {
     tl_model *m = e->model;
     build_result *r = &e->build;
     TRY(model_bind(m, e->plan, r, e->o.dtype));
-    TRY(bind(e, r->ids, e->batch.input));
-    TRY(bind(e, r->targets, e->batch.target));
-    TRY(bind(e, r->pos, e->batch.pos));
+    if (!e->o.segment) { /* else they are bound segment by segment */
+        TRY(bind(e, r->ids, e->batch.input));
+        TRY(bind(e, r->targets, e->batch.target));
+        TRY(bind(e, r->pos, e->batch.pos));
+    }
     TRY(bind(e, r->doc, e->batch.doc_start));
     TRY(bind(e, r->span, e->batch.span));
     TRY(bind(e, r->cross, e->batch.span));
@@ -78,20 +83,28 @@ static tl_status bind_all(evaluator *e) {
 }
 
 static tl_status make_plan(evaluator *e, tl_error *err) {
-    build_options o = {
-        .mode = BUILD_EVAL, .rows = e->o.rows, .context = e->o.context, .dtype = e->o.dtype, .packed = e->o.packed};
+    build_options o = {.mode = BUILD_EVAL,
+                       .rows = e->o.rows,
+                       .context = e->o.context,
+                       .segment = e->o.segment,
+                       .dtype = e->o.dtype,
+                       .packed = e->o.packed};
     tl_model *m = e->model;
     model_options(m, &o);
     tl_status s = tl_graph_create(m->engine, &e->graph);
     if (s != TL_OK) return error_set(err, s, "no memory for a graph");
     TRY(build_model(e->graph, e->alloc, &m->config, &m->params, &o, &e->build, err));
     TRY(tl_plan_create(e->graph, false, &e->plan, err));
+    if (o.segment) TRY(segments_open(&e->seg, e->alloc, &e->build, o.rows, o.context, o.segment, 2, err));
     s = bind_all(e);
     return s == TL_OK ? TL_OK : error_set(err, s, "an evaluation plan could not be bound");
 }
 
 static tl_status resolve(const model_config *c, eval_options *o, tl_error *err) {
     if (!o->context) o->context = c->context;
+    if (o->segment < 0 || o->segment > o->context)
+        return error_set(err, TL_ARG, "segments of %lld tokens in rows of %lld", (long long)o->segment,
+                         (long long)o->context);
     if (o->context < 1 || o->rows < 0) return error_set(err, TL_ARG, "no rows or no context to evaluate with");
     if (!o->rows) o->rows = o->context < EVAL_TOKENS ? EVAL_TOKENS / o->context : 1;
     if (!o->dtype) o->dtype = TL_F32;
@@ -125,6 +138,7 @@ tl_status evaluator_open(tl_model *m, const eval_options *o, evaluator **out, tl
 void evaluator_close(evaluator *e) {
     if (!e) return;
     tl_plan_destroy(e->plan);
+    segments_close(&e->seg, e->alloc);
     build_fini(&e->build, e->alloc);
     tl_graph_destroy(e->graph);
     if (e->block) mem_give(e->alloc, e->block, block_bytes(e));
@@ -136,7 +150,9 @@ void evaluator_close(evaluator *e) {
 size_t evaluator_bytes(const evaluator *e) {
     tl_plan_info info;
     tl_plan_info_get(e->plan, &info);
-    return info.arena_bytes + block_bytes(e) + e->small_count * sizeof *e->small + e->freq_count * sizeof *e->freq;
+    size_t handed = e->o.segment ? segments_bytes(&e->build, e->o.rows, e->o.segment, 2) : 0;
+    return info.arena_bytes + handed + block_bytes(e) + e->small_count * sizeof *e->small +
+           e->freq_count * sizeof *e->freq;
 }
 
 /* ---- run --------------------------------------------------------------------------------------------------------- */
@@ -155,28 +171,40 @@ static tl_status check_ids(const evaluator *e, tl_error *err) {
     return TL_OK;
 }
 
-static void add_losses(const evaluator *e, eval_result *r) {
+/* Losses of rows of `length` places, the first at place `begin` of its row. */
+static void add_losses(const evaluator *e, const int32_t *target, int64_t length, int64_t begin, eval_result *r) {
     const float *losses = tl_plan_data(e->plan, e->build.losses);
-    for (size_t i = 0; i < cells(e); i++) {
-        if (e->batch.target[i] < 0) continue;
+    for (int64_t i = 0; i < e->o.rows * length; i++) {
+        if (target[i] < 0) continue;
         r->nats += (double)losses[i];
         r->tokens++;
         if (e->o.by_position) {
-            e->o.by_position[i % (size_t)e->o.context] += (double)losses[i];
-            e->o.at_position[i % (size_t)e->o.context]++;
+            e->o.by_position[begin + i % length] += (double)losses[i];
+            e->o.at_position[begin + i % length]++;
         }
         size_t n = 0;
         const tokenizer *t = e->model->tokenizer;
-        if (t && !tokenizer_is_special(t, e->batch.target[i]) && tokenizer_text(t, e->batch.target[i], &n))
-            r->bytes += (int64_t)n;
+        if (t && !tokenizer_is_special(t, target[i]) && tokenizer_text(t, target[i], &n)) r->bytes += (int64_t)n;
     }
+}
+
+static tl_status run_segments(evaluator *e, eval_result *out) {
+    segments *s = &e->seg;
+    segments_clear(s, 0);
+    for (int64_t k = 0; k < s->count; k++) {
+        segments_cut(s, &e->batch, 0, k);
+        TRY(segments_bind(s, e->plan, &e->build, k % 2, (k + 1) % 2));
+        TRY(tl_plan_run(e->plan));
+        add_losses(e, s->targets, s->length, k * s->length, out);
+    }
+    return TL_OK;
 }
 
 static tl_status run_batch(evaluator *e, eval_result *out, tl_error *err) {
     TRY(check_ids(e, err));
-    tl_status s = tl_plan_run(e->plan);
+    tl_status s = e->o.segment ? run_segments(e, out) : tl_plan_run(e->plan);
     if (s != TL_OK) return error_set(err, s, "an evaluation did not run");
-    add_losses(e, out);
+    if (!e->o.segment) add_losses(e, e->batch.target, e->o.context, 0, out);
     return TL_OK;
 }
 

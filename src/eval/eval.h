@@ -9,12 +9,13 @@
 typedef struct eval_options {
     int64_t rows;    /* sequences at a time; 0: as many as make about 4096 tokens */
     int64_t context; /* tokens a sequence; 0: the model's */
+    int64_t segment; /* of a sequence computed at a time, as in training: model/segments.h; 0: all */
     tl_dtype dtype;  /* F32 (or NONE) or BF16 */
     bool packed;     /* whole documents packed into rows, each seeing itself alone; else windows over the whole text */
     int64_t stride;  /* windows: how far the next one begins behind the one before, 1..context; its first context -
                         stride  tokens are read and not counted again. 0: the context, each window begins anew */
-    double *by_position;    /* (context) nats are added here too, by the token's place in its row; NULL: not wanted */
-    int64_t *at_position;   /* (context) tokens added there */
+    double *by_position;  /* (context) nats are added here too, by the token's place in its row; NULL: not wanted */
+    int64_t *at_position; /* (context) tokens added there */
 } eval_options;
 
 typedef struct eval_result {

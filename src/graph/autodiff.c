@@ -304,10 +304,11 @@ static bool grad_check(tl_graph *g, tl_tensor *const *ys, tl_tensor *const *dys,
     for (int i = 0; !why && i < n; i++) {
         if (!ys[i] || ys[i]->graph != g || !tensor_is_float(ys[i]->d.dtype))
             why = "no floating-point tensor of this graph to differentiate";
-        else if (!dys && tl_desc_count(&ys[i]->d) != 1)
+        else if ((!dys || !dys[i]) && tl_desc_count(&ys[i]->d) != 1)
             why = "the loss has more than one element";
-        else if (dys && (!dys[i] || dys[i]->graph != g || dys[i]->d.dtype != ys[i]->d.dtype ||
-                         !tl_desc_same_shape(&dys[i]->d, &ys[i]->d)))
+        else if (dys && dys[i] &&
+                 (dys[i]->graph != g || dys[i]->d.dtype != ys[i]->d.dtype ||
+                  !tl_desc_same_shape(&dys[i]->d, &ys[i]->d)))
             why = "the gradient of a result must have its shape and dtype";
     }
     for (int i = 0; !why && i < n_wrt; i++)
@@ -324,8 +325,11 @@ void autodiff_run(tl_graph *g, tl_tensor *const *ys, tl_tensor *const *dys, int 
     if (!g || g->err.code != TL_OK || !grad_check(g, ys, dys, n, wrt, n_wrt)) return;
     arena tmp;
     arena_init(&tmp, g->host->alloc);
-    tl_grad c = {
-        .g = g, .n_nodes = g->n_nodes, .n_tensors = g->n_tensors, .root = dys ? NULL : ys[0], .level = recompute};
+    tl_grad c = {.g = g,
+                 .n_nodes = g->n_nodes,
+                 .n_tensors = g->n_tensors,
+                 .root = dys && dys[0] ? NULL : ys[0],
+                 .level = recompute};
     c.sum = arena_new(&tmp, c.n_tensors, sizeof *c.sum);
     c.map = arena_new(&tmp, c.n_tensors, sizeof *c.map);
     c.needs = arena_new(&tmp, c.n_tensors, 1);
@@ -337,10 +341,11 @@ void autodiff_run(tl_graph *g, tl_tensor *const *ys, tl_tensor *const *dys, int 
         grad_mark(&c, wrt, n_wrt);
         g->backward = true;
         for (int i = 0; i < n; i++) {
-            if (dys && c.sum[ys[i]->index])
-                grad_contribute(&c, ys[i], dys[i]);
+            tl_tensor *dy = dys ? dys[i] : NULL;
+            if (dy && c.sum[ys[i]->index])
+                grad_contribute(&c, ys[i], dy);
             else
-                c.sum[ys[i]->index] = dys ? dys[i] : &c.one;
+                c.sum[ys[i]->index] = dy ? dy : &c.one;
         }
         grad_walk(&c);
         for (int i = 0; dwrt && i < n_wrt && grad_ok(&c); i++) dwrt[i] = grad_result(&c, wrt[i]);

@@ -313,6 +313,7 @@ static void declare_inputs(builder *b) {
         if (o->mode == BUILD_LOGITS || o->mode == BUILD_BLOCKS) return;
         r->targets = tl_input(b->g, "targets", TL_I32, b->n_lead, b->lead);
         r->denom = tl_input(b->g, "denom", sum, 1, &one);
+        if (o->segment) r->seen = tl_input(b->g, "seen", TL_I32, 1, &o->rows);
         return;
     }
     if (!encode) r->slot = tl_input(b->g, "slot", TL_I32, 1, &o->rows);
@@ -438,15 +439,20 @@ tl_status build_model(tl_graph *g, const tl_allocator *a, const model_config *c,
     if (config_has(c, MIXER_LINFORMER) && o->context > c->context)
         return error_set(e, TL_CONFIG, "context %lld, but linformer has projections for %lld tokens",
                          (long long)o->context, (long long)c->context);
+    char text[160];
+    const char *why = o->segment ? build_segment_refusal(c, o->segment, text, sizeof text) : NULL;
+    if (!why && o->segment && o->packed) why = "documents that are packed into rows begin their chunks anew anywhere";
+    if (why) return error_set(e, TL_UNSUPPORTED, "by segments: %s", why);
     builder b = {.g = g, .c = c, .p = p, .o = o, .r = r};
     b.n_lead = o->mode == BUILD_DECODE ? 1 : 2;
     b.lead[0] = o->rows;
-    b.lead[1] = o->mode == BUILD_DECODE ? 0 : o->context;
+    b.lead[1] = o->mode == BUILD_DECODE ? 0 : o->segment ? o->segment : o->context;
     r->params = mem_new(a, p->n, sizeof *r->params);
     r->state = mem_new(a, (size_t)c->layers * BUILD_STATES, sizeof *r->state);
     if (o->mapped) r->pieces = mem_new(a, p->n * PARAM_PIECES, sizeof *r->pieces);
     if (o->lora) r->lora = mem_new(a, o->lora->params.n, sizeof *r->lora);
-    if (!r->params || !r->state || (o->mapped && !r->pieces) || (o->lora && !r->lora)) {
+    if (o->segment) r->carry = mem_new(a, (size_t)c->layers * BUILD_CARRIES, sizeof *r->carry);
+    if (!r->params || !r->state || (o->mapped && !r->pieces) || (o->lora && !r->lora) || (o->segment && !r->carry)) {
         build_fini(r, a);
         return error_set(e, TL_NOMEM, "no memory to build a model");
     }
@@ -473,7 +479,7 @@ tl_status build_model(tl_graph *g, const tl_allocator *a, const model_config *c,
     if (part) {
         r->y = x;
         tl_output(g, x, "y");
-    } else {
+    } else if (!o->advance) {
         head(&b, order(&b, x, true));
     }
     tl_status s = tl_graph_status(g, e);
@@ -486,5 +492,6 @@ void build_fini(build_result *r, const tl_allocator *a) {
     mem_free(a, r->pieces);
     mem_free(a, r->lora);
     mem_free(a, r->state);
+    mem_free(a, r->carry);
     memset(r, 0, sizeof *r);
 }

@@ -39,10 +39,22 @@ typedef struct build_options {
     bool packed;     /* TRAIN, EVAL: doc and pos are inputs; else positions are 0..context-1 and documents are not told
                         apart */
     bool trainable;  /* parameters get gradients */
-    int64_t first, blocks;        /* BLOCKS */
+    int64_t first, blocks; /* BLOCKS */
+    int64_t segment; /* TRAIN, EVAL: tokens of a row in the graph, a piece of a context; what the mixers know of the
+                        tokens before comes in and goes out as carry. 0: whole rows */
+    bool advance;    /* with segment: no loss, only what goes out */
     const build_matrices *mapped; /* matrices as these pieces; NULL: as parameters */
     const model_lora *lora;       /* adapters: they alone are trainable then */
 } build_options;
+
+/* A sum or a token that one segment of a row hands to the next: what came in, what goes out, of one shape; and with
+ * build_segment_backward the gradients of them: dout is bound by the caller, din a result. */
+typedef struct build_carry {
+    tl_tensor *in, *out, *din, *dout;
+} build_carry;
+enum { BUILD_CARRIES = 2 }; /* at most, of one layer */
+/* Why the rows of this model cannot be computed by segments of so many tokens; NULL: they can. */
+const char *build_segment_refusal(const model_config *c, int64_t segment, char *text, size_t size);
 
 /* Handles of what the caller binds. Unused ones are NULL. Layouts: ids, targets, pos, doc (rows, context) i32. */
 typedef struct build_result {
@@ -66,6 +78,9 @@ typedef struct build_result {
     tl_tensor *hidden;        /* last hidden state, after the final norm */
     tl_tensor *logits;        /* DECODE: (outputs, V) f32; LOGITS: (rows, context, V) */
     tl_tensor *x, *y;         /* BLOCKS: what goes in and what comes out, (rows, context, D) */
+    tl_tensor *seen;          /* segment: (rows) i32, tokens before it */
+    build_carry *carry;       /* segment: what the segments of a row hand on, (n_carry) */
+    size_t n_carry;
 } build_result;
 
 /* What a layer keeps between tokens while decoding. k 0, 1: keys and values (slots, context, Hk, Dh), or those of a
@@ -93,6 +108,8 @@ int64_t build_bucket(int64_t rows); /* the largest for more than it holds */
 /* Builds into g; errors are g's sticky error. out->params etc. are allocated with a and freed by build_fini. */
 tl_status build_model(tl_graph *g, const tl_allocator *a, const model_config *c, const model_params *p,
                       const build_options *o, build_result *out, tl_error *e);
+/* The backward pass of a segment: gradients of its loss and of what it hands on. Errors are g's. */
+tl_status build_segment_backward(tl_graph *g, const tl_allocator *a, build_result *r, tl_recompute level, tl_error *e);
 void build_fini(build_result *r, const tl_allocator *a);
 
 /* Constants that graphs bind: RoPE frequencies (count head_dim*partial/2), the factor on cos and sin, ALiBi slopes

@@ -130,20 +130,33 @@ static tl_tensor *shifted(const builder *b, tl_tensor *x, int64_t l) {
     if (!b->c->token_shift) return x;
     if (b->o->mode != BUILD_DECODE) {
         struct shift_attr a = {.channels = b->c->width / 2};
-        return tl_apply(b->g, OP_DEF(shift), &a, (tl_tensor *[]){x, b->r->doc}, 2, NULL, NULL, 0);
+        const tl_desc row = tl_desc_make(b->o->dtype, 2, (int64_t[]){b->o->rows, a.channels});
+        tl_tensor *from = build_carry_in(b, &row, "shift", l);
+        return build_carried(b, OP_DEF(shift), &a, (tl_tensor *[]){x, b->r->doc, from}, 3, from);
     }
     struct shift_step_attr a = {0};
     tl_tensor *acc[TL_OP_OUTS] = {NULL, b->r->state[l * BUILD_STATES + 4]};
     return tl_apply(b->g, OP_DEF(shift_step), &a, (tl_tensor *[]){x, b->r->slot, b->r->pos}, 3, acc, NULL, 0);
 }
 
-/* Mixed chunks of heads qq, kq, ql, kl; state: the first of the four that decoding keeps. */
+/* Of segments that begin with a chunk, a sum that begins anew with a period has nothing to hand on. */
+static tl_tensor *chunks_before(const builder *b, const struct mixed_chunk_attr *a, int64_t l) {
+    const build_options slots = {.slots = b->o->rows};
+    tl_desc d;
+    if (a->period || a->parts == CHUNK_LOCAL) return NULL;
+    (void)build_state(b->c, &slots, l, 0, &d);
+    return build_carry_in(b, &d, "m", l);
+}
+
+/* Mixed chunks of heads qq, kq, ql, kl; k: the first of the four states that decoding keeps. */
 static tl_tensor *apply_chunks(const builder *b, const struct mixed_chunk_attr *a, tl_tensor *const head[4],
-                               tl_tensor *v, tl_tensor *bias, tl_tensor *theta, tl_tensor **state) {
+                               tl_tensor *v, tl_tensor *bias, tl_tensor *theta, int64_t l, int k0) {
     const build_result *r = b->r;
+    tl_tensor **state = &b->r->state[l * BUILD_STATES + k0];
     if (b->o->mode != BUILD_DECODE) {
-        tl_tensor *in[] = {head[0], head[1], head[2], head[3], v, r->doc, bias, theta};
-        return tl_apply(b->g, OP_DEF(mixed_chunk), a, in, 8, NULL, NULL, 0);
+        tl_tensor *from = chunks_before(b, a, l);
+        tl_tensor *in[] = {head[0], head[1], head[2], head[3], v, r->doc, bias, theta, from, from ? r->seen : NULL};
+        return build_carried(b, OP_DEF(mixed_chunk), a, in, 10, from);
     }
     struct chunk_step_attr step = {.f = *a};
     tl_tensor *in[] = {head[0], head[1], head[2], head[3], v, r->slot, r->pos, bias, theta};
@@ -174,7 +187,6 @@ static tl_tensor *reach_chunks(const builder *b, const struct mixed_chunk_attr *
 /* head: qq, kq, ql, kl; of one half alone the first two are its own; two more, linear, of a level above. */
 static tl_tensor *mix_chunks(const builder *b, tl_tensor *const *head, tl_tensor *v, int64_t l) {
     const model_config *c = b->c;
-    tl_tensor **state = &b->r->state[l * BUILD_STATES];
     struct mixed_chunk_attr a = {.f = build_gate(b, l),
                                  .chunk = c->chunk_overlap ? c->chunk / 2 : c->chunk,
                                  .norm = c->chunk_norm,
@@ -183,13 +195,14 @@ static tl_tensor *mix_chunks(const builder *b, tl_tensor *const *head, tl_tensor
                                  .period = c->chunk_outer};
     tl_tensor *const *linear = c->chunk_parts ? head : head + 2;
     tl_tensor *all[4] = {head[0], head[1], linear[0], linear[1]};
-    tl_tensor *y = apply_chunks(b, &a, all, v, build_gate_bias(b, l), build_theta(b, l), state);
+    tl_tensor *y = apply_chunks(b, &a, all, v, build_gate_bias(b, l), build_theta(b, l), l, 0);
     if (c->chunk_landmarks)
-        y = tl_add(b->g, y, reach_chunks(b, &a, head[0], head[1], v, build_theta(b, l), state + 11));
+        y = tl_add(b->g, y,
+                   reach_chunks(b, &a, head[0], head[1], v, build_theta(b, l), &b->r->state[l * BUILD_STATES + 11]));
     if (!c->chunk_outer) return y;
     a.chunk = c->chunk_outer, a.parts = CHUNK_FAR, a.reach = 0, a.period = 0;
     tl_tensor *far[4] = {head[4], head[5], head[4], head[5]};
-    return tl_add(b->g, y, apply_chunks(b, &a, far, v, NULL, NULL, state + 7));
+    return tl_add(b->g, y, apply_chunks(b, &a, far, v, NULL, NULL, l, 7));
 }
 
 static tl_tensor *mix_unit(const builder *b, tl_tensor *const *head, tl_tensor *v, int64_t l) {

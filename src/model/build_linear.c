@@ -47,10 +47,21 @@ static tl_tensor *decay_of(const builder *b, tl_tensor *in, int64_t layer) {
     return config_mixer(c, layer) == MIXER_GLA ? builder_fold(b, g, c->heads, c->head_dim) : g;
 }
 
+/* What the segment before left, or NULL. */
+static tl_tensor *sum_before(const builder *b, int64_t layer) {
+    const build_options slots = {.slots = b->o->rows};
+    tl_desc d;
+    (void)build_state(b->c, &slots, layer, 0, &d);
+    return build_carry_in(b, &d, "s", layer);
+}
+
 static tl_tensor *apply_state(const builder *b, tl_tensor *q, tl_tensor *k, tl_tensor *v, tl_tensor *g,
                               struct chunk_state_attr a, int64_t layer) {
     const build_result *r = b->r;
-    if (b->o->mode != BUILD_DECODE) return emit(b, OP_DEF(chunk_state), &a, (tl_tensor *[]){q, k, v, g, r->doc}, 5);
+    if (b->o->mode != BUILD_DECODE) {
+        tl_tensor *from = sum_before(b, layer);
+        return build_carried(b, OP_DEF(chunk_state), &a, (tl_tensor *[]){q, k, v, g, r->doc, from}, 6, from);
+    }
     struct chunk_state_step_attr step = {a};
     tl_tensor *in[] = {q, k, v, g, r->slot, r->pos}, *acc[TL_OP_OUTS] = {NULL, r->state[layer * BUILD_STATES]};
     return tl_apply(b->g, OP_DEF(chunk_state_step), &step, in, 6, acc, NULL, 0);
@@ -72,8 +83,10 @@ static tl_tensor *delta(const builder *b, tl_tensor *in, tl_tensor *q, tl_tensor
     beta = tl_linear(b->g, in, builder_matrix(b, ROLE_MIX_BETA, layer), NULL, b->o->dtype == TL_F64 ? TL_F64 : TL_F32);
     beta = tl_act(b->g, beta, TL_ACT_SIGMOID);
     q = unit(b, q), k = tl_scale(b->g, unit(b, k), length);
-    if (b->o->mode != BUILD_DECODE)
-        return emit(b, OP_DEF(delta_rule), &a, (tl_tensor *[]){q, k, v, g, r->doc, NULL, beta}, 7);
+    if (b->o->mode != BUILD_DECODE) {
+        tl_tensor *from = sum_before(b, layer);
+        return build_carried(b, OP_DEF(delta_rule), &a, (tl_tensor *[]){q, k, v, g, r->doc, from, beta}, 7, from);
+    }
     struct delta_rule_step_attr step = {a};
     tl_tensor *to[] = {q, k, v, g, r->slot, r->pos, beta}, *acc[TL_OP_OUTS] = {NULL, r->state[layer * BUILD_STATES]};
     return tl_apply(b->g, OP_DEF(delta_rule_step), &step, to, 7, acc, NULL, 0);

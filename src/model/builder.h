@@ -52,6 +52,14 @@ tl_tensor *build_chunk_mixer(const builder *b, tl_tensor *q, tl_tensor *k, tl_te
 /* Piece k of a matrix that a file has in pieces; NULL: there is none. */
 tl_tensor *builder_piece(const builder *b, param_role role, int64_t layer, int k);
 
+/* segment: what the segment before hands on, of the shape and dtype of d (rows first), and what this one does, in the
+ * order of the calls; NULL and nothing where rows are whole. what: a name for it. */
+tl_tensor *build_carry_in(const builder *b, const tl_desc *d, const char *what, int64_t layer);
+void build_carry_out(const builder *b, tl_tensor *out);
+/* An operator whose second output goes on, if from is not NULL; its first. */
+tl_tensor *build_carried(const builder *b, const tl_op_def *op, const void *attr, tl_tensor *const *in, int n,
+                         tl_tensor *from);
+
 /* What the experts of a layer say of x (N..,D), added to acc (or NULL). */
 tl_tensor *build_experts(const builder *b, tl_tensor *acc, tl_tensor *x, int64_t layer);
 /* The loss that keeps them equally busy, where there are any. */

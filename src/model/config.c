@@ -16,6 +16,10 @@ static const char *const act_names[] = {"relu",    "gelu", "gelu_tanh", "silu", 
 static const char *const mixer_names[] = {"attention",  "gau",        "flash",     "mixed_chunk",    "retention",
                                           "simple_gla", "gla",        "deltanet",  "gated_deltanet", "performer",
                                           "cosformer",  "longformer", "linformer", "nystromformer",  NULL};
+
+const char *config_mixer_name(model_mixer m) {
+    return mixer_names[m];
+}
 static const char *const score_names[] = {"relu2",    "laplace", "softplus2", "smooth2",   "smooth1",
                                           "identity", "softmax", "l2",        "relu2_sum", NULL};
 static const char *const count_names[] = {"none", "visible", "fixed", "length", NULL};

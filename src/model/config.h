@@ -170,6 +170,7 @@ static inline int64_t config_layers(const model_config *c) {
 model_mixer config_mixer(const model_config *c, int64_t l);
 bool config_gated(const model_config *c, int64_t l);
 bool config_has(const model_config *c, model_mixer m);
+const char *config_mixer_name(model_mixer m);
 bool config_has_gated(const model_config *c);
 bool config_all_gated(const model_config *c);
 /* Heads of a gated layer: gate_heads, falling with depth as gate_heads / (1 + gate_fall l), rounded up, then down to a

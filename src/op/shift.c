@@ -5,7 +5,7 @@
 #include "op/rules.h"
 
 tl_status shift_shape(tl_op_infer *s) {
-    SHAPE(h, s, "shift", "x", "doc");
+    SHAPE(h, s, "shift", "x", "doc", "from");
     const struct shift_attr *a = s->attr;
     TRY(shape_float(&h, 0));
     TRY(shape_ndim(&h, 0, 3));
@@ -17,15 +17,29 @@ tl_status shift_shape(tl_op_infer *s) {
         TRY(shape_dim(&h, 1, 0, s->in[0]->dim[0], "B of x"));
         TRY(shape_dim(&h, 1, 1, s->in[0]->dim[1], "T of x"));
     }
+    if (shape_has(&h, 2)) {
+        TRY(shape_dtype(&h, 2, s->in[0]->dtype));
+        TRY(shape_ndim(&h, 2, 2));
+        TRY(shape_dim(&h, 2, 0, s->in[0]->dim[0], "B of x"));
+        TRY(shape_dim(&h, 2, 1, a->channels, "channels"));
+    }
     shape_out_like(&h, 0, 0, s->in[0]->dtype);
+    if (a->channels) s->out[1] = tl_desc_make(s->in[0]->dtype, 2, (int64_t[]){s->in[0]->dim[0], a->channels});
     return TL_OK;
 }
 
+/* The adjoint is the shift the other way: what came in at one end goes out at it. */
 void shift_grad(tl_grad *g) {
     struct shift_attr a = *(const struct shift_attr *)tl_grad_attr(g);
-    tl_tensor *in[2] = {tl_grad_dy(g, 0), tl_grad_in(g, 1)};
+    tl_tensor *dy = tl_grad_dy(g, 0);
+    if (!dy) { /* only the edge reaches the loss */
+        struct scale_attr none = {0};
+        tl_tensor *x = tl_grad_in(g, 0);
+        dy = tl_grad_temp(g, OP_DEF(scale), &none, &x, 1);
+    }
+    tl_tensor *in[3] = {dy, tl_grad_in(g, 1), tl_grad_dy(g, 1)};
     a.inverse = !a.inverse;
-    tl_grad_emit(g, OP_DEF(shift), &a, in, 2, (int[1]){grad_to(g, 0)}, 1);
+    tl_grad_emit(g, OP_DEF(shift), &a, in, 3, (int[2]){grad_to(g, 0), grad_to(g, 2)}, 2);
 }
 
 void shift_cost(const tl_op_call *c, tl_cost *cost) {
@@ -71,19 +85,25 @@ static bool shift_follows(const tl_arg *doc, int64_t b, int64_t t) {
 }
 
 void REF(shift)(const tl_op_call *c) {
-    const tl_arg *x = &c->in[0], *doc = &c->in[1];
+    const tl_arg *x = &c->in[0], *doc = &c->in[1], *outside = &c->in[2];
     const struct shift_attr *a = ATTR(c, shift);
     int64_t B = x->d.dim[0], T = x->d.dim[1], D = x->d.dim[2];
-    for (int64_t b = 0; b < B; b++)
+    for (int64_t b = 0; b < B; b++) {
         for (int64_t t = 0; t < T; t++) {
             int64_t from = a->inverse ? t + 1 : t - 1;
             bool there = a->inverse ? t + 1 < T && shift_follows(doc, b, t + 1) : shift_follows(doc, b, t);
+            bool beyond = outside->data && (from < 0 || from == T);
             for (int64_t d = 0; d < D; d++) {
                 int64_t row = d < a->channels ? from : t;
-                REAL v = row == t || there ? GET(x, ROW(x, b * T + row) + d) : (REAL)0;
+                REAL v = row != t && beyond  ? GET(outside, ROW(outside, b) + d)
+                         : row == t || there ? GET(x, ROW(x, b * T + row) + d)
+                                             : (REAL)0;
                 PUT(c, 0, ROW(&c->out[0], b * T + t) + d, v);
             }
         }
+        for (int64_t d = 0; d < a->channels && c->out[1].data && T; d++)
+            PUT(c, 1, ROW(&c->out[1], b) + d, GET(x, ROW(x, b * T + (a->inverse ? 0 : T - 1)) + d));
+    }
 }
 
 void REF(shift_step)(const tl_op_call *c) {

@@ -28,6 +28,9 @@ static tl_status check_settings(const model_config *c, const trainer_settings *s
         return error_set(err, TL_ARG, "a micro-batch of %lld rows, but a step has %lld", (long long)s->micro,
                          (long long)s->rows);
     if (s->context < 1) return error_set(err, TL_ARG, "a context of %lld tokens", (long long)s->context);
+    if (s->segment < 0 || s->segment > s->context)
+        return error_set(err, TL_ARG, "segments of %lld tokens in rows of %lld", (long long)s->segment,
+                         (long long)s->context);
     if (s->context > c->context && c->positions == POS_LEARNED)
         return error_set(err, TL_CONFIG, "a context of %lld, but the model's positions end at %lld",
                          (long long)s->context, (long long)c->context);
@@ -58,6 +61,7 @@ tl_status trainer_resolve(const model_config *c, const tl_trainer_options *o, tr
     s->rows = o->batch_rows;
     s->micro = o->micro_rows ? o->micro_rows : o->batch_rows;
     s->context = o->context ? o->context : c->context;
+    s->segment = o->segment;
     s->dtype = o->dtype ? o->dtype : TL_F32;
     s->beta1 = tidy(or_default(o->beta1, 0.9));
     s->beta2 = tidy(or_default(o->beta2, 0.95));
@@ -81,11 +85,15 @@ static const model_params *trained(const trainer_shape *w) {
     return w->lora ? &w->lora->params : w->params;
 }
 
+/* One step's forward and backward pass; of a segment with carry (its arrays are the caller's), or without it the
+ * forward pass alone that finds what the next segment is handed. */
 static tl_status plan_forward(tl_engine *e, const tl_allocator *a, const trainer_shape *w, const trainer_settings *s,
-                              bool dry, trainer_plan *out, build_result *r, tl_error *err) {
+                              bool dry, trainer_plan *out, build_result *r, bool ahead, tl_error *err) {
     build_options o = {.mode = BUILD_TRAIN,
                        .rows = s->micro,
                        .context = s->context,
+                       .segment = s->segment,
+                       .advance = ahead,
                        .dtype = s->dtype,
                        .packed = s->packed,
                        .trainable = true,
@@ -94,7 +102,10 @@ static tl_status plan_forward(tl_engine *e, const tl_allocator *a, const trainer
     tl_status st = tl_graph_create(e, &out->graph);
     if (st != TL_OK) return error_set(err, st, "no memory for a graph");
     TRY(build_model(out->graph, a, w->config, w->params, &o, r, err));
-    tl_graph_backward(out->graph, r->loss, NULL, 0, NULL, s->recompute);
+    if (!s->segment)
+        tl_graph_backward(out->graph, r->loss, NULL, 0, NULL, s->recompute);
+    else if (!ahead)
+        TRY(build_segment_backward(out->graph, a, r, s->recompute, err));
     return tl_plan_create(out->graph, dry, &out->plan, err);
 }
 
@@ -177,27 +188,52 @@ static void add_cost(tl_cost *to, const tl_plan *p, double times) {
     to->bytes_written += times * info.cost.bytes_written;
 }
 
+/* Segments of a row; 1: it is computed whole. */
+static int64_t segments_of(const trainer_settings *s) {
+    return s->segment ? segments_count(s->context, s->segment) : 1;
+}
+
+/* What each segment of a row was handed is kept, and beside it two gradients of such. */
+static int64_t segment_places(const trainer_settings *s) {
+    return segments_of(s) + 2;
+}
+
+static size_t carried_bytes(const trainer_settings *s, const build_result *r) {
+    return segments_bytes(r, s->micro, s->segment, segment_places(s));
+}
+
+static tl_cost cost_of_step(const trainer_settings *s, const trainer_plan *fwd, const trainer_plan *ahead,
+                            const trainer_plan *norm, const trainer_plan *update) {
+    const double micros = (double)(padded_rows(s) / s->micro), n = (double)segments_of(s);
+    tl_cost cost = {0};
+    add_cost(&cost, fwd->plan, micros * n);
+    if (ahead->plan) add_cost(&cost, ahead->plan, micros * (n - 1));
+    add_cost(&cost, norm->plan, 1);
+    add_cost(&cost, update->plan, 1);
+    return cost;
+}
+
 tl_status trainer_measure(tl_engine *e, const trainer_shape *w, const trainer_settings *s, trainer_bytes *bytes,
                           tl_cost *cost, tl_error *err) {
     const tl_allocator *a = tl_engine_allocator(e);
-    trainer_plan fwd = {0}, norm = {0}, update = {0};
-    build_result r = {0};
+    trainer_plan fwd = {0}, norm = {0}, update = {0}, ahead = {0};
+    build_result r = {0}, next = {0};
     update_inputs u;
     tl_tensor *x, *y;
     tl_status st = check_settings(w->config, s, err);
-    if (st == TL_OK) st = plan_forward(e, a, w, s, true, &fwd, &r, err);
+    if (st == TL_OK) st = plan_forward(e, a, w, s, true, &fwd, &r, false, err);
+    if (st == TL_OK && s->segment) st = plan_forward(e, a, w, s, true, &ahead, &next, true, err);
     if (st == TL_OK) st = plan_norm(e, trained(w), true, &norm, &x, &y, err);
     if (st == TL_OK) st = plan_update(e, trained(w), s->dtype == TL_BF16, true, &update, &u, err);
     if (st == TL_OK) {
-        count_bytes(w, s, arena_bytes(fwd.plan) + arena_bytes(norm.plan) + arena_bytes(update.plan), bytes);
-        if (cost) {
-            *cost = (tl_cost){0};
-            add_cost(cost, fwd.plan, (double)(padded_rows(s) / s->micro));
-            add_cost(cost, norm.plan, 1);
-            add_cost(cost, update.plan, 1);
-        }
+        size_t arenas = arena_bytes(fwd.plan) + arena_bytes(norm.plan) + arena_bytes(update.plan);
+        if (s->segment) arenas += arena_bytes(ahead.plan) + carried_bytes(s, &r);
+        count_bytes(w, s, arenas, bytes);
+        if (cost) *cost = cost_of_step(s, &fwd, &ahead, &norm, &update);
     }
     build_fini(&r, a);
+    build_fini(&next, a);
+    plan_fini(&ahead);
     plan_fini(&fwd);
     plan_fini(&norm);
     plan_fini(&update);
@@ -253,17 +289,20 @@ static tl_status bind(tl_plan *p, const tl_tensor *x, void *data) {
     return x ? tl_plan_bind(p, x, data) : TL_OK;
 }
 
+static tl_status bind_constants(trainer *t, tl_plan *p, build_result *r) {
+    TRY(model_bind(t->model, p, r, t->set.dtype));
+    TRY(bind(p, r->freq, t->freq));
+    TRY(bind(p, r->slopes, t->slopes));
+    TRY(bind(p, r->sinusoid, t->sinusoid));
+    return bind(p, r->denom, t->denom);
+}
+
 static tl_status bind_forward(trainer *t) {
-    tl_model *m = t->model;
-    tl_plan *p = t->fwd.plan;
-    tl_tensor **trained = m->lora ? t->build.lora : t->build.params;
-    TRY(model_bind(m, p, &t->build, t->set.dtype));
+    tl_tensor **trained = t->model->lora ? t->build.lora : t->build.params;
     for (size_t i = 0; i < t->params->n; i++)
-        TRY(bind(p, tl_param_grad(t->fwd.graph, trained[i]), t->grad + t->params->list[i].offset));
-    TRY(bind(p, t->build.freq, t->freq));
-    TRY(bind(p, t->build.slopes, t->slopes));
-    TRY(bind(p, t->build.sinusoid, t->sinusoid));
-    return bind(p, t->build.denom, t->denom);
+        TRY(bind(t->fwd.plan, tl_param_grad(t->fwd.graph, trained[i]), t->grad + t->params->list[i].offset));
+    if (t->set.segment) TRY(bind_constants(t, t->ahead.plan, &t->ahead_build));
+    return bind_constants(t, t->fwd.plan, &t->build);
 }
 
 static tl_status bind_update(trainer *t, const update_inputs *u) {
@@ -285,7 +324,12 @@ static tl_status make_plans(trainer *t, tl_error *err) {
     update_inputs u;
     tl_tensor *grads = NULL;
     const trainer_shape w = shape_of(m);
-    TRY(plan_forward(m->engine, t->alloc, &w, &t->set, false, &t->fwd, &t->build, err));
+    TRY(plan_forward(m->engine, t->alloc, &w, &t->set, false, &t->fwd, &t->build, false, err));
+    if (t->set.segment) {
+        TRY(plan_forward(m->engine, t->alloc, &w, &t->set, false, &t->ahead, &t->ahead_build, true, err));
+        TRY(segments_open(&t->seg, t->alloc, &t->build, t->set.micro, t->set.context, t->set.segment,
+                          segment_places(&t->set), err));
+    }
     TRY(plan_norm(m->engine, t->params, false, &t->norm, &grads, &t->norm_out, err));
     TRY(plan_update(m->engine, t->params, t->set.dtype == TL_BF16, false, &t->update, &u, err));
     tl_status s = bind_forward(t);
@@ -293,14 +337,12 @@ static tl_status make_plans(trainer *t, tl_error *err) {
     if (s == TL_OK) s = bind(t->norm.plan, t->norm_out, t->norm_value);
     if (s == TL_OK) s = bind_update(t, &u);
     if (s != TL_OK) return error_set(err, s, "a training plan could not be bound");
-    tl_cost cost = {0};
-    add_cost(&cost, t->fwd.plan, (double)(t->padded / t->set.micro));
-    add_cost(&cost, t->norm.plan, 1);
-    add_cost(&cost, t->update.plan, 1);
+    const tl_cost cost = cost_of_step(&t->set, &t->fwd, &t->ahead, &t->norm, &t->update);
     t->flops = cost.flops;
     t->moved = cost.bytes_read + cost.bytes_written;
-    count_bytes(&w, &t->set, arena_bytes(t->fwd.plan) + arena_bytes(t->norm.plan) + arena_bytes(t->update.plan),
-                &t->bytes);
+    size_t arenas = arena_bytes(t->fwd.plan) + arena_bytes(t->norm.plan) + arena_bytes(t->update.plan);
+    if (t->set.segment) arenas += arena_bytes(t->ahead.plan) + carried_bytes(&t->set, &t->build);
+    count_bytes(&w, &t->set, arenas, &t->bytes);
     return TL_OK;
 }
 
@@ -338,9 +380,12 @@ void trainer_destroy(trainer *t) {
     if (!t) return;
     size_t flat = (size_t)t->params->total * sizeof(float);
     plan_fini(&t->fwd);
+    plan_fini(&t->ahead);
     plan_fini(&t->norm);
     plan_fini(&t->update);
     build_fini(&t->build, t->alloc);
+    build_fini(&t->ahead_build, t->alloc);
+    segments_close(&t->seg, t->alloc);
     give(t, t->grad, flat);
     give(t, t->m, flat);
     give(t, t->v, flat);

@@ -195,13 +195,15 @@ tl_status checkpoint_find(const tl_allocator *a, const char *run, const log_sink
  * ------------------------------------------------------------------------------------------------------------ */
 
 json_t *checkpoint_settings_json(const trainer_settings *s) {
-    return json_pack("{s:s,s:f,s:f,s:I,s:I,s:I,s:I,s:I,s:s,s:f,s:f,s:f,s:f,s:f,s:s,s:b,s:I}", "schedule",
-                     schedule_name(s->schedule.kind), "lr", s->schedule.lr, "min_lr", s->schedule.min_lr, "warmup",
-                     (json_int_t)s->schedule.warmup, "steps", (json_int_t)s->schedule.steps, "rows",
-                     (json_int_t)s->rows, "micro_rows", (json_int_t)s->micro, "context", (json_int_t)s->context,
-                     "dtype", tl_dtype_name(s->dtype), "beta1", s->beta1, "beta2", s->beta2, "eps", s->eps,
-                     "weight_decay", s->decay, "clip", s->clip, "recompute", tl_recompute_name(s->recompute), "packed",
-                     s->packed, "seed", (json_int_t)s->seed);
+    json_t *o = json_pack("{s:s,s:f,s:f,s:I,s:I,s:I,s:I,s:I,s:s,s:f,s:f,s:f,s:f,s:f,s:s,s:b,s:I}", "schedule",
+                          schedule_name(s->schedule.kind), "lr", s->schedule.lr, "min_lr", s->schedule.min_lr, "warmup",
+                          (json_int_t)s->schedule.warmup, "steps", (json_int_t)s->schedule.steps, "rows",
+                          (json_int_t)s->rows, "micro_rows", (json_int_t)s->micro, "context", (json_int_t)s->context,
+                          "dtype", tl_dtype_name(s->dtype), "beta1", s->beta1, "beta2", s->beta2, "eps", s->eps,
+                          "weight_decay", s->decay, "clip", s->clip, "recompute", tl_recompute_name(s->recompute),
+                          "packed", s->packed, "seed", (json_int_t)s->seed);
+    if (o && s->segment) json_object_set_new(o, "segment", json_integer(s->segment));
+    return o;
 }
 
 static tl_status read_schedule(const json_t *o, schedule *s, tl_error *err) {
@@ -238,6 +240,7 @@ tl_status checkpoint_settings(const json_t *manifest, trainer_settings *s, tl_er
     TRY(json_get_int(o, "rows", 1, INT32_MAX, &s->rows, err));
     TRY(json_get_int(o, "micro_rows", 1, INT32_MAX, &s->micro, err));
     TRY(json_get_int(o, "context", 1, INT32_MAX, &s->context, err));
+    TRY(json_get_int(o, "segment", 0, INT32_MAX, &s->segment, err));
     TRY(json_get_str(o, "dtype", &dtype, err));
     TRY(json_get_real(o, "beta1", &s->beta1, err));
     TRY(json_get_real(o, "beta2", &s->beta2, err));

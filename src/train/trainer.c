@@ -44,14 +44,43 @@ static tl_status bind_batch(trainer *t, int64_t first) {
     return t->build.doc ? tl_plan_bind(t->fwd.plan, t->build.doc, t->batch.doc_start + at) : TL_OK;
 }
 
-static tl_status run_micro(trainer *t, int64_t first, double *loss, double *balance) {
-    TRY(bind_batch(t, first));
-    /* Random numbers count rows of activations, that is tokens. */
-    tl_run_info info = {t->set.seed, (uint64_t)t->step, first * t->set.context};
-    tl_plan_run_info(t->fwd.plan, &info);
-    TRY(tl_plan_run(t->fwd.plan));
+/* Random numbers count rows of activations, that is tokens: before is how many the micro-batch had already. */
+static tl_status run_plan(trainer *t, tl_plan *p, int64_t first, int64_t before) {
+    const tl_run_info info = {t->set.seed, (uint64_t)t->step, first * t->set.context + before};
+    tl_plan_run_info(p, &info);
+    return tl_plan_run(p);
+}
+
+static void add_loss(const trainer *t, double *loss, double *balance) {
     *loss += (double)*(const float *)tl_plan_data(t->fwd.plan, t->build.loss);
     if (t->build.balance) *balance += (double)*(const float *)tl_plan_data(t->fwd.plan, t->build.balance);
+}
+
+/* Forward over the segments of the rows, keeping what each was handed, then back over them, the last first. */
+static tl_status run_segments(trainer *t, int64_t first, double *loss, double *balance) {
+    segments *s = &t->seg;
+    const int64_t n = s->count, each = s->rows * s->length;
+    for (int64_t k = 0; k + 1 < n; k++) {
+        segments_cut(s, &t->batch, first, k);
+        TRY(segments_bind(s, t->ahead.plan, &t->ahead_build, k, k + 1));
+        TRY(run_plan(t, t->ahead.plan, first, k * each));
+    }
+    segments_clear(s, n + (n - 1) % 2);
+    for (int64_t k = n - 1; k >= 0; k--) {
+        segments_cut(s, &t->batch, first, k);
+        TRY(segments_bind(s, t->fwd.plan, &t->build, k, -1));
+        TRY(segments_bind_back(s, t->fwd.plan, &t->build, n + k % 2, n + (k + 1) % 2));
+        TRY(run_plan(t, t->fwd.plan, first, k * each));
+        add_loss(t, loss, balance);
+    }
+    return TL_OK;
+}
+
+static tl_status run_micro(trainer *t, int64_t first, double *loss, double *balance) {
+    if (t->set.segment) return run_segments(t, first, loss, balance);
+    TRY(bind_batch(t, first));
+    TRY(run_plan(t, t->fwd.plan, first, 0));
+    add_loss(t, loss, balance);
     return TL_OK;
 }
 

@@ -8,12 +8,14 @@
 
 #include "data/loader.h"
 #include "model/model.h"
+#include "model/segments.h"
 #include "train/schedule.h"
 
 /* tl_trainer_options with every default put in: zeros mean zero here. */
 typedef struct trainer_settings {
     schedule schedule;
     int64_t rows, micro, context;
+    int64_t segment; /* tokens of a row computed at a time, 0: all; model/segments.h */
     tl_dtype dtype;
     double beta1, beta2, eps, decay, clip; /* clip 0: none */
     tl_recompute recompute;
@@ -21,7 +23,8 @@ typedef struct trainer_settings {
     uint64_t seed;
 } trainer_settings;
 
-/* Bytes that training holds; activations is exactly what the plans allocate. weights: those of the base and of its
+/* Bytes that training holds; activations is exactly what the plans allocate, and
+ * what segments hand on. weights: those of the base and of its
  * adapters; mapped: matrices of the base that stay in their file, not part of the total. */
 typedef struct trainer_bytes {
     size_t weights, weights16, gradients, moments, activations, batch, total, mapped;
@@ -53,9 +56,12 @@ typedef struct trainer {
     float *grad, *m, *v;        /* (params->total) each */
     trainer_plan fwd, norm, update;
     build_result build;
-    tl_tensor *norm_out, *in_ids[4]; /* ids, targets, pos, doc */
-    int64_t padded;                  /* rows of the batch buffers: whole micro-batches */
-    loader_batch batch;              /* (padded, context) */
+    trainer_plan ahead; /* with segments: what a segment hands to the next, forward alone */
+    build_result ahead_build;
+    segments seg;       /* places 0 .. count-1: what segments are handed; two more: gradients of it */
+    tl_tensor *norm_out;
+    int64_t padded;     /* rows of the batch buffers: whole micro-batches */
+    loader_batch batch; /* (padded, context) */
     int32_t *batch_block;
     double *freq;
     float *small; /* slopes, then the sinusoid, then hyper, norm, denominator, bound by the plans */

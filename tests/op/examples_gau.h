@@ -414,6 +414,13 @@ static inline void examples_offset(op_examples *l) {
             if (form > 1) example_in(x, 1, D2(TL_I32, 2, 5), FILL_IDS), example_range(x, 1, 0, 100);
             x->prepare = example_gau_docs;
             if (t == TL_F64 && form != 2) x->diff = 1;
+            sh.channels = 4;
+            x = EXAMPLE_GAU(l, "shift", sh, t, form & 1 ? "back, edge" : "forth, edge");
+            example_in(x, 0, D3(t, 2, form > 1 ? 1 : 5, 9), FILL_NORMAL);
+            if (form) example_in(x, 1, D2(TL_I32, 2, form > 1 ? 1 : 5), FILL_IDS), example_range(x, 1, 0, 100);
+            example_in(x, 2, D2(t, 2, 4), FILL_NORMAL);
+            x->prepare = example_gau_docs;
+            if (t == TL_F64) x->diff = 5;
         }
 }
 

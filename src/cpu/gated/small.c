@@ -101,6 +101,8 @@ const char *gated_shift_prepare(const tl_op_call *c, int threads, bool dry, cons
     const char *why = gated_dtypes(c, 1, 1);
     if (why) return why;
     if (gated_has(&c->in[1]) && c->in[1].d.stride[1] != 1) return "documents with holes between them";
+    if ((gated_has(&c->in[2]) && c->in[2].d.stride[1] != 1) || (gated_has(&c->out[1]) && c->out[1].d.stride[1] != 1))
+        return "edges with holes between them";
     if (tl_desc_rows(&c->in[0].d) < 1) return "nothing to do";
     x->phases = 1;
     x->tiles[0] = gated_ceil(tl_desc_rows(&c->in[0].d), SMALL_ROWS);
@@ -118,12 +120,16 @@ void gated_shift_run(const kernel_task *t, int phase, int64_t lo, int64_t hi, in
         const int64_t b = r / T, i = r % T, later = a->inverse ? i + 1 : i, from = a->inverse ? r + 1 : r - 1;
         const int32_t *doc = gated_doc(&c->in[1], b);
         const bool there = later > 0 && later < T && (!doc || doc[later] == doc[later - 1]);
+        const bool edge = i == (a->inverse ? 0 : T - 1), beyond = i == (a->inverse ? T - 1 : 0);
         char *to = small_row(y, r);
         if (there)
             memcpy(to, small_row(x, from), head);
+        else if (beyond && gated_has(&c->in[2]))
+            memcpy(to, small_row(&c->in[2], b), head);
         else
             memset(to, 0, head);
         memcpy(to + head, (const char *)small_row(x, r) + head, rest);
+        if (edge && gated_has(&c->out[1])) memcpy(small_row(&c->out[1], b), small_row(x, r), head);
     }
 }
 

@@ -128,6 +128,7 @@ class tl_trainer_options(C.Structure):
         ("batch_rows", C.c_int64),
         ("micro_rows", C.c_int64),
         ("context", C.c_int64),
+        ("segment", C.c_int64),
         ("dtype", C.c_int),
         ("lr", C.c_float),
         ("min_lr", C.c_float),

@@ -146,7 +146,8 @@ class Trainer(Handle):
     """Trains a model, one optimizer step (AdamW) at a time.
 
     steps: length of the schedule; rows: sequences a step; micro_rows: computed at a time (0: all); context: tokens a
-    sequence (0: the model's); dtype: "f32" or "bf16"; lr, min_lr; schedule: "cosine", "linear", "constant", "wsd";
+    sequence (0: the model's); segment: tokens of a sequence computed at a time, with the same gradients and the memory
+    of one segment (0: all; for models without attention over all tokens); dtype: "f32" or "bf16"; lr, min_lr; schedule: "cosine", "linear", "constant", "wsd";
     beta1, beta2, eps, weight_decay, clip: None for the defaults 0.9, 0.95, 1e-8, 0.1, 1.0; recompute: what the
     backward pass computes again to save memory, "none" (False), "light", "wide" or "full" (True); packed: rows are packed documents whose borders attention respects.
 
@@ -169,6 +170,7 @@ class Trainer(Handle):
         rows: int = 1,
         micro_rows: int = 0,
         context: int = 0,
+        segment: int = 0,
         dtype: Optional[str] = None,
         lr: float = 1e-3,
         min_lr: float = 0.0,
@@ -192,6 +194,7 @@ class Trainer(Handle):
             batch_rows=rows,
             micro_rows=micro_rows,
             context=context,
+            segment=segment,
             dtype=_dtype(dtype),
             lr=lr,
             min_lr=min_lr,
