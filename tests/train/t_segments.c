@@ -124,7 +124,7 @@ static void evaluation_too(void **state) {
             evaluator *ev;
             if (i) o.segment = k % 2 ? 20 : 8;
             assert_ok(evaluator_open(f.model, &o, &ev, &e), &e);
-            assert_ok(evaluator_run(ev, &f.store.view, &r, NULL, NULL, &e), &e);
+            assert_ok(evaluator_run(ev, &f.text.view, &r, NULL, NULL, &e), &e);
             evaluator_close(ev);
         }
         assert_memory_equal(seen[0], seen[1], sizeof seen[0]);
