@@ -1,6 +1,6 @@
 /* Attention kernels alone: GFLOP/s of the best kernel for each shape and its share of the processor's measured
  * multiply-add rate. Causal pairs are counted exactly; forward 4 D, backward 10 D flops a pair.
- *     bench_attention [threads] [isa: avx2 avx512 avx512bf16] [longest n]
+ *     bench_attention [threads] [isa: avx2 avx512 avx512bf16] [longest n; 0: the short ones of training alone]
  * Processor time of the threads, not the clock, so that a busy machine disturbs it less. */
 #include <math.h>
 #include <pthread.h>
@@ -128,10 +128,10 @@ __attribute__((target("avx512f"), noinline)) static double peak_f32(void) {
     return best;
 }
 
-static tl_arg tensor(tl_dtype t, int64_t n, int64_t h, int64_t d, int64_t row) {
-    tl_arg a = {.d = {t, 4, {1, n, h, d}, {n * row, row, d, 1}}};
-    a.data = aligned_alloc(64, (size_t)(n * row) * 4 + 64);
-    for (int64_t i = 0; i < n * row; i++) {
+static tl_arg tensor(tl_dtype t, int64_t b, int64_t n, int64_t h, int64_t d, int64_t row) {
+    tl_arg a = {.d = {t, 4, {b, n, h, d}, {n * row, row, d, 1}}};
+    a.data = aligned_alloc(64, (size_t)(b * n * row) * 4 + 64);
+    for (int64_t i = 0; i < b * n * row; i++) {
         const float x = (float)(rand() % 2001 - 1000) * 1e-3f;
         if (t == TL_F32)
             ((float *)a.data)[i] = x;
@@ -141,39 +141,41 @@ static tl_arg tensor(tl_dtype t, int64_t n, int64_t h, int64_t d, int64_t row) {
     return a;
 }
 
-static void shape(int isa, tl_dtype dtype, int64_t n, int64_t h, int64_t hk, int64_t d, int threads, double peak) {
+/* b sequences of n tokens, h heads of width d, hk kv heads */
+static void shape(int isa, tl_dtype dtype, int64_t b, int64_t n, int64_t h, int64_t hk, int64_t d, int threads,
+                  double peak) {
     struct attention_bwd_attr attr = {.f = {.causal = 1}};
-    tl_arg q = tensor(dtype, n, h, d, (h + 2 * hk) * d), k = tensor(dtype, n, hk, d, (h + 2 * hk) * d);
-    tl_arg v = tensor(dtype, n, hk, d, (h + 2 * hk) * d), o = tensor(dtype, n, h, d, h * d);
-    tl_arg g = tensor(dtype, n, h, d, h * d), dq = tensor(dtype, n, h, d, h * d);
-    tl_arg dk = tensor(dtype, n, hk, d, hk * d), dv = tensor(dtype, n, hk, d, hk * d);
-    tl_arg lse = {calloc((size_t)(n * h), 4), tl_desc_make(TL_F32, 3, (int64_t[]){1, h, n})};
-    const double pairs = (double)n * (double)(n + 1) / 2 * (double)h;
+    const int64_t qkv = (h + 2 * hk) * d;
+    tl_arg q = tensor(dtype, b, n, h, d, qkv), k = tensor(dtype, b, n, hk, d, qkv), v = tensor(dtype, b, n, hk, d, qkv);
+    tl_arg o = tensor(dtype, b, n, h, d, h * d), g = tensor(dtype, b, n, h, d, h * d);
+    tl_arg dq = tensor(dtype, b, n, h, d, h * d);
+    tl_arg dk = tensor(dtype, b, n, hk, d, hk * d), dv = tensor(dtype, b, n, hk, d, hk * d);
+    tl_arg lse = {calloc((size_t)(b * n * h), 4), tl_desc_make(TL_F32, 3, (int64_t[]){b, h, n})};
+    const double pairs = (double)n * (double)(n + 1) / 2 * (double)(h * b);
     tl_op_call f = {.attr = &attr.f, .in = {q, k, v}, .out = {o, lse}};
-    tl_op_call b = {.attr = &attr, .in = {g, q, k, v, o, lse}, .out = {dq, dk, dv}};
+    tl_op_call back = {.attr = &attr, .in = {g, q, k, v, o, lse}, .out = {dq, dk, dv}};
     double fw, fc, bw, bc;
     const double share = peak > 0 ? 100 / peak : 0;
     measure(&forward[isa], &f, threads, pairs * 4 * (double)d, &fw, &fc);
-    measure(&backward[isa], &b, threads, pairs * 10 * (double)d, &bw, &bc);
-    printf(
-        "%-4s n %6ld  %2ld/%2ld x %3ld  forward %6.1f (clock %6.1f) %3.0f%%   backward %6.1f (clock %6.1f) %3.0f%%\n",
-        tl_dtype_name(dtype), (long)n, (long)h, (long)hk, (long)d, fc, fw, share * fc, bc, bw, share * bc);
+    measure(&backward[isa], &back, threads, pairs * 10 * (double)d, &bw, &bc);
+    printf("%-4s %2ld x %6ld  %2ld/%2ld x %3ld  forward %6.1f (clock %6.1f) %3.0f%%   backward %6.1f (clock %6.1f) "
+           "%3.0f%%\n",
+           tl_dtype_name(dtype), (long)b, (long)n, (long)h, (long)hk, (long)d, fc, fw, share * fc, bc, bw, share * bc);
     fflush(stdout);
     void *p[] = {q.data, k.data, v.data, o.data, g.data, dq.data, dk.data, dv.data, lse.data};
     for (size_t i = 0; i < sizeof p / sizeof *p; i++) free(p[i]);
 }
 
 static int usage(const char *what, const char *given) {
-    fprintf(stderr,
-            "%s: '%s'\nusage: bench_attention [threads 1..64] [avx2|avx512|avx512bf16] [longest n, 1024 or more]\n",
-            what, given);
+    fprintf(stderr, "%s: '%s'\nusage: bench_attention [threads 1..64] [avx2|avx512|avx512bf16] [longest n]\n", what,
+            given);
     return 2;
 }
 
 int main(int argc, char **argv) {
     const int threads = argc > 1 ? (int)bench_number(argv[1], 1, 64) : 1;
     const char *name = argc > 2 ? argv[2] : "avx512";
-    const int64_t most = argc > 3 ? bench_number(argv[3], 1024, 1 << 20) : 4096;
+    const int64_t most = argc > 3 ? bench_number(argv[3], 0, 1 << 20) : 4096;
     int isa = 0;
     while (isa < 3 && strcmp(name, forward[isa].name)) isa++;
     if (threads < 0) return usage("not a count of threads", argv[1]);
@@ -187,11 +189,13 @@ int main(int argc, char **argv) {
     printf("GFLOP/s by processor time, %d threads, %s; share of the f32 peak %.1f\n", threads, forward[isa].name, peak);
     for (tl_dtype t = TL_F32; t <= TL_BF16; t++) {
         if (t == TL_F64 || (isa == 2 && t == TL_F32)) continue;
-        shape(isa, t, 64, 4, 4, 32, threads, peak);
-        shape(isa, t, 256, 6, 6, 64, threads, peak);
-        for (int64_t n = 1024; n <= most; n *= 4) shape(isa, t, n, 12, 12, 64, threads, peak);
-        shape(isa, t, 4096, 1, 1, 64, threads, peak);
-        shape(isa, t, 1024, 12, 2, 128, threads, peak);
+        shape(isa, t, 12, 64, 4, 4, 32, threads, peak); /* training of small models */
+        shape(isa, t, 12, 128, 12, 12, 64, threads, peak);
+        shape(isa, t, 16, 256, 6, 6, 64, threads, peak);
+        if (most == 0) continue;
+        for (int64_t n = 1024; n <= most; n *= 4) shape(isa, t, 1, n, 12, 12, 64, threads, peak);
+        shape(isa, t, 1, 4096, 1, 1, 64, threads, peak);
+        shape(isa, t, 1, 1024, 12, 2, 128, threads, peak);
     }
     return 0;
 }

@@ -21,19 +21,25 @@ PHILOX_INLINE void philox_wide(vi a, uint32_t m, vi *hi, vi *lo) {
 #endif
 }
 
-/* words of counters (row, group + 0 .. SIMD_W - 1), in the order of elements, into w[4 * SIMD_W] */
-PHILOX_INLINE void philox_words(const uint32_t key[2], uint64_t row, uint64_t group, uint32_t *w) {
-    vi c0 = vi_add(vi_set((int32_t)(uint32_t)group), vi_iota()), c1 = vi_set((int32_t)(uint32_t)(group >> 32));
-    vi c2 = vi_set((int32_t)(uint32_t)row), c3 = vi_set((int32_t)(uint32_t)(row >> 32));
+/* c[0..3], a counter in every lane, become its four words. */
+PHILOX_INLINE void philox_rounds(const uint32_t key[2], vi c[4]) {
     uint32_t k0 = key[0], k1 = key[1];
     for (int round = 0; round < 10; round++) {
         vi hi0, lo0, hi1, lo1;
-        philox_wide(c0, 0xd2511f53u, &hi0, &lo0);
-        philox_wide(c2, 0xcd9e8d57u, &hi1, &lo1);
-        c0 = vi_xor(vi_xor(hi1, c1), vi_set((int32_t)k0)), c1 = lo1;
-        c2 = vi_xor(vi_xor(hi0, c3), vi_set((int32_t)k1)), c3 = lo0;
+        philox_wide(c[0], 0xd2511f53u, &hi0, &lo0);
+        philox_wide(c[2], 0xcd9e8d57u, &hi1, &lo1);
+        c[0] = vi_xor(vi_xor(hi1, c[1]), vi_set((int32_t)k0)), c[1] = lo1;
+        c[2] = vi_xor(vi_xor(hi0, c[3]), vi_set((int32_t)k1)), c[3] = lo0;
         k0 += 0x9e3779b9u, k1 += 0xbb67ae85u;
     }
+}
+
+/* words of counters (row, group + 0 .. SIMD_W - 1), in the order of elements, into w[4 * SIMD_W] */
+PHILOX_INLINE void philox_words(const uint32_t key[2], uint64_t row, uint64_t group, uint32_t *w) {
+    vi x[4] = {vi_add(vi_set((int32_t)(uint32_t)group), vi_iota()), vi_set((int32_t)(uint32_t)(group >> 32)),
+               vi_set((int32_t)(uint32_t)row), vi_set((int32_t)(uint32_t)(row >> 32))};
+    philox_rounds(key, x);
+    const vi c0 = x[0], c1 = x[1], c2 = x[2], c3 = x[3];
 #if SIMD_W == 16 /* 4 x 16 transposed: pairs of words, then pairs of pairs */
     const vi near = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
     const vi far = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);

@@ -11,6 +11,7 @@
 #define CPU_SIMD_H
 
 #include <immintrin.h>
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -154,6 +155,10 @@ static inline vf vf_select(vm m, vf yes, vf no) {
     return _mm512_mask_blend_ps(m, no, yes);
 }
 /* v where m is set, 0 elsewhere */
+/* p[i] in the lanes of m, 0 elsewhere, where nothing is read */
+static inline vf vf_gather(const float *p, vi i, vm m) {
+    return _mm512_mask_i32gather_ps(_mm512_setzero_ps(), m, i, p, 4);
+}
 static inline vf vf_keep(vm m, vf v) {
     return _mm512_maskz_mov_ps(m, v);
 }
@@ -380,6 +385,9 @@ static inline vm vf_isnan(vf a) {
 static inline vf vf_select(vm m, vf yes, vf no) {
     return _mm256_blendv_ps(no, yes, _mm256_castsi256_ps(m));
 }
+static inline vf vf_gather(const float *p, vi i, vm m) {
+    return _mm256_mask_i32gather_ps(_mm256_setzero_ps(), p, i, _mm256_castsi256_ps(m), 4);
+}
 static inline vf vf_keep(vm m, vf v) {
     return _mm256_and_ps(_mm256_castsi256_ps(m), v);
 }
@@ -550,6 +558,21 @@ static inline vf vf_exp_soft(vf x) {
     const vf two_n = vi_as_float(vi_shl(vi_add(vf_int(n), vi_set(127)), 23));
     return vf_mul(vf_add(simd_expm1_small_(r), vf_set(1.0f)), two_n);
 #endif
+}
+
+/* Of normal positive numbers, error below 1e-7 relative or absolute; +inf and NaN stay, 0 gives some large negative
+ * number. x = 2^n y with y within [sqrt(1/2), sqrt(2)]; log y = 2 atanh((y - 1) / (y + 1)). */
+static inline vf vf_log(vf x) {
+    const vi over = vi_sub(vf_bits(x), vi_set(0x3f3504f3)); /* of sqrt(1/2): its exponent is n */
+    const vf e = vi_float(vi_sub(vi_shr(vi_add(over, vi_set(0x40000000)), 23), vi_set(0x80)));
+    const vf y = vi_as_float(vi_sub(vf_bits(x), vi_shl(vi_shr(over, 23), 23)));
+    const vf s = vf_div(vf_sub(y, vf_set(1.0f)), vf_add(y, vf_set(1.0f))), q = vf_mul(s, s);
+    vf p = vf_set(2.0f / 9);
+    p = vf_fma(p, q, vf_set(2.0f / 7));
+    p = vf_fma(p, q, vf_set(2.0f / 5));
+    p = vf_fma(p, q, vf_set(2.0f / 3));
+    p = vf_fma(p, q, vf_set(2.0f));
+    return vf_select(vf_lt(x, vf_set(INFINITY)), vf_fma(e, vf_set(0x1.62e430p-1f), vf_mul(p, s)), x);
 }
 
 /* tanh|x| = e/(e + 2) with e = exp(2|x|) - 1 = 2^n (exp(r) - 1) + (2^n - 1): accurate near 0 too. */

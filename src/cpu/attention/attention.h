@@ -3,9 +3,11 @@
  * attn_avx512bf16.c) compile the *_body.h files for their instruction set. Owns no memory: all of it is the step's
  * scratch. Refuses what it cannot index (bias tables shorter than the distances) and dtypes without a vector form.
  *
- * Order of work. The queries of all heads that share a kv head are one list of rows, row m = query m / r of head m % r,
- * so that a packed panel of keys serves all of them. Rows are cut into blocks, keys into blocks; visible keys of a row
- * are one interval [lo, hi) that grows with m, so whole tiles are skipped by comparing intervals. Tiles depend on
+ * Order of work. The queries of all heads that share a kv head are one list of rows, row m = query m / r of head m % r.
+ * Rows are cut into blocks, keys into blocks. Scores are kept with keys down and rows along the lanes: what a softmax
+ * needs of a row (its maximum, sum, limits) is a lane, so nothing is ever summed across one, keys and values are read
+ * as they lie, and a mask is a comparison of lanes with a key's number. Visible keys of a row are one interval [lo, hi)
+ * that grows with m, so that all but steps of ATTN_STEP keys by one vector of rows is skipped. Tiles depend on
  * shapes only, each is computed by one worker in one order: results have the same bits for any number of workers.
  *
  * Numbers are kept in "units" of four bytes: one f32, or two neighbouring bf16 that one vdpbf16ps multiplies. */
@@ -16,13 +18,12 @@
 #include "op/attrs.h"
 
 enum {
-    ATTN_BR = 96,           /* rows of a tile: a multiple of every micro-kernel's height */
-    ATTN_BC = 192,          /* keys of a tile: a multiple of every micro-kernel's height and width */
-    ATTN_CHUNK = 12,        /* rows that share one decision to skip: what the micro-kernels divide */
-    ATTN_GROUP = 24,        /* rows whose scores are made, weighed and used while they stay in L1 */
-    ATTN_JCHUNK = 48,       /* keys that share one in the backward products over rows */
-    ATTN_PAD = 12,          /* rows that a micro-kernel may touch past the end of a buffer */
-    ATTN_ROWS_BYTES = 10240 /* room for a block's tile_rows */
+    ATTN_BR = 96,          /* rows of a tile: whole vectors */
+    ATTN_BC = 192,         /* keys of a tile: whole steps */
+    ATTN_STEP = 16,        /* keys that share one decision to skip: whole micro-kernels */
+    ATTN_HEADS = 32,       /* from so many kv heads on, and */
+    ATTN_SHORT = 1024,     /* up to so many keys, a tile is a whole head, packed by who uses it */
+    ATTN_ROWS_BYTES = 6144 /* room for a block's lane_rows */
 };
 
 /* (b, t, h, 0) lies at p + (b sb + t st + h sh) elements */
@@ -62,9 +63,9 @@ typedef struct attn_job {
     int64_t workers;
 } attn_job;
 
-/* What a leaf's geometry depends on: lanes, widest column panel in vectors, elements in a unit. */
+/* What a leaf's geometry depends on: lanes, elements in a unit. */
 typedef struct attn_isa {
-    int64_t lanes, panel, unit;
+    int64_t lanes, unit;
 } attn_isa;
 
 typedef void (*attn_leaf_fn)(const attn_job *j, int phase, int64_t lo, int64_t hi, int worker);
@@ -120,26 +121,27 @@ static inline int64_t attn_begin(const int32_t *doc, int64_t i, int64_t last, in
 /* ---- scratch layouts, shared by launcher and leaf; offsets in bytes ------------------------------- */
 
 typedef struct attn_fwd_layout {
-    int64_t nr, Dhu, Dhq, Dvp, panels; /* keys of a panel; units of a query row, padded; width of O; panels of S keys */
-    int64_t kt, v, worker, total;      /* per kv head: kt_head, v_head bytes; per worker: w_ bytes */
-    int64_t kt_head, v_head, w_bytes;
-    int64_t w_q, w_s, w_o, w_l, w_row; /* within a worker's part */
+    int64_t Dhu, Dhq, Dvp, Sp;              /* units of a query row, and padded; width of O; keys of a head, padded */
+    bool whole;                             /* a tile is a head, whose keys the worker packs for itself */
+    int64_t k, v, worker, total;            /* keys and values of all heads; -1: of the worker's */
+    int64_t k_head, v_head, w_bytes;        /* bytes per head; per worker */
+    int64_t w_k, w_v, w_q, w_s, w_o, w_row; /* within a worker's part */
     int64_t row_blocks, key_chunks;
 } attn_fwd_layout;
 
 typedef struct attn_bwd_layout {
-    int64_t nr, Dhu, Dvu, Dhq, Dvq, Dhp, Dvp, Rp, seg_keys;
+    int64_t Dhu, Dvu, Dhq, Dvq, Dhp, Dvp, Rp, seg_keys;
     int64_t dq_part, dq_head, bias_part, bias_head, worker, w_bytes, total; /* dq_part: -1 with a single segment */
     /* packed rows of a head: every segment's, packed by a phase of their own, or the worker's (head -1) */
-    int64_t head, head_bytes, h_qa, h_qb, h_ga, h_gb, h_rows, row_blocks;
-    int64_t w_head, w_dq, w_rows, w_kt, w_vt, w_kb, w_dk, w_dv, w_s, w_p, w_f, w_a;
+    int64_t head, head_bytes, h_qt, h_qb, h_gt, h_gb, h_rows, row_blocks;
+    int64_t w_head, w_dq, w_rows, w_k, w_v, w_kb, w_dk, w_dv, w_s, w_p, w_f, w_a;
 } attn_bwd_layout;
 
 typedef struct attn_kv_layout {
     int64_t Dhq, Dvp, blocks; /* blocks of ATTN_BR rows of a kv head */
     int64_t part, part_row;   /* partial results, -1 with a single split; bytes of a row's */
     int64_t worker, w_bytes, total;
-    int64_t w_q, w_s, w_o, w_l, w_row, w_kt, w_v;
+    int64_t w_q, w_s, w_o, w_row, w_k, w_v;
 } attn_kv_layout;
 
 void attn_fwd_lay(const attn_job *j, attn_isa isa, attn_fwd_layout *l);

@@ -10,30 +10,24 @@ static int64_t bwd_segments(const attn_job *j) {
 }
 
 void attn_bwd_lay(const attn_job *j, attn_isa isa, attn_bwd_layout *l) {
-    const int64_t heads = j->B * j->Hk, rows = ATTN_BR + ATTN_PAD, keys = ATTN_BC + ATTN_PAD;
-    l->nr = isa.lanes * isa.panel;
+    const int64_t heads = j->B * j->Hk, rows = ATTN_BR, keys = ATTN_BC;
     l->Dhu = (j->Dh + isa.unit - 1) / isa.unit;
     l->Dvu = (j->Dv + isa.unit - 1) / isa.unit;
     l->Dhq = attn_up(l->Dhu, isa.lanes);
     l->Dvq = attn_up(l->Dvu, isa.lanes);
     l->Dhp = attn_up(j->Dh, isa.lanes);
     l->Dvp = attn_up(j->Dv, isa.lanes);
-    l->Rp = attn_up(j->R, ATTN_CHUNK) + ATTN_PAD;
+    l->Rp = attn_up(j->R, 2 * isa.lanes);
     l->seg_keys = attn_up((j->S + j->segments - 1) / j->segments, ATTN_BC);
     l->dq_head = attn_up(l->Rp * l->Dhp * 4, 64);
     l->bias_head = attn_up((2 * j->P + 16) * 4, 64);
     l->row_blocks = (j->R + ATTN_BR - 1) / ATTN_BR;
     int64_t at = 0;
 #define PLACE(name, bytes) l->name = at, at += attn_up((bytes), 64)
-    PLACE(h_qa, l->Rp * l->Dhq * 4);
-    PLACE(h_ga, l->Rp * l->Dvq * 4);
-    if (isa.unit == 1) { /* the same rows serve as both operands */
-        l->h_qb = l->h_qa;
-        l->h_gb = l->h_ga;
-    } else {
-        PLACE(h_qb, l->Rp / 2 * l->Dhp * 4);
-        PLACE(h_gb, l->Rp / 2 * l->Dvp * 4);
-    }
+    PLACE(h_qt, l->Rp * l->Dhu * 4);
+    PLACE(h_gt, l->Rp * l->Dvu * 4);
+    PLACE(h_qb, l->Rp / isa.unit * l->Dhp * 4);
+    PLACE(h_gb, l->Rp / isa.unit * l->Dvp * 4);
     PLACE(h_rows, l->row_blocks * ATTN_ROWS_BYTES);
     l->head_bytes = at;
     at = 0;
@@ -51,15 +45,15 @@ void attn_bwd_lay(const attn_job *j, attn_isa isa, attn_bwd_layout *l) {
     PLACE(w_head, j->segments > 1 ? 0 : l->head_bytes);
     PLACE(w_dq, j->segments > 1 ? 0 : l->dq_head);
     PLACE(w_rows, ATTN_ROWS_BYTES);
-    PLACE(w_kt, ATTN_BC * l->Dhu * 4);
-    PLACE(w_vt, ATTN_BC * l->Dvu * 4);
-    PLACE(w_kb, ATTN_BC / isa.unit * l->Dhp * 4);
+    PLACE(w_k, keys * l->Dhq * 4);
+    PLACE(w_v, keys * l->Dvq * 4);
+    PLACE(w_kb, isa.unit == 2 ? keys / 2 * l->Dhp * 4 : 0); /* else the same keys serve as both operands */
     PLACE(w_dk, keys * l->Dhp * 4);
     PLACE(w_dv, keys * l->Dvp * 4);
     PLACE(w_s, rows * ATTN_BC * 4);
     PLACE(w_p, rows * ATTN_BC * 4);
     PLACE(w_f, j->softcap > 0 ? rows * ATTN_BC * 4 : 0);
-    PLACE(w_a, isa.unit == 2 ? rows * ATTN_BC * 2 : 0);
+    PLACE(w_a, isa.unit == 2 ? rows * ATTN_BC / 2 * 4 : 0);
 #undef PLACE
     l->w_bytes = attn_up(at, 4096) + 256;
     l->total = l->worker + j->workers * l->w_bytes;

@@ -9,14 +9,14 @@
 
 typedef struct bwd_space {
     const attn_bwd_layout *l;
-    int64_t b, hk, s0, s1, mlo, mhi; /* keys of the segment; rows that see any of them, whole chunks */
-    uint32_t *qa, *qb, *ga, *gb;     /* rows as A (R, Dhq) and as B (R / UNIT, Dhp) operands; g: dO */
+    int64_t b, hk, s0, s1, mlo, mhi; /* keys of the segment; rows that see any of them, whole vectors */
+    uint32_t *qt, *gt, *qb, *gb;     /* rows by groups (units, LANES), and as B operands (R / UNIT, Dhp); g: dO */
     float *dq;                       /* (R, Dhp) */
-    tile_rows *rows;                 /* one per block of rows; m: log-sum-exp in units of log 2, l: D */
-    tile_rows *now;                  /* the worker's copy of one: others may be at the same rows */
-    uint32_t *kt, *vt, *kb;          /* the key block: transposed panels, and as B operand */
-    float *dk, *dv, *s, *p, *f;      /* p: dP, then dS */
-    uint32_t *a;                     /* dS by rows, where pairs need it in both orders */
+    lane_rows *rows;                 /* one per block of rows; m: log-sum-exp in units of log 2, l: D */
+    lane_rows *now;                  /* the worker's copy of one: others may be at the same rows */
+    uint32_t *k, *v, *kb;            /* the key block: as A operands, and keys as B operand */
+    float *dk, *dv, *s, *p, *f;      /* s, p, f (ATTN_BC, ROWS): p is dP, then dS */
+    uint32_t *a;                     /* dS in pairs of keys, where pairs need it in both orders */
     float *bias;                     /* dbias of the segment, or NULL */
     key_rows keys, values;
 } bwd_space;
@@ -39,180 +39,207 @@ static int64_t bwd_first_row(const attn_job *j, int64_t b, int64_t key, bool end
 static void bwd_rows_of(const attn_job *j, const attn_bwd_layout *l, int64_t b, int64_t segment, int64_t *mlo,
                         int64_t *mhi) {
     if (j->global) { /* no order: any row may see the first keys, and some see all */
-        *mlo = 0, *mhi = attn_up(j->R, ATTN_CHUNK);
+        *mlo = 0, *mhi = attn_up(j->R, VW);
         return;
     }
-    *mlo = bwd_first_row(j, b, segment * l->seg_keys, true) / ATTN_CHUNK * ATTN_CHUNK;
-    *mhi = attn_up(bwd_first_row(j, b, (segment + 1) * l->seg_keys, false), ATTN_CHUNK);
+    *mlo = bwd_first_row(j, b, segment * l->seg_keys, true) / VW * VW;
+    *mhi = attn_up(bwd_first_row(j, b, (segment + 1) * l->seg_keys, false), VW);
 }
 
-static float bwd_dot(const char *x, const char *y, tl_dtype dtype, int64_t n) {
+/* Lanes of it add up to the product of two rows. */
+INLINE vf bwd_dot(const char *x, const char *y, tl_dtype dtype, int64_t n) {
     vf sum = vf_zero();
     for (int64_t d = 0; d < n; d += VW) sum = vf_fma(row_load(x, dtype, d, n), row_load(y, dtype, d, n), sum);
-    return vf_sum(sum);
+    return sum;
 }
 
-static void bwd_pack_row(const attn_job *j, bwd_space *w, int64_t m) {
-    const attn_bwd_layout *l = w->l;
-    tile_rows *t = &w->rows[m / ATTN_BR];
-    const int64_t r = m % ATTN_BR, i = m / j->r, h = w->hk * j->r + m % j->r;
-    const bool there = m < j->R;
-    const char *q = there ? at(&j->q, w->b, i, h) : NULL, *g = there ? at(&j->g, w->b, i, h) : NULL;
-    if (i + 16 < j->T) {
-        row_prefetch(at(&j->q, w->b, i + 16, h), j->Dh * j->q.size);
-        row_prefetch(at(&j->g, w->b, i + 16, h), j->Dv * j->g.size);
-        row_prefetch(at(&j->o, w->b, i + 16, h), j->Dv * j->o.size);
-    }
-    pack_row(w->qa + m * l->Dhq, l->Dhq, q, j->q.dtype, j->Dh);
-    pack_row(w->ga + m * l->Dvq, l->Dvq, g, j->g.dtype, j->Dv);
-    if (UNIT == 2 && m % 2 == 0) {
-        const int64_t i1 = (m + 1) / j->r, h1 = w->hk * j->r + (m + 1) % j->r;
-        const bool both = m + 1 < j->R;
-        pack_natural(w->qb + m / 2 * l->Dhp, l->Dhp, q, both ? at(&j->q, w->b, i1, h1) : NULL, j->q.dtype, j->Dh);
-        pack_natural(w->gb + m / 2 * l->Dvp, l->Dvp, g, both ? at(&j->g, w->b, i1, h1) : NULL, j->g.dtype, j->Dv);
-    }
-    if (!there) return;
-    t->n = attn_max(t->n, r + 1);
-    t->at[r] = i + j->q_offset;
-    t->head[r] = h;
-    t->query[r] = i;
-    if (j->doc) t->doc[r] = j->doc[w->b * j->doc_sb + i];
-    attn_interval(j, w->b, i, &t->lo[r], &t->hi[r]);
+/* Limits of row r of a block, which stands for row m of the kv head. */
+static void bwd_limits(const attn_job *j, const bwd_space *w, lane_rows *t, int64_t r, int64_t m) {
+    const int64_t i = m / j->r, h = w->hk * j->r + m % j->r;
+    const int32_t *doc = j->doc ? j->doc + w->b * j->doc_sb : NULL;
+    int64_t lo, hi, g0 = 0, g1 = 0;
+    attn_interval(j, w->b, i, &lo, &hi);
     if (j->global) {
-        const int64_t begin =
-            attn_begin(j->doc ? j->doc + w->b * j->doc_sb : NULL, i, r > 0 ? t->query[r - 1] : -1, t->begin);
-        t->begin = begin;
-        attn_globals(j, i, begin, &t->lo[r], &t->hi[r], &t->g0[r], &t->g1[r]);
+        t->begin = attn_begin(doc, i, r > 0 ? t->query[r - 1] : -1, t->begin);
+        attn_globals(j, i, t->begin, &lo, &hi, &g0, &g1);
     }
+    t->query[r] = (int32_t)i, t->head[r] = (int32_t)h, t->at[r] = (int32_t)(i + j->q_offset);
+    t->lo[r] = (int32_t)lo, t->hi[r] = (int32_t)hi, t->g0[r] = (int32_t)g0, t->g1[r] = (int32_t)g1;
+    t->doc[r] = doc ? doc[i] : 0;
     t->m[r] = j->lse[w->b * j->lse_sb + h * j->lse_sh + i] * ATTN_LOG2E;
-    t->l[r] = bwd_dot(g, at(&j->o, w->b, i, h), j->o.dtype, j->Dv);
+}
+
+/* A vector of rows, from row r of the block on: as operands; D. Rows past the end are zeros, and have no weights. */
+static void bwd_pack_vector(const attn_job *j, bwd_space *w, lane_rows *t, int64_t m0, int64_t r, const char **q,
+                            const char **g) {
+    const attn_bwd_layout *l = w->l;
+    vf dots[VW];
+    for (int64_t e = 0; e < VW; e++) {
+        const int64_t m = m0 + r + e, i = m / j->r, h = w->hk * j->r + m % j->r;
+        const bool there = m < j->R;
+        q[e] = there ? at(&j->q, w->b, i, h) : NULL;
+        g[e] = there ? at(&j->g, w->b, i, h) : NULL;
+        if (i + VW < j->T) {
+            row_prefetch(at(&j->q, w->b, i + VW, h), j->Dh * j->q.size);
+            row_prefetch(at(&j->g, w->b, i + VW, h), j->Dv * j->g.size);
+            row_prefetch(at(&j->o, w->b, i + VW, h), j->Dv * j->o.size);
+        }
+        dots[e] = there ? bwd_dot(g[e], at(&j->o, w->b, i, h), j->o.dtype, j->Dv) : vf_zero();
+        if (there)
+            bwd_limits(j, w, t, r + e, m);
+        else
+            t->m[r + e] = INFINITY;
+    }
+    vf_store(t->l + r, sum_block(dots));
+    for (int64_t e = 0; e < VW; e += UNIT) {
+        const int64_t at = (m0 + r + e) / UNIT;
+        pack_natural(w->qb + at * l->Dhp, l->Dhp, q[e], UNIT == 2 ? q[e + 1] : NULL, j->q.dtype, j->Dh);
+        pack_natural(w->gb + at * l->Dvp, l->Dvp, g[e], UNIT == 2 ? g[e + 1] : NULL, j->g.dtype, j->Dv);
+    }
 }
 
 static void bwd_pack(const attn_job *j, bwd_space *w, int64_t blk) {
-    tile_rows *t = &w->rows[blk];
-    t->n = 0;
+    const attn_bwd_layout *l = w->l;
+    const int64_t m0 = blk * ATTN_BR;
+    lane_rows *t = &w->rows[blk];
+    const char *q[LANES], *g[LANES];
+    t->n = attn_min(ATTN_BR, j->R - m0);
     t->b = w->b;
-    for (int64_t r = 0; r < ATTN_BR; r++) t->lo[r] = t->hi[r] = 0;
-    for (int64_t r = 0; r < ATTN_BR; r++)
-        t->doc[r] = j->doc ? j->doc[w->b * j->doc_sb + attn_min(blk * ATTN_BR + r, j->R - 1) / j->r] : 0;
-    const int64_t end = attn_min(attn_up(j->R, ATTN_CHUNK), (blk + 1) * ATTN_BR);
-    for (int64_t m = blk * ATTN_BR; m < end; m++) bwd_pack_row(j, w, m);
-    rows_chunks(t);
+    for (int64_t r = 0; r < rows_up(t); r += LANES) {
+        bwd_pack_vector(j, w, t, m0, r, q, g);
+        bwd_pack_vector(j, w, t, m0, r + VW, q + VW, g + VW);
+        pack_panel(w->qt + (m0 + r) * l->Dhu, q, LANES, j->q.dtype, j->Dh, l->Dhu);
+        pack_panel(w->gt + (m0 + r) * l->Dvu, g, LANES, j->g.dtype, j->Dv, l->Dvu);
+    }
+    rows_fill(t);
 }
 
-static void bwd_zero(float *p, int64_t c0, int64_t c1) {
-    for (int64_t c = c0; c < c1; c += VW) vf_store(p + c, vf_zero());
-}
-
-/* P and dS of columns [c, c + VW) of one row. */
-typedef struct bwd_row {
-    float *s, *p, *f, *bias;
+/* P and dS of a vector of rows and one key. */
+typedef struct bwd_cells {
+    const float *s, *p, *f;
     vf factor, lse, delta;
-    int64_t hi; /* columns from here on are hidden */
-} bwd_row;
+} bwd_cells;
 
-INLINE void bwd_cell(const bwd_row *r, int64_t c, vf *prob, vf *ds) {
-    *prob = exp2_soft(vf_fms(vf_load(r->s + c), r->factor, r->lse));
-    vf d = vf_mul(*prob, vf_sub(vf_load(r->p + c), r->delta));
-    if (r->bias) vf_store_n(r->bias + c, vf_add(vf_load_n(r->bias + c, r->hi - c), d), r->hi - c);
-    if (r->f) d = vf_mul(d, vf_load(r->f + c));
-    *ds = d;
+INLINE void bwd_cell(const bwd_cells *c, int64_t at, vf *prob, vf *ds) {
+    *prob = exp2_soft(vf_fms(vf_load(c->s + at), c->factor, c->lse));
+    *ds = vf_mul(*prob, vf_sub(vf_load(c->p + at), c->delta));
 }
 
-/* Options and mask of row r; what bwd_cell then needs. */
-static bwd_row bwd_row_begin(const attn_job *j, const bwd_space *w, const tile_rows *t, int64_t r, int64_t c0,
-                             int64_t c1, int64_t k0, const int32_t *kd) {
-    const int64_t lo = t->lo[r] - k0, hi = t->hi[r] - k0;
-    bwd_row x = {.s = w->s + r * ATTN_BC, .p = w->p + r * ATTN_BC, .hi = hi};
-    if (j->softcap > 0) {
-        x.f = w->f + r * ATTN_BC;
-        if (hi <= lo) bwd_zero(x.f, c0, c1);
+/* What the mask hides gets no weight and no gradient, whatever was computed of it. */
+INLINE void bwd_hide(const lane_tile *x, int64_t i, vf *prob, vf *ds) {
+    if (i >= x->f0 && i < x->f1) return;
+    const vm sees = lane_sees(x, i);
+    *prob = vf_keep(sees, *prob);
+    *ds = vf_keep(sees, *ds);
+}
+
+/* The bias table's gradient: the rows of a vector are different places of it, or of different heads'. */
+static void bwd_bias(const lane_tile *x, const bwd_space *w, int64_t i, vf ds) {
+    float d[VW];
+    vf_store(d, ds);
+    for (int64_t e = 0, r = x->v * VW; e < VW && r < x->t->n; e++, r++) {
+        float *to = w->bias + x->t->head[r] % x->j->r * (w->l->bias_head / 4) + x->j->P - 1 - x->t->at[r];
+        if (d[e] != 0.0f) to[x->k0 + i] += d[e];
     }
-    if (!j->plain && hi > lo) row_options(j, x.s, x.f, c0, c1, k0, t->at[r], t->head[r], t->hi[r]);
-    if (lo > c0 || hi < c1 || kd) row_mask(x.s, c0, c1, lo, hi, kd, t->doc[r], j->S - k0);
-    if (w->bias && hi > lo) x.bias = w->bias + t->head[r] % j->r * (w->l->bias_head / 4) + (j->P - 1 - t->at[r]) + k0;
-    x.factor = vf_set(j->plain ? j->scale * ATTN_LOG2E : 1.0f);
-    x.lse = vf_set(t->m[r]);
-    x.delta = vf_set(t->l[r]);
-    return x;
 }
 
-/* Scores and dP of a chunk of rows become P and dS; zeros out to whole blocks of ATTN_JCHUNK keys. */
-static void bwd_chunk(const attn_job *j, const bwd_space *w, const tile_rows *t, int64_t chunk, int64_t k0,
-                      const int32_t *kd) {
-    const int64_t c0 = t->c0[chunk], c1 = t->c1[chunk], r0 = chunk * ATTN_CHUNK;
-    const int64_t z0 = c0 / ATTN_JCHUNK * ATTN_JCHUNK, z1 = attn_up(c1, ATTN_JCHUNK);
-    for (int64_t r = r0; r < r0 + ATTN_CHUNK; r += UNIT) {
-        float *s = w->s + r * ATTN_BC, *p = w->p + r * ATTN_BC;
-        if (r >= t->n) {
-            bwd_zero(s, z0, z1);
-            bwd_zero(p, z0, z1);
-            continue;
+/* Scores and dP of a vector of rows become P and dS. */
+static void bwd_vector(const attn_job *j, const bwd_space *w, const lane_rows *t, int64_t v, int64_t k0, int64_t kn,
+                       const int32_t *kd) {
+    const lane_tile x = lane_begin(j, t, v, k0, kn, kd, ROWS);
+    float *s = w->s + v * VW, *p = w->p + v * VW, keep[ATTN_BC * VW];
+    if (x.a >= x.b) return;
+    const bwd_cells c = {.s = s,
+                         .p = p,
+                         .f = j->softcap > 0 ? w->f + v * VW : NULL,
+                         .factor = vf_set(j->plain ? j->scale * ATTN_LOG2E : 1.0f),
+                         .lse = vf_load(t->m + v * VW),
+                         .delta = vf_load(t->l + v * VW)};
+    if (!j->plain) lane_options(&x, s, j->softcap > 0 ? w->f + v * VW : NULL);
+    if (j->drop > 0) { /* dP and, for dV, P as the forward pass had them behind dropout */
+        lane_keep(&x, keep);
+        lane_times(&x, p, keep);
+    }
+    for (int64_t i = x.a; i < x.b; i += 2) {
+        vf prob[2], ds[2];
+        UNROLL for (int e = 0; e < 2; e++) {
+            bwd_cell(&c, (i + e) * ROWS, &prob[e], &ds[e]);
+            bwd_hide(&x, i + e, &prob[e], &ds[e]);
+            if (w->bias) bwd_bias(&x, w, i + e, ds[e]);
+            if (c.f) ds[e] = vf_mul(ds[e], vf_load(c.f + (i + e) * ROWS));
         }
-        const bwd_row x = bwd_row_begin(j, w, t, r, c0, c1, k0, kd);
 #if defined(ATTN_BF16)
-        bwd_row y = x;
-        if (r + 1 < t->n) y = bwd_row_begin(j, w, t, r + 1, c0, c1, k0, kd);
-        const __m512i pairs = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22,
-                                               6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-        uint16_t *a = (uint16_t *)(void *)(w->a + r * (ATTN_BC / 2));
-        for (int64_t c = c0; c < c1; c += VW) {
-            vf px, dx, py = vf_zero(), dy = vf_zero();
-            bwd_cell(&x, c, &px, &dx);
-            if (r + 1 < t->n) bwd_cell(&y, c, &py, &dy);
-            const __m512i hp = (__m512i)_mm512_cvtne2ps_pbh(py, px), hd = (__m512i)_mm512_cvtne2ps_pbh(dy, dx);
-            vi_store(s + c, _mm512_permutexvar_epi16(pairs, hp));
-            vi_store(p + c, _mm512_permutexvar_epi16(pairs, hd));
-            _mm256_storeu_si256((__m256i *)(void *)(a + c), _mm512_castsi512_si256(hd));
-            _mm256_storeu_si256((__m256i *)(void *)(a + ATTN_BC + c), _mm512_extracti64x4_epi64(hd, 1));
+        /* By rows of keys, half as wide: what lies there has been read, for vectors come in order. */
+        UNROLL for (int e = 0; e < 2; e++) {
+            vf_store_bf16((uint16_t *)(void *)(w->s + (i + e) * ROWS) + v * VW, prob[e]);
+            vf_store_bf16((uint16_t *)(void *)(w->p + (i + e) * ROWS) + v * VW, ds[e]);
         }
+        vi_store(w->a + i / 2 * ROWS + v * VW, unit_pair(ds[0], ds[1]));
 #else
-        float keep[ATTN_BC]; /* dP and, for dV, P as the forward pass had them behind dropout */
-        if (j->drop > 0) {
-            row_keep(j, t, r, k0, c0, c1, keep);
-            row_times(p, keep, c0, c1);
+        UNROLL for (int e = 0; e < 2; e++) {
+            vf_store(s + (i + e) * ROWS, prob[e]);
+            vf_store(p + (i + e) * ROWS, ds[e]);
         }
-        for (int64_t c = c0; c < c1; c += VW) {
-            vf prob, ds;
-            bwd_cell(&x, c, &prob, &ds);
-            vf_store(s + c, prob);
-            vf_store(p + c, ds);
-        }
-        if (j->drop > 0) row_times(s, keep, c0, c1);
 #endif
-        bwd_zero(s, z0, c0), bwd_zero(s, c1, z1);
-        bwd_zero(p, z0, c0), bwd_zero(p, c1, z1);
     }
+    if (j->drop > 0) lane_times(&x, s, keep);
 }
 
-static bool bwd_meets(const tile_rows *t, int64_t c, int64_t j0) {
-    return t->c0[c] < t->c1[c] && t->c0[c] < j0 + ATTN_JCHUNK && attn_up(t->c1[c], ATTN_JCHUNK) > j0;
+static bool bwd_meets(const lane_rows *t, int64_t v, int64_t step) {
+    return t->c0[v] <= step && step < t->c1[v];
 }
 
-/* to = to + x^T b, by keys, over the rows of the tile: dV = P^T dO, dK = dS^T Q. */
-static void bwd_keys(const tile_rows *t, int64_t kn, const float *x, const uint32_t *b, int64_t ldb, float *to) {
-    for (int64_t j0 = 0; j0 < kn; j0 += ATTN_JCHUNK) {
-        for (int64_t first = 0, end; first < CHUNKS; first = end + 1) { /* runs of chunks that see any of these keys */
-            while (first < CHUNKS && !bwd_meets(t, first, j0)) first++;
-            for (end = first; end < CHUNKS && bwd_meets(t, end, j0);) end++;
-            if (first >= end) break;
-            const int64_t r0 = first * ATTN_CHUNK, rows = (end - first) * ATTN_CHUNK;
-            const gemm_args g = {.a = (const uint32_t *)(const void *)(x + r0 * ATTN_BC + j0),
-                                 .ars = 1,
-                                 .aks = UNIT * ATTN_BC,
-                                 .b = b + r0 / UNIT * ldb,
+/* to (keys, ldb) += x (keys, ROWS) b (rows, ldb): dV = P^T dO, dK = dS^T Q. Steps of keys that the same run of vectors
+ * sees are one product. */
+static void bwd_keys(const lane_rows *t, int64_t kn, const float *x, const uint32_t *b, int64_t ldb, float *to) {
+    for (int64_t v0 = 0; v0 < VECTORS; v0++) {
+        for (int64_t step = 0, up; step < kn; step = up) { /* runs that begin with vector v0 */
+            int64_t v1 = v0;
+            up = step + ATTN_STEP;
+            if (!bwd_meets(t, v0, step) || (v0 && bwd_meets(t, v0 - 1, step))) continue;
+            while (v1 < VECTORS && bwd_meets(t, v1, step)) v1++;
+            for (; up < kn; up += ATTN_STEP) {
+                if (v0 && bwd_meets(t, v0 - 1, up)) break;
+                int64_t v = v0;
+                while (v < v1 && bwd_meets(t, v, up)) v++;
+                if (v < v1 || (v1 < VECTORS && bwd_meets(t, v1, up))) break;
+            }
+            const gemm_args g = {.a = (const uint32_t *)(const void *)(x + step * ROWS) + v0 * VW / UNIT,
+                                 .ars = ROWS,
+                                 .aks = 1,
+                                 .b = b + v0 * VW / UNIT * ldb,
                                  .ldb = ldb,
-                                 .kn = rows / UNIT,
-                                 .c = to + j0 * ldb,
+                                 .kn = (v1 - v0) * VW / UNIT,
+                                 .c = to + step * ldb,
                                  .ldc = ldb,
                                  .mode = GEMM_ADD};
-            gemm(attn_min(ATTN_JCHUNK, kn - j0), ldb / VW, g);
+            gemm(up - step, ldb / VW, g);
         }
+    }
+}
+
+/* dQ += dS K, over the keys that each vector of rows sees. */
+static void bwd_queries(const lane_rows *t, const uint32_t *ds, const uint32_t *kb, int64_t ldb, float *to) {
+    for (int64_t v = 0, end; v < VECTORS; v = end) {
+        end = v + 1;
+        const int64_t c0 = t->c0[v], c1 = t->c1[v];
+        if (c0 >= c1) continue;
+        while (end < VECTORS && t->c0[end] == c0 && t->c1[end] == c1) end++;
+        const gemm_args g = {.a = ds + c0 / UNIT * ROWS + v * VW,
+                             .ars = 1,
+                             .aks = ROWS,
+                             .b = kb + c0 / UNIT * ldb,
+                             .ldb = ldb,
+                             .kn = (c1 - c0) / UNIT,
+                             .c = to + v * VW * ldb,
+                             .ldc = ldb,
+                             .mode = GEMM_ADD};
+        gemm((end - v) * VW, ldb / VW, g);
     }
 }
 
 /* Keys [k0, k0 + kn), packed, against one block of rows and their first interval. */
-static void bwd_pass(const attn_job *j, const bwd_space *w, tile_rows *t, int64_t blk, int64_t k0, int64_t kn) {
+static void bwd_pass(const attn_job *j, const bwd_space *w, lane_rows *t, int64_t blk, int64_t k0, int64_t kn) {
     const attn_bwd_layout *l = w->l;
     const int64_t m0 = blk * ATTN_BR;
     const int32_t *kd = j->doc ? j->doc + w->b * j->doc_sb + k0 : NULL;
@@ -222,29 +249,22 @@ static void bwd_pass(const attn_job *j, const bwd_space *w, tile_rows *t, int64_
         if (!docs) return;
         if (docs == 1) kd = NULL;
     }
-    for (int64_t c = 0, after; c < CHUNKS; c = after) {
-        after = rows_group(t, c);
-        const int64_t c0 = t->c0[c], c1 = t->c1[c], r0 = c * ATTN_CHUNK, n = attn_min(after * ATTN_CHUNK, t->n) - r0;
-        if (c0 >= c1) continue;
-        tile_products(n, c0, c1, w->qa + (m0 + r0) * l->Dhq, l->Dhq, l->Dhu, w->kt, w->s + r0 * ATTN_BC);
-        tile_products(n, c0, c1, w->ga + (m0 + r0) * l->Dvq, l->Dvq, l->Dvu, w->vt, w->p + r0 * ATTN_BC);
-        for (; c < after; c++) bwd_chunk(j, w, t, c, k0, kd);
+    for (int64_t v = 0; v < VECTORS; v += 2) {
+        const int64_t r = v * VW;
+        if (t->c0[v] >= t->c1[v] && t->c0[v + 1] >= t->c1[v + 1]) continue;
+        tile_scores(t->c0 + v, t->c1 + v, w->k, l->Dhq, w->qt + (m0 + r) * l->Dhu, l->Dhu, w->s + r, ROWS);
+        tile_scores(t->c0 + v, t->c1 + v, w->v, l->Dvq, w->gt + (m0 + r) * l->Dvu, l->Dvu, w->p + r, ROWS);
+        for (int64_t i = v; i < v + 2; i++) bwd_vector(j, w, t, i, k0, kn, kd);
     }
     if (j->dv.p) bwd_keys(t, kn, w->s, w->gb + m0 / UNIT * l->Dvp, l->Dvp, w->dv);
     if (j->dk.p) bwd_keys(t, kn, w->p, w->qb + m0 / UNIT * l->Dhp, l->Dhp, w->dk);
-    const uint32_t *ds = UNIT == 2 ? w->a : (const uint32_t *)(const void *)w->p;
-    for (int64_t c = 0, after; c < CHUNKS && j->dq.p; c = after) {
-        after = rows_group(t, c);
-        const int64_t r0 = c * ATTN_CHUNK;
-        if (t->c0[c] < t->c1[c])
-            tile_sums(attn_min(after * ATTN_CHUNK, t->n) - r0, t->c0[c], t->c1[c], ds + r0 * (ATTN_BC / UNIT),
-                      ATTN_BC / UNIT, w->kb, l->Dhp, w->dq + (m0 + r0) * l->Dhp, NULL);
-    }
+    if (j->dq.p)
+        bwd_queries(t, UNIT == 2 ? w->a : (const uint32_t *)(const void *)w->p, w->kb, l->Dhp, w->dq + m0 * l->Dhp);
 }
 
 static void bwd_tile(const attn_job *j, const bwd_space *w, int64_t blk, int64_t k0, int64_t kn) {
-    const tile_rows *shared = &w->rows[blk];
-    tile_rows *t = w->l->head < 0 ? &w->rows[blk] : w->now;
+    const lane_rows *shared = &w->rows[blk];
+    lane_rows *t = w->l->head < 0 ? &w->rows[blk] : w->now;
     if (j->global) { /* both intervals, in a copy whose second one comes first */
         memcpy(w->now, shared, sizeof *t);
         bwd_pass(j, w, w->now, blk, k0, kn);
@@ -264,15 +284,12 @@ static void bwd_store(char *dst, tl_dtype dtype, const float *x, int64_t n, floa
 /* One block of keys against all rows that see the segment. */
 static void bwd_block(const attn_job *j, const bwd_space *w, int64_t k0) {
     const attn_bwd_layout *l = w->l;
-    const int64_t kn = attn_min(ATTN_BC, j->S - k0), up = attn_up(kn, NR);
-    const int64_t used = attn_up(kn, ATTN_JCHUNK);
+    const int64_t kn = attn_min(ATTN_BC, j->S - k0), used = attn_up(kn, ATTN_STEP);
     memset(w->dk, 0, (size_t)(used * l->Dhp) * sizeof(float));
     memset(w->dv, 0, (size_t)(used * l->Dvp) * sizeof(float));
-    for (int64_t n = 0; n < up; n += NR) {
-        pack_transposed(w->kt + n * l->Dhu, &w->keys, k0 + n, j->S, l->Dhu);
-        pack_transposed(w->vt + n * l->Dvu, &w->values, k0 + n, j->S, l->Dvu);
-    }
-    pack_keys(w->kb, l->Dhp, &w->keys, k0, k0 + up, j->S);
+    pack_rows(w->k, l->Dhq, &w->keys, k0, k0 + used, j->S);
+    pack_rows(w->v, l->Dvq, &w->values, k0, k0 + used, j->S);
+    if (UNIT == 2) pack_keys(w->kb, l->Dhp, &w->keys, k0, k0 + used, j->S);
     for (int64_t blk = w->mlo / ATTN_BR; blk * ATTN_BR < w->mhi; blk++) bwd_tile(j, w, blk, k0, kn);
     for (int64_t n = 0; n < kn; n++) {
         if (j->dk.p) bwd_store(at_out(&j->dk, w->b, k0 + n, w->hk), j->dk.dtype, w->dk + n * l->Dhp, j->Dh, j->scale);
@@ -284,9 +301,9 @@ static void bwd_block(const attn_job *j, const bwd_space *w, int64_t k0) {
 static bwd_space bwd_head(const attn_job *j, const attn_bwd_layout *l, int64_t bh, char *mine) {
     bwd_space w = {.l = l, .b = bh / j->Hk, .hk = bh % j->Hk};
     char *p = l->head >= 0 ? j->scratch + l->head + bh * l->head_bytes : mine + l->w_head;
-    w.qa = (uint32_t *)(void *)(p + l->h_qa), w.qb = (uint32_t *)(void *)(p + l->h_qb);
-    w.ga = (uint32_t *)(void *)(p + l->h_ga), w.gb = (uint32_t *)(void *)(p + l->h_gb);
-    w.rows = (tile_rows *)(void *)(p + l->h_rows);
+    w.qt = (uint32_t *)(void *)(p + l->h_qt), w.qb = (uint32_t *)(void *)(p + l->h_qb);
+    w.gt = (uint32_t *)(void *)(p + l->h_gt), w.gb = (uint32_t *)(void *)(p + l->h_gb);
+    w.rows = (lane_rows *)(void *)(p + l->h_rows);
     return w;
 }
 
@@ -296,9 +313,9 @@ static void bwd_segment(const attn_job *j, const attn_bwd_layout *l, int64_t til
     w.s0 = segment * l->seg_keys;
     w.s1 = attn_min(w.s0 + l->seg_keys, j->S);
     bwd_rows_of(j, l, w.b, segment, &w.mlo, &w.mhi);
-    w.now = (tile_rows *)(void *)(mine + l->w_rows);
-    w.kt = (uint32_t *)(void *)(mine + l->w_kt), w.vt = (uint32_t *)(void *)(mine + l->w_vt);
-    w.kb = (uint32_t *)(void *)(mine + l->w_kb), w.a = (uint32_t *)(void *)(mine + l->w_a);
+    w.now = (lane_rows *)(void *)(mine + l->w_rows);
+    w.k = (uint32_t *)(void *)(mine + l->w_k), w.v = (uint32_t *)(void *)(mine + l->w_v);
+    w.kb = UNIT == 2 ? (uint32_t *)(void *)(mine + l->w_kb) : w.k, w.a = (uint32_t *)(void *)(mine + l->w_a);
     w.dk = (float *)(void *)(mine + l->w_dk), w.dv = (float *)(void *)(mine + l->w_dv);
     w.s = (float *)(void *)(mine + l->w_s), w.p = (float *)(void *)(mine + l->w_p);
     w.f = (float *)(void *)(mine + l->w_f);
@@ -350,7 +367,7 @@ static void bwd_sum_head(const attn_job *j, const attn_bwd_layout *l, int64_t h)
         for (int64_t b = 0; b < j->B; b++)
             for (int64_t i = 0; i < j->T; i++)
                 sum -= (double)(expf(j->sinks[h] - j->lse[b * j->lse_sb + h * j->lse_sh + i]) *
-                                bwd_dot(at(&j->g, b, i, h), at(&j->o, b, i, h), j->o.dtype, j->Dv));
+                                vf_sum(bwd_dot(at(&j->g, b, i, h), at(&j->o, b, i, h), j->o.dtype, j->Dv)));
         j->dsinks[h] = (float)sum + (j->acc_dsinks ? j->dsinks[h] : 0.0f);
     }
     if (!j->want_dbias) return;
@@ -369,7 +386,7 @@ static void bwd_sum_head(const attn_job *j, const attn_bwd_layout *l, int64_t h)
 
 static void bwd_leaf(const attn_job *j, int phase, int64_t lo, int64_t hi, int worker) {
     attn_bwd_layout l;
-    attn_bwd_lay(j, (attn_isa){VW, PANEL, UNIT}, &l);
+    attn_bwd_lay(j, (attn_isa){VW, UNIT}, &l);
     const int64_t sums = l.dq_part >= 0 && j->dq.p ? j->B * j->Hk * l.row_blocks : 0;
     char *mine = j->scratch + l.worker + worker * l.w_bytes;
     for (int64_t tile = lo; tile < hi; tile++) {

@@ -4,7 +4,7 @@
 #include "base/rng.h"
 #include "cpu/attention/attention.h"
 
-const attn_isa attn_isa_avx2 = {8, 2, 1}, attn_isa_avx512 = {16, 4, 1}, attn_isa_pairs = {16, 4, 2};
+const attn_isa attn_isa_avx2 = {8, 1}, attn_isa_avx512 = {16, 1}, attn_isa_pairs = {16, 2};
 
 /* vdpbf16ps does twice the work of a multiply-add. AMD's run at the same rate; Intel's, measured on Sapphire and
  * Emerald Rapids, at a quarter of it, so there widening to f32 wins by far. NULL: pairs pay. */
@@ -59,6 +59,7 @@ const char *attn_job_forward(const tl_op_call *c, int first, const struct attent
     if (j->B <= 0 || j->T <= 0 || j->S <= 0 || j->H <= 0 || j->Hk <= 0 || j->Dh <= 0 || j->Dv <= 0) return "empty";
     j->r = j->H / j->Hk;
     j->R = j->T * j->r;
+    if (j->R > INT32_MAX || j->S > INT32_MAX) return "more than 2^31 rows or keys";
     j->scale = attr->scale != 0.0f ? attr->scale : (float)(1.0 / sqrt((double)j->Dh));
     j->softcap = attr->softcap;
     j->causal = attr->causal != 0;
@@ -92,6 +93,7 @@ const char *attn_job_forward(const tl_op_call *c, int first, const struct attent
         j->bias = bias->data;
         j->bias_sh = bias->d.stride[0];
         j->P = (bias->d.dim[1] + 1) / 2;
+        if (j->H * j->bias_sh > INT32_MAX) return "a bias table of more than 2^31 elements";
     }
     for (int i = 1; i < 4; i++) {
         const tl_arg *a = doc + i;

@@ -3,25 +3,28 @@
 
 void attn_fwd_lay(const attn_job *j, attn_isa isa, attn_fwd_layout *l) {
     const int64_t heads = j->B * j->Hk;
-    l->nr = isa.lanes * isa.panel;
     l->Dhu = (j->Dh + isa.unit - 1) / isa.unit;
     l->Dhq = attn_up(l->Dhu, isa.lanes);
     l->Dvp = attn_up(j->Dv, isa.lanes);
-    l->panels = (j->S + l->nr - 1) / l->nr;
+    l->Sp = attn_up(j->S, ATTN_STEP);
     l->row_blocks = (j->R + ATTN_BR - 1) / ATTN_BR;
     l->key_chunks = (j->S + ATTN_BC - 1) / ATTN_BC;
-    l->kt_head = attn_up(l->panels * l->nr * l->Dhu * 4, 64);
-    l->v_head = attn_up(l->panels * l->nr / isa.unit * l->Dvp * 4, 64);
-    l->kt = 0;
-    l->v = l->kt + heads * l->kt_head;
-    l->worker = l->v + heads * l->v_head;
-    const int64_t rows = ATTN_BR + ATTN_PAD;
-    l->w_q = 0;
-    l->w_s = l->w_q + attn_up(rows * l->Dhq * 4, 64);
-    l->w_o = l->w_s + attn_up((ATTN_GROUP + ATTN_PAD) * ATTN_BC * 4, 64);
-    l->w_l = l->w_o + attn_up(rows * l->Dvp * 4, 64);
-    l->w_row = l->w_l + attn_up(rows * isa.lanes * 4, 64);
-    l->w_bytes = attn_up(l->w_row + ATTN_ROWS_BYTES, 4096) + 256;
+    l->k_head = attn_up(l->Sp * l->Dhq * 4, 64);
+    l->v_head = attn_up(l->Sp / isa.unit * l->Dvp * 4, 64);
+    l->whole = heads >= ATTN_HEADS && j->S <= ATTN_SHORT;
+    l->k = l->whole ? -1 : 0;
+    l->v = l->k + heads * l->k_head;
+    l->worker = l->whole ? 0 : l->v + heads * l->v_head;
+    int64_t at = 0;
+#define PLACE(name, bytes) l->w_##name = at, at += attn_up((bytes), 64)
+    PLACE(k, l->whole ? l->k_head : 0);
+    PLACE(v, l->whole ? l->v_head : 0);
+    PLACE(q, ATTN_BR * l->Dhu * 4);
+    PLACE(s, ATTN_BC * 2 * isa.lanes * 4);
+    PLACE(o, ATTN_BR * l->Dvp * 4);
+    PLACE(row, ATTN_ROWS_BYTES);
+#undef PLACE
+    l->w_bytes = attn_up(at, 4096) + 256;
     l->total = l->worker + j->workers * l->w_bytes;
 }
 
@@ -47,8 +50,8 @@ static const char *fwd_prepare(const tl_op_call *c, int threads, attn_isa isa, k
     if (why) return why;
     j.workers = threads;
     attn_fwd_lay(&j, isa, &l);
-    x->phases = 2;
-    x->tiles[0] = j.B * j.Hk * l.key_chunks;
+    x->phases = l.whole ? 1 : 2;
+    x->tiles[0] = j.B * j.Hk * (l.whole ? 1 : l.key_chunks);
     x->tiles[1] = j.B * j.Hk * l.row_blocks;
     x->scratch = (size_t)l.total;
     return NULL;

@@ -1,6 +1,6 @@
 /* Micro-kernels: C (m x 16 nv or 8 nv) = or += A B in registers, over units of four bytes. A is broadcast, element
- * (row, k) at a[row ars + k aks]; B is read by vectors, row k at b + k ldb. Heights are chosen so that accumulators,
- * one row of B and a broadcast fill the register file. */
+ * (row, k) at a[row ars + k aks]; B is read by vectors, row k at b + k ldb. Heights divide ATTN_STEP, so that blocks
+ * that end with the mask lose nothing; accumulators cover the latency of a multiply-add. */
 #ifndef ATTN_GEMM_BODY_H
 #define ATTN_GEMM_BODY_H
 
@@ -24,7 +24,6 @@ enum { VW = 16, PANEL = 4, KBLOCK = 96 };
 #else
 enum { VW = 8, PANEL = 2, KBLOCK = 192 };
 #endif
-enum { NR = VW * PANEL };
 
 enum { GEMM_SET, GEMM_ADD, GEMM_SCALE };
 
@@ -51,7 +50,7 @@ typedef struct gemm_args {
 } gemm_args;
 
 INLINE void micro(const int mr, const int nv, const int by_column, const gemm_args *g) {
-    vf acc[12][PANEL]; /* only [mr][nv] of it exists once the loops are unrolled */
+    vf acc[16][PANEL]; /* only [mr][nv] of it exists once the loops are unrolled */
     const uint32_t *a = g->a, *b = g->b;
     const int64_t ars = by_column ? 1 : g->ars, aks = by_column ? g->aks : 1, ldb = g->ldb, ldc = g->ldc;
     float *c = g->c;
@@ -90,30 +89,29 @@ INLINE void micro(const int mr, const int nv, const int by_column, const gemm_ar
         micro(mr, nv, 1, g);                                                                                           \
     }
 #if SIMD_W == 16
-MICRO(12, 1)
-MICRO(12, 2)
-MICRO(6, 3)
-MICRO(6, 4)
+MICRO(16, 1)
+MICRO(8, 2)
+MICRO(8, 3)
+MICRO(4, 4)
 static const struct {
     int rows;
     void (*fn[2])(const gemm_args *);
 } micro_table[PANEL + 1] = {{0, {0, 0}},
-                            {12, {micro_r1, micro_c1}},
-                            {12, {micro_r2, micro_c2}},
-                            {6, {micro_r3, micro_c3}},
-                            {6, {micro_r4, micro_c4}}};
+                            {16, {micro_r1, micro_c1}},
+                            {8, {micro_r2, micro_c2}},
+                            {8, {micro_r3, micro_c3}},
+                            {4, {micro_r4, micro_c4}}};
 #else
-MICRO(12, 1)
-MICRO(6, 2)
+MICRO(8, 1)
+MICRO(4, 2)
 static const struct {
     int rows;
     void (*fn[2])(const gemm_args *);
-} micro_table[PANEL + 1] = {{0, {0, 0}}, {12, {micro_r1, micro_c1}}, {6, {micro_r2, micro_c2}}};
+} micro_table[PANEL + 1] = {{0, {0, 0}}, {8, {micro_r1, micro_c1}}, {4, {micro_r2, micro_c2}}};
 #endif
 #undef MICRO
 
-/* One column panel of nv vectors: all rows against a block of k that stays in L1. Rows are rounded up to the
- * micro-kernel's height: A is read and C written up to ATTN_PAD rows further. */
+/* One column panel of nv vectors: all rows, a multiple of the micro-kernel's height, against a block of k. */
 static void gemm_panel(int64_t m, int nv, gemm_args g) {
     const int step = micro_table[nv].rows, by_column = g.ars == 1;
     void (*const fn)(const gemm_args *) = micro_table[nv].fn[by_column];

@@ -12,7 +12,6 @@ static int64_t kv_splits(const attn_job *j) {
 }
 
 void attn_kv_lay(const attn_job *j, attn_isa isa, attn_kv_layout *l) {
-    const int64_t rows = ATTN_BR + ATTN_PAD;
     l->Dhq = attn_up(j->Dh, isa.lanes);
     l->Dvp = attn_up(j->Dv, isa.lanes);
     l->blocks = (j->R + ATTN_BR - 1) / ATTN_BR;
@@ -21,12 +20,11 @@ void attn_kv_lay(const attn_job *j, attn_isa isa, attn_kv_layout *l) {
     l->worker = j->splits > 1 ? j->Hk * j->R * j->splits * l->part_row : 0;
     int64_t at = 0;
 #define PLACE(name, bytes) l->w_##name = at, at += attn_up((bytes), 64)
-    PLACE(q, rows * l->Dhq * 4);
-    PLACE(s, (ATTN_GROUP + ATTN_PAD) * ATTN_BC * 4);
-    PLACE(o, rows * l->Dvp * 4);
-    PLACE(l, rows * isa.lanes * 4);
+    PLACE(q, ATTN_BR * l->Dhq * 4);
+    PLACE(s, ATTN_BC * 2 * isa.lanes * 4);
+    PLACE(o, ATTN_BR * l->Dvp * 4);
     PLACE(row, ATTN_ROWS_BYTES);
-    PLACE(kt, ATTN_BC * j->Dh * 4);
+    PLACE(k, ATTN_BC * l->Dhq * 4);
     PLACE(v, ATTN_BC * l->Dvp * 4);
 #undef PLACE
     l->w_bytes = attn_up(at, 4096) + 256;

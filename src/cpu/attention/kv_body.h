@@ -11,23 +11,14 @@ enum { KV_FEW = 4, KV_SPLIT = 256 }; /* fewer rows than this are not worth packi
 typedef struct kv_space {
     const attn_kv_layout *l;
     tile_space w;
-    tile_rows *t;
-    uint32_t *kt, *v;
+    lane_rows *t;
+    uint32_t *k, *v;
     int64_t hk, split;
 } kv_space;
 
-/* lane i: the sum of x[i] */
-INLINE vf sum_block(vf *x) {
-    transpose_block(x);
-    UNROLL for (int h = VW / 2; h > 0; h /= 2) {
-        UNROLL for (int i = 0; i < h; i++) x[i] = vf_add(x[i], x[i + h]);
-    }
-    return x[0];
-}
-
-/* Scores of row r with keys [k0, k0 + kn). */
+/* Few rows: q (KV_FEW, Dhq) as it lies, scores (KV_FEW, ATTN_BC) by rows. Scores of row r with keys [k0, k0 + kn). */
 INLINE void kv_scores(const kv_space *s, const key_rows *keys, tl_dtype dtype, int64_t r, int64_t k0, int64_t kn) {
-    const float *q = (const float *)(const void *)(s->w.q + r * s->w.ldq);
+    const float *q = (const float *)(const void *)(s->w.q + r * s->w.ldk);
     for (int64_t c = 0; c < kn; c += VW) {
         vf x[VW];
         UNROLL for (int i = 0; i < VW; i++) x[i] = vf_zero();
@@ -61,18 +52,57 @@ INLINE void kv_values(const kv_space *s, const key_rows *values, tl_dtype dtype,
     }
 }
 
+/* From scores of one row to T log2(e): as lane_options, with keys along the lanes. */
+static void kv_options(const attn_job *j, const lane_rows *t, int64_t r, float *s, int64_t n, int64_t k0) {
+    const vf scale = vf_set(j->softcap > 0 ? j->scale / j->softcap : j->scale), cap = vf_set(j->softcap);
+    const int32_t position = t->at[r];
+    const vf slope = vf_set(j->slopes ? j->slopes[t->head[r]] : 0.0f), log2e = vf_set(ATTN_LOG2E);
+    const float *bias = j->bias ? j->bias + t->head[r] * j->bias_sh + (j->P - 1 - position) : NULL;
+    for (int64_t c = 0; c < n; c += VW) {
+        vf x = vf_mul(vf_load(s + c), scale);
+        if (j->softcap > 0) x = vf_mul(vf_tanh(x), cap);
+        if (j->slopes) x = vf_fnma(slope, vf_abs(vi_float(vi_add(vi_iota(), vi_set((int32_t)(k0 + c) - position)))), x);
+        if (bias) x = vf_add(x, vf_load_n(bias + k0 + c, t->hi[r] - (k0 + c)));
+        vf_store(s + c, vf_mul(x, log2e));
+    }
+}
+
+/* lane_softmax for one row, keys [lo, hi) along the lanes. */
+static void kv_softmax(float *s, int64_t n, int64_t lo, int64_t hi, float c, lane_rows *t, int64_t r) {
+    vf top = vf_set(-INFINITY);
+    for (int64_t i = 0; i < n; i += VW) {
+        const vm seen = vm_and(vm_first(hi - i), vm_not(vm_first(lo - i)));
+        const vf x = vf_select(seen, vf_load(s + i), vf_set(-INFINITY));
+        vf_store(s + i, x);
+        top = vf_max(top, x);
+    }
+    const float m = t->m[r], most = c * vf_hmax(top);
+    t->alpha[r] = 1.0f;
+    if (most > m + LAG) {
+        t->alpha[r] = exp2f(m - most);
+        t->m[r] = most;
+    }
+    const vf vb = vf_set(t->m[r] == -INFINITY ? 0.0f : t->m[r]), vc = vf_set(c);
+    vf sum = vf_zero();
+    for (int64_t i = 0; i < n; i += VW) {
+        const vf p = exp2_soft(vf_fms(vf_load(s + i), vc, vb));
+        sum = vf_add(sum, p);
+        vf_store(s + i, p);
+    }
+    t->l[r] = t->l[r] * t->alpha[r] + vf_sum(sum);
+}
+
 INLINE void kv_few_as(const attn_job *j, const kv_space *s, const key_rows *keys, const key_rows *values,
                       tl_dtype dtype, int64_t k0, int64_t kn) {
     const int64_t c1 = attn_up(kn, VW);
     for (int64_t r = 0; r < s->t->n; r++) {
-        tile_rows *t = s->t;
+        lane_rows *t = s->t;
         float *x = s->w.s + r * ATTN_BC;
         const int64_t lo = attn_max(0, t->lo[r] - k0), hi = attn_min(kn, t->hi[r] - k0);
         if (hi <= lo) continue;
         kv_scores(s, keys, dtype, r, k0, kn);
-        if (!j->plain) row_options(j, x, NULL, 0, c1, k0, t->at[r], t->head[r], t->hi[r]);
-        row_mask(x, 0, c1, lo, hi, NULL, 0, kn);
-        row_softmax(x, 0, c1, j->plain ? j->scale * ATTN_LOG2E : 1.0f, &t->m[r], s->w.l + r * VW, &t->alpha[r]);
+        if (!j->plain) kv_options(j, t, r, x, c1, k0);
+        kv_softmax(x, c1, lo, hi, j->plain ? j->scale * ATTN_LOG2E : 1.0f, t, r);
         kv_values(s, values, dtype, r, k0, lo, hi);
     }
 }
@@ -99,42 +129,59 @@ static int64_t kv_end(const attn_job *j, int64_t i, int64_t pos) {
 /* The rows of the tile with keys [first, end). */
 static void kv_keys(const attn_job *j, const kv_space *s, const key_rows *keys, const key_rows *values, int64_t first,
                     int64_t end) {
-    tile_rows *t = s->t;
+    lane_rows *t = s->t;
     for (int64_t k0 = first; k0 < end; k0 += ATTN_BC) {
-        const int64_t kn = attn_min(ATTN_BC, end - k0), up = attn_up(kn, NR);
+        const int64_t kn = attn_min(ATTN_BC, end - k0), up = attn_up(kn, ATTN_STEP);
         if (t->n < KV_FEW) {
             kv_few(j, s, keys, values, k0, kn);
             continue;
         }
-        for (int64_t p = 0; p < up; p += NR) pack_transposed(s->kt + p * s->w.units, keys, k0 + p, end, s->w.units);
+        pack_rows(s->k, s->w.ldk, keys, k0, k0 + up, end);
         pack_keys(s->v, s->w.ldo, values, k0, k0 + up, end);
-        tile_forward(j, t, &s->w, k0, kn, s->kt, s->v, NULL, end);
+        tile_forward(j, t, &s->w, k0, kn, s->k, s->v, NULL);
     }
+}
+
+/* The keys that a row may see: those the cache still has of its own, within the window; and global tokens before. */
+static void kv_limits(const attn_job *j, lane_rows *t, int64_t r, int64_t slot, int64_t i) {
+    const int64_t pos = j->pos[i];
+    const bool busy = slot >= 0 && slot < j->Q && pos >= 0 && (!j->bias || pos < j->P);
+    int64_t hi = busy ? pos + 1 : 0;
+    if (busy && j->ends) hi = kv_end(j, i, pos);
+    const int64_t kept = attn_max(0, hi - j->C);
+    int64_t lo = kept;
+    if (j->window > 0) lo = attn_min(hi, attn_max(lo, pos + 1 - j->window));
+    t->lo[r] = (int32_t)lo, t->hi[r] = (int32_t)hi;
+    t->g0[r] = (int32_t)kept, t->g1[r] = (int32_t)attn_max(kept, attn_min(j->global, lo));
 }
 
 /* Rows [m0, m0 + n) of the kv head, all of one slot. */
 static void kv_group(const attn_job *j, const kv_space *s, int64_t m0, int64_t n) {
-    tile_rows *t = s->t;
+    lane_rows *t = s->t;
     const int64_t slot = j->slot[m0 / j->r];
     int64_t first = INT64_MAX, end = 0;
-    t->n = n;
-    for (int64_t r = 0; r < n; r++) {
-        const int64_t i = (m0 + r) / j->r, pos = j->pos[i];
-        t->query[r] = i;
-        t->head[r] = s->hk * j->r + (m0 + r) % j->r;
-        t->at[r] = pos;
-        const bool busy = slot >= 0 && slot < j->Q && pos >= 0 && (!j->bias || pos < j->P);
-        t->hi[r] = busy ? pos + 1 : 0;
-        if (busy && j->ends) t->hi[r] = kv_end(j, i, pos);
-        t->lo[r] = attn_max(0, t->hi[r] - j->C);
-        t->g0[r] = t->lo[r];
-        if (j->window > 0) t->lo[r] = attn_min(t->hi[r], attn_max(t->lo[r], pos + 1 - j->window));
-        t->g1[r] = attn_max(t->g0[r], attn_min(j->global, t->lo[r]));
-        first = attn_min(first, t->hi[r] > t->lo[r] ? t->lo[r] : INT64_MAX);
-        end = attn_max(end, t->hi[r] > t->lo[r] ? t->hi[r] : 0);
-        pack_row(s->w.q + r * s->w.ldq, s->w.ldq, at(&j->q, 0, i, t->head[r]), j->q.dtype, j->Dh);
+    const bool few = n < KV_FEW;
+    const char *row[LANES];
+    t->n = n, t->b = 0;
+    for (int64_t r = 0; r < rows_up(t); r++) {
+        row[r % LANES] = NULL;
+        if (r < n) {
+            const int64_t i = (m0 + r) / j->r, pos = j->pos[i], head = s->hk * j->r + (m0 + r) % j->r;
+            kv_limits(j, t, r, slot, i);
+            t->query[r] = (int32_t)i, t->head[r] = (int32_t)head, t->at[r] = (int32_t)pos;
+            first = attn_min(first, t->hi[r] > t->lo[r] ? t->lo[r] : INT64_MAX);
+            end = attn_max(end, t->hi[r] > t->lo[r] ? t->hi[r] : 0);
+            row[r % LANES] = at(&j->q, 0, i, head);
+            if (few) pack_row(s->w.q + r * s->w.ldk, s->w.ldk, row[r], j->q.dtype, j->Dh);
+        }
+        if (!few && r % LANES == LANES - 1)
+            pack_panel(s->w.q + (r / LANES) * LANES * s->w.units, row, LANES, j->q.dtype, j->Dh, s->w.units);
     }
-    tile_begin(t, &s->w);
+    tile_begin(t);
+    if (few) {
+        memset(s->w.o, 0, (size_t)(n * s->w.ldo) * sizeof(float));
+        t->fresh[0] = false; /* these are sums already */
+    }
     if (!end) return;
     if (j->splits > 1) {
         const int64_t each = attn_max(KV_SPLIT, attn_up((end - first + j->splits - 1) / j->splits, VW));
@@ -161,28 +208,24 @@ static void kv_tile(const attn_job *j, const attn_kv_layout *l, int64_t tile, ch
     s.w = (tile_space){(uint32_t *)(void *)(mine + l->w_q),
                        (float *)(void *)(mine + l->w_s),
                        (float *)(void *)(mine + l->w_o),
-                       (float *)(void *)(mine + l->w_l),
                        l->Dhq,
                        l->Dvp,
                        j->Dh};
-    s.t = (tile_rows *)(void *)(mine + l->w_row);
-    s.kt = (uint32_t *)(void *)(mine + l->w_kt), s.v = (uint32_t *)(void *)(mine + l->w_v);
+    s.t = (lane_rows *)(void *)(mine + l->w_row);
+    s.k = (uint32_t *)(void *)(mine + l->w_k), s.v = (uint32_t *)(void *)(mine + l->w_v);
     for (int64_t a = m0, b; a < m1; a = b) {
         for (b = a; b < m1 && j->slot[b / j->r] == j->slot[a / j->r];) b = attn_min(m1, (b / j->r + 1) * j->r);
         kv_group(j, &s, a, b - a);
         tile_end(s.t, &s.w);
+        if (l->part < 0) {
+            fwd_store(j, s.t, &s.w);
+            continue;
+        }
         for (int64_t r = 0; r < b - a; r++) {
-            const float *o = s.w.o + r * s.w.ldo;
-            if (l->part >= 0) {
-                float *part = kv_part(j, l, s.hk, a + r, s.split);
-                memcpy(part, o, (size_t)l->Dvp * sizeof(float));
-                part[l->Dvp] = s.t->m[r];
-                part[l->Dvp + 1] = s.t->l[r];
-                continue;
-            }
-            float lse;
-            const float by = row_finish(j, s.t->head[r], s.t->m[r], s.t->l[r], &lse);
-            tile_store_row(at_out(&j->o, 0, s.t->query[r], s.t->head[r]), j->o.dtype, o, j->Dv, by);
+            float *part = kv_part(j, l, s.hk, a + r, s.split);
+            memcpy(part, s.w.o + r * s.w.ldo, (size_t)l->Dvp * sizeof(float));
+            part[l->Dvp] = s.t->m[r];
+            part[l->Dvp + 1] = s.t->l[r];
         }
     }
 }
@@ -190,7 +233,7 @@ static void kv_tile(const attn_job *j, const attn_kv_layout *l, int64_t tile, ch
 /* One row: the parts under their common maximum. */
 static void kv_merge(const attn_job *j, const attn_kv_layout *l, int64_t tile) {
     const int64_t hk = tile / j->R, m = tile % j->R, head = hk * j->r + m % j->r;
-    float top = -INFINITY, sum = 0.0f, lse;
+    float top = -INFINITY, sum = 0.0f;
     float *o = kv_part(j, l, hk, m, 0);
     for (int64_t s = 0; s < j->splits; s++) {
         const float x = kv_part(j, l, hk, m, s)[l->Dvp];
@@ -205,13 +248,17 @@ static void kv_merge(const attn_job *j, const attn_kv_layout *l, int64_t tile) {
             vf_store(o + d, s ? vf_add(vf_load(o + d), x) : x);
         }
     }
-    const float by = row_finish(j, head, top, sum, &lse);
-    tile_store_row(at_out(&j->o, 0, m / j->r, head), j->o.dtype, o, j->Dv, by);
+    int32_t heads[VW];
+    float by[VW];
+    vf lse;
+    for (int i = 0; i < VW; i++) heads[i] = (int32_t)head;
+    vf_store(by, rows_finish(j, heads, vf_set(top), vf_set(sum), &lse));
+    tile_store_row(at_out(&j->o, 0, m / j->r, head), j->o.dtype, o, j->Dv, by[0]);
 }
 
 static void kv_leaf(const attn_job *j, int phase, int64_t lo, int64_t hi, int worker) {
     attn_kv_layout l;
-    attn_kv_lay(j, (attn_isa){VW, PANEL, UNIT}, &l);
+    attn_kv_lay(j, (attn_isa){VW, UNIT}, &l);
     for (int64_t tile = lo; tile < hi; tile++) {
         if (phase == 0)
             kv_tile(j, &l, tile, j->scratch + l.worker + worker * l.w_bytes);

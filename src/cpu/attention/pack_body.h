@@ -100,6 +100,15 @@ INLINE vf unit_load(const char *row, tl_dtype dtype, int64_t u, int64_t n) {
 #endif
 }
 
+#if defined(ATTN_BF16)
+/* Units of x and y: x below, y above. */
+INLINE vi unit_pair(vf x, vf y) {
+    const __m512i pairs = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
+                                           21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    return _mm512_permutexvar_epi16(pairs, (__m512i)_mm512_cvtne2ps_pbh(y, x));
+}
+#endif
+
 INLINE const char *at(const attn_tensor *t, int64_t b, int64_t i, int64_t h) {
     return t->p + (b * t->sb + i * t->st + h * t->sh) * t->size;
 }
@@ -181,6 +190,15 @@ INLINE void transpose_block(vf *x) {
 }
 #endif
 
+/* lane i: the sum of x[i] */
+INLINE vf sum_block(vf *x) {
+    transpose_block(x);
+    UNROLL for (int h = VW / 2; h > 0; h /= 2) {
+        UNROLL for (int i = 0; i < h; i++) x[i] = vf_add(x[i], x[i + h]);
+    }
+    return x[0];
+}
+
 /* Where the row of key j lies: plainly, or at j mod ring of a cache. */
 typedef struct key_rows {
     const char *base;
@@ -198,21 +216,29 @@ INLINE void row_prefetch(const char *row, int64_t bytes) {
     for (int64_t i = 0; i < bytes; i += 64) _mm_prefetch(row + i, _MM_HINT_T0);
 }
 
-/* Transposed panels: NR keys [j0, j0 + NR) -> dst [units][NR], zeros from key end on. */
-static void pack_transposed(uint32_t *dst, const key_rows *k, int64_t j0, int64_t end, int64_t units) {
-    const int64_t bytes = k->n * (int64_t)(k->dtype == TL_F32 ? 4 : 2);
-    for (int64_t c = 0; c < NR; c += VW) {
-        for (int64_t i = 0; i < VW && j0 + c + VW + i < end; i++) row_prefetch(key_row(k, j0 + c + VW + i), bytes);
+/* Rows side by side: dst [units][count], where a row of NULL is zeros. count: whole vectors. */
+static void pack_panel(uint32_t *dst, const char *const *rows, int64_t count, tl_dtype dtype, int64_t n,
+                       int64_t units) {
+    for (int64_t c = 0; c < count; c += VW) {
         for (int64_t u = 0; u < units; u += VW) {
             vf x[VW];
-            UNROLL for (int i = 0; i < VW; i++) {
-                const int64_t key = j0 + c + i;
-                x[i] = key < end ? unit_load(key_row(k, key), k->dtype, u, k->n) : vf_zero();
-            }
+            UNROLL for (int i = 0; i < VW; i++) x[i] = rows[c + i] ? unit_load(rows[c + i], dtype, u, n) : vf_zero();
             transpose_block(x);
             const int64_t left = attn_min(VW, units - u);
-            for (int i = 0; i < left; i++) vf_store((float *)(void *)(dst + (u + i) * NR + c), x[i]);
+            if (left == VW) {
+                UNROLL for (int i = 0; i < VW; i++) vf_store((float *)(void *)(dst + (u + i) * count + c), x[i]);
+            } else
+                for (int i = 0; i < left; i++) vf_store((float *)(void *)(dst + (u + i) * count + c), x[i]);
         }
+    }
+}
+
+/* Keys [j0, j1) as A operand: rows of ldk units, zeros from key end on. */
+static void pack_rows(uint32_t *dst, int64_t ldk, const key_rows *k, int64_t j0, int64_t j1, int64_t end) {
+    const int64_t bytes = k->n * (int64_t)(k->dtype == TL_F32 ? 4 : 2);
+    for (int64_t j = j0; j < j1; j++, dst += ldk) {
+        if (j + 16 < end) row_prefetch(key_row(k, j + 16), bytes);
+        pack_row(dst, ldk, j < end ? key_row(k, j) : NULL, k->dtype, k->n);
     }
 }
 
