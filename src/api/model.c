@@ -89,7 +89,9 @@ tl_status tl_model_tensor_info(const tl_model *m, size_t i, tl_model_tensor *out
     out->ndim = p->rows ? 2 : 1;
     out->dim[0] = p->rows ? (p->transposed ? p->cols : p->rows) : p->cols;
     out->dim[1] = p->rows ? (p->transposed ? p->rows : p->cols) : 1;
-    if (m->flat) out->data = params_piece_direct(p, at.param, m->flat + at.param->offset);
+    if (m->flat &&
+        !((const graph_host *)(const void *)m->engine)->dev->memory) /* there a pointer would show what it was once */
+        out->data = params_piece_direct(p, at.param, m->flat + at.param->offset);
     return TL_OK;
 }
 
@@ -97,6 +99,7 @@ tl_status tl_model_tensor_get(const tl_model *m, size_t i, float *to, tl_error *
     tensor_place at;
     TRY(tensor_need(m, i, &at, err));
     TRY(tensor_numbers(m, err));
+    TRY(model_pull(m, err));
     params_piece_out(&at.piece, at.param, m->flat + at.param->offset, to);
     return TL_OK;
 }
@@ -105,7 +108,9 @@ tl_status tl_model_tensor_set(tl_model *m, size_t i, const float *from, tl_error
     tensor_place at;
     TRY(tensor_need(m, i, &at, err));
     TRY(tensor_numbers(m, err));
+    TRY(model_pull(m, err));
     params_piece_in(&at.piece, at.param, from, m->flat + at.param->offset);
+    if (m->memory) return model_push(m, err);
     return m->flat16 ? model_bf16(m, err) : TL_OK;
 }
 

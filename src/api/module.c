@@ -169,6 +169,7 @@ static void *readable(const void *p) {
 
 static tl_status run_plan(const tl_module *f, const module_plan *p, const void *in, float *out, tl_error *err) {
     TRY(check_ids(f, in, err));
+    TRY(model_pull(f->model, err)); /* the plan is bound to the host's numbers */
     tl_status s = bind(p, p->in, readable(in));
     if (s == TL_OK) s = bind(p, p->y, out);
     if (s == TL_OK) s = tl_plan_run(p->plan);

@@ -1,5 +1,6 @@
 #include "eval/eval.h"
 
+#include "graph/plan.h"
 #include "model/segments.h"
 
 #include <math.h>
@@ -14,12 +15,13 @@ struct evaluator {
     tl_graph *graph;
     tl_plan *plan;
     build_result build;
-    loader_batch batch; /* (rows, context) */
+    device *dev;
+    loader_batch batch; /* (rows, context), in block */
     segments seg;       /* two places, in turn what comes in and what goes out */
-    int32_t *block;
-    double *freq;
-    float *small; /* denominator, slopes, sinusoid */
-    size_t small_count, freq_count;
+    device_twin block;
+    device_twin freq;   /* doubles */
+    device_twin small;  /* denominator, slopes, sinusoid */
+    device_twin losses; /* (rows, context); of a device with memory of its own, elsewhere the plan has them */
 };
 
 /* ---- open ------------------------------------------------------------------------------------------------------- */
@@ -34,52 +36,55 @@ static size_t cells(const evaluator *e) {
 
 static size_t block_bytes(const evaluator *e) {
     const model_config *c = &e->model->config;
-    return (size_t)objective_numbers(c->objective, e->o.rows, e->o.context, config_source(c)) * sizeof *e->block;
+    return (size_t)objective_numbers(c->objective, e->o.rows, e->o.context, config_source(c)) * sizeof(int32_t);
 }
 
 static tl_status take_memory(evaluator *e, tl_error *err) {
     const model_config *c = &e->model->config;
     int64_t table = build_sinusoid_rows(c, e->o.context);
-    e->small_count = 16 + pad16((size_t)c->heads) + (size_t)(table * c->width);
-    e->freq_count = (size_t)build_rope_dims(c) / 2 + 1;
-    e->block = mem_take(e->alloc, block_bytes(e));
-    e->small = mem_take(e->alloc, e->small_count * sizeof *e->small);
-    e->freq = mem_take(e->alloc, e->freq_count * sizeof *e->freq);
-    if (!e->block || !e->small || !e->freq) return error_set(err, TL_NOMEM, "no memory to evaluate");
-    objective_lay(c->objective, e->o.rows, e->o.context, config_source(c), e->block, &e->batch);
-    memset(e->small, 0, e->small_count * sizeof *e->small);
-    memset(e->freq, 0, e->freq_count * sizeof *e->freq);
-    e->small[0] = 1; /* losses are wanted one by one; the graph's own mean is not used */
+    size_t small = (16 + pad16((size_t)c->heads) + (size_t)(table * c->width)) * sizeof(float);
+    bool ok = device_twin_take(e->dev, block_bytes(e), &e->block) && device_twin_take(e->dev, small, &e->small) &&
+              device_twin_take(e->dev, ((size_t)build_rope_dims(c) / 2 + 1) * sizeof(double), &e->freq);
+    if (ok && e->dev->memory) ok = device_twin_take(e->dev, cells(e) * sizeof(float), &e->losses);
+    if (!ok) return error_set(err, TL_NOMEM, "no memory to evaluate");
+    objective_lay(c->objective, e->o.rows, e->o.context, config_source(c), (int32_t *)(void *)e->block.host, &e->batch);
+    float *f = (float *)(void *)e->small.host;
+    f[0] = 1; /* losses are wanted one by one; the graph's own mean is not used */
     double mscale;
-    build_rope_freq(c, e->o.context, e->freq, &mscale);
-    (void)build_head_constants(c, e->small + 16);
-    build_sinusoid(table, c->width, e->small + 16 + pad16((size_t)c->heads));
+    build_rope_freq(c, e->o.context, (double *)(void *)e->freq.host, &mscale);
+    (void)build_head_constants(c, f + 16);
+    build_sinusoid(table, c->width, f + 16 + pad16((size_t)c->heads));
+    device_twin_push(e->dev, &e->small, e->small.host, e->small.bytes);
+    device_twin_push(e->dev, &e->freq, e->freq.host, e->freq.bytes);
     return TL_OK;
 }
 
-static tl_status bind(evaluator *e, const tl_tensor *t, void *data) {
-    return t ? tl_plan_bind(e->plan, t, data) : TL_OK;
+static tl_status bind(evaluator *e, const tl_tensor *t, const device_twin *in, const void *host) {
+    return t ? plan_bind_device(e->plan, t, device_twin_at(in, host)) : TL_OK;
 }
 
 static tl_status bind_all(evaluator *e) {
     tl_model *m = e->model;
     build_result *r = &e->build;
+    const loader_batch *b = &e->batch;
+    const float *small = (const float *)(const void *)e->small.host;
     TRY(model_bind(m, e->plan, r, e->o.dtype));
     if (!e->o.segment) { /* else they are bound segment by segment */
-        TRY(bind(e, r->ids, e->batch.input));
-        TRY(bind(e, r->targets, e->batch.target));
-        TRY(bind(e, r->pos, e->batch.pos));
+        TRY(bind(e, r->ids, &e->block, b->input));
+        TRY(bind(e, r->targets, &e->block, b->target));
+        TRY(bind(e, r->pos, &e->block, b->pos));
     }
-    TRY(bind(e, r->doc, e->batch.doc_start));
-    TRY(bind(e, r->span, e->batch.span));
-    TRY(bind(e, r->cross, e->batch.span));
-    TRY(bind(e, r->source, e->batch.source));
-    TRY(bind(e, r->source_pos, e->batch.source_pos));
-    TRY(bind(e, r->source_doc, e->batch.source_doc));
-    TRY(bind(e, r->freq, e->freq));
-    TRY(bind(e, r->slopes, e->small + 16));
-    TRY(bind(e, r->sinusoid, e->small + 16 + pad16((size_t)m->config.heads)));
-    return bind(e, r->denom, e->small);
+    TRY(bind(e, r->doc, &e->block, b->doc_start));
+    TRY(bind(e, r->span, &e->block, b->span));
+    TRY(bind(e, r->cross, &e->block, b->span));
+    TRY(bind(e, r->source, &e->block, b->source));
+    TRY(bind(e, r->source_pos, &e->block, b->source_pos));
+    TRY(bind(e, r->source_doc, &e->block, b->source_doc));
+    TRY(bind(e, r->freq, &e->freq, e->freq.host));
+    TRY(bind(e, r->slopes, &e->small, small + 16));
+    TRY(bind(e, r->sinusoid, &e->small, small + 16 + pad16((size_t)m->config.heads)));
+    if (e->losses.at) TRY(bind(e, r->losses, &e->losses, e->losses.host));
+    return bind(e, r->denom, &e->small, small);
 }
 
 static tl_status make_plan(evaluator *e, tl_error *err) {
@@ -122,8 +127,11 @@ tl_status evaluator_open(tl_model *m, const eval_options *o, evaluator **out, tl
     if (!e) return error_set(err, TL_NOMEM, "no memory to evaluate");
     e->model = m;
     e->alloc = m->alloc;
+    e->dev = ((graph_host *)(void *)m->engine)->dev;
     e->o = *o;
     tl_status s = resolve(&m->config, &e->o, err);
+    if (s == TL_OK && e->o.segment) s = segments_device(e->dev, err);
+    if (s == TL_OK) s = model_bring(m, err);
     if (s == TL_OK && e->o.dtype == TL_BF16) s = model_bf16(m, err);
     if (s == TL_OK) s = take_memory(e, err);
     if (s == TL_OK) s = make_plan(e, err);
@@ -141,9 +149,10 @@ void evaluator_close(evaluator *e) {
     segments_close(&e->seg, e->alloc);
     build_fini(&e->build, e->alloc);
     tl_graph_destroy(e->graph);
-    if (e->block) mem_give(e->alloc, e->block, block_bytes(e));
-    if (e->small) mem_give(e->alloc, e->small, e->small_count * sizeof *e->small);
-    if (e->freq) mem_give(e->alloc, e->freq, e->freq_count * sizeof *e->freq);
+    device_twin_give(e->dev, &e->block);
+    device_twin_give(e->dev, &e->small);
+    device_twin_give(e->dev, &e->freq);
+    device_twin_give(e->dev, &e->losses);
     mem_free(e->alloc, e);
 }
 
@@ -151,8 +160,7 @@ size_t evaluator_bytes(const evaluator *e) {
     tl_plan_info info;
     tl_plan_info_get(e->plan, &info);
     size_t handed = e->o.segment ? segments_bytes(&e->build, e->o.rows, e->o.segment, 2) : 0;
-    return info.arena_bytes + handed + block_bytes(e) + e->small_count * sizeof *e->small +
-           e->freq_count * sizeof *e->freq;
+    return info.arena_bytes + handed + e->block.bytes + e->small.bytes + e->freq.bytes + e->losses.bytes;
 }
 
 /* ---- run --------------------------------------------------------------------------------------------------------- */
@@ -173,7 +181,8 @@ static tl_status check_ids(const evaluator *e, tl_error *err) {
 
 /* Losses of rows of `length` places, the first at place `begin` of its row. */
 static void add_losses(const evaluator *e, const int32_t *target, int64_t length, int64_t begin, eval_result *r) {
-    const float *losses = tl_plan_data(e->plan, e->build.losses);
+    const float *losses =
+        e->losses.at ? (const float *)(const void *)e->losses.host : plan_data_device(e->plan, e->build.losses);
     for (int64_t i = 0; i < e->o.rows * length; i++) {
         if (target[i] < 0) continue;
         r->nats += (double)losses[i];
@@ -202,8 +211,11 @@ static tl_status run_segments(evaluator *e, eval_result *out) {
 
 static tl_status run_batch(evaluator *e, eval_result *out, tl_error *err) {
     TRY(check_ids(e, err));
+    device_twin_push(e->dev, &e->block, e->block.host, e->block.bytes);
     tl_status s = e->o.segment ? run_segments(e, out) : tl_plan_run(e->plan);
     if (s != TL_OK) return error_set(err, s, "an evaluation did not run");
+    device_twin_pull(e->dev, &e->losses, e->losses.host, e->losses.bytes);
+    TRY(device_wait(e->dev, 0, err));
     if (!e->o.segment) add_losses(e, e->batch.target, e->o.context, 0, out);
     return TL_OK;
 }

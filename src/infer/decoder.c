@@ -1,5 +1,7 @@
 #include "infer/decoder.h"
 
+#include "graph/plan.h"
+
 #include <string.h>
 
 static const int64_t *const bucket_rows = build_bucket_rows;
@@ -9,9 +11,28 @@ size_t decoder_cache_per_token(const model_config *c, tl_dtype t) {
     return build_state_per_token(c, t);
 }
 
-static size_t sinusoid_bytes(const decoder *d) {
+static size_t pad16(int64_t n) {
+    return ((size_t)n + 15) / 16 * 16;
+}
+
+enum { SECTIONS = 6 }; /* ids, pos, slot, select, and where there are such: ends, cross */
+
+/* Points to the sections of a plan of so many rows; returns how many numbers they are. Plans of few rows have little to
+ * send, so their sections lie close together. */
+static size_t lay_out(decoder *d, int64_t rows) {
     const model_config *c = &d->model->config;
-    return (size_t)(build_sinusoid_rows(c, d->capacity) * c->width) * sizeof(float);
+    const size_t each = pad16(rows);
+    int32_t *at = d->ids = (int32_t *)(void *)d->in.host;
+    d->pos = at += each;
+    d->slot = at += each;
+    d->select = at += each;
+    if (config_prefix(c)) d->ends = at += each;
+    if (c->encoder) d->cross = at += each;
+    return (size_t)(at - d->ids) + each;
+}
+
+static float *sinusoid_of(const decoder *d, void *small) {
+    return (float *)small + pad16(d->model->config.heads);
 }
 
 static tl_status take_memory(decoder *d, tl_error *err) {
@@ -19,33 +40,31 @@ static tl_status take_memory(decoder *d, tl_error *err) {
     const tl_allocator *a = d->model->alloc;
     size_t per_slot = build_state_fixed(c, d->cache_dtype), positions;
     size_t rounding = (size_t)c->layers * BUILD_STATES * CACHE_ALIGN;
+    int64_t table = build_sinusoid_rows(c, d->capacity);
     if (mul_overflows((size_t)d->capacity, decoder_cache_per_token(c, d->cache_dtype), &positions) ||
         mul_overflows((size_t)d->slots, per_slot + positions, &d->cache_bytes) || d->cache_bytes > SIZE_MAX - rounding)
         return error_set(err, TL_LIMIT, "a cache of %lld x %lld positions is too large", (long long)d->slots,
                          (long long)d->capacity);
     d->cache_bytes += rounding;
-    d->cache = mem_take(a, d->cache_bytes);
     d->most = LARGEST;
     while (config_prefix(c) && d->most < d->capacity) d->most *= 2;
     while (c->encoder && d->most < config_source(c)) d->most *= 2;
-    d->ids = mem_new(a, (size_t)(6 * d->most), sizeof *d->ids);
     if (c->encoder) d->source = mem_new(a, (size_t)d->slots, sizeof *d->source);
     if (config_prefix(c)) d->prefix = mem_new(a, (size_t)d->slots, sizeof *d->prefix);
-    d->freq = mem_new(a, (size_t)build_rope_dims(c) / 2 + 1, sizeof *d->freq);
-    d->slopes = mem_new(a, (size_t)c->heads, sizeof *d->slopes);
-    if (config_sinusoids(c)) d->sinusoid = mem_take(a, sinusoid_bytes(d));
-    if (!d->cache || !d->ids || !d->freq || !d->slopes || (config_prefix(c) && !d->prefix) ||
-        (c->encoder && !d->source) || (config_sinusoids(c) && !d->sinusoid))
-        return error_set(err, TL_NOMEM, "no memory for a cache of %zu bytes", d->cache_bytes);
-    d->pos = d->ids + d->most;
-    d->slot = d->pos + d->most;
-    d->select = d->slot + d->most;
-    d->ends = config_prefix(c) ? d->select + d->most : NULL;
-    d->cross = c->encoder ? d->select + 2 * d->most : NULL;
+    d->cache = d->dev->alloc_bytes(d->dev, d->cache_bytes);
+    bool ok = d->cache && (!config_prefix(c) || d->prefix) && (!c->encoder || d->source) &&
+              device_twin_take(d->dev, SECTIONS * pad16(d->most) * sizeof(int32_t), &d->in) &&
+              device_twin_take(d->dev, ((size_t)build_rope_dims(c) / 2 + 1) * sizeof(double), &d->freqs) &&
+              device_twin_take(d->dev, (pad16(c->heads) + (size_t)(table * c->width)) * sizeof(float), &d->small);
+    if (ok && d->dev->memory) ok = device_twin_take(d->dev, (size_t)(d->slots * c->vocab) * sizeof(float), &d->logits);
+    if (!ok) return error_set(err, TL_NOMEM, "no memory for a cache of %zu bytes", d->cache_bytes);
     double mscale;
+    d->freq = (double *)(void *)d->freqs.host;
     build_rope_freq(c, d->capacity, d->freq, &mscale);
-    (void)build_head_constants(c, d->slopes);
-    if (d->sinusoid) build_sinusoid(build_sinusoid_rows(c, d->capacity), c->width, d->sinusoid);
+    (void)build_head_constants(c, (float *)(void *)d->small.host);
+    build_sinusoid(table, c->width, sinusoid_of(d, d->small.host));
+    device_twin_push(d->dev, &d->freqs, d->freqs.host, d->freqs.bytes);
+    device_twin_push(d->dev, &d->small, d->small.host, d->small.bytes);
     return TL_OK;
 }
 
@@ -53,6 +72,7 @@ tl_status decoder_init(decoder *d, tl_model *m, int64_t slots, int64_t capacity,
                        tl_error *err) {
     memset(d, 0, sizeof *d);
     d->model = m;
+    d->dev = ((graph_host *)(void *)m->engine)->dev;
     d->slots = slots;
     d->capacity = capacity;
     d->limit = build_endless(&m->config) ? INT32_MAX : capacity;
@@ -67,7 +87,8 @@ tl_status decoder_init(decoder *d, tl_model *m, int64_t slots, int64_t capacity,
         return error_set(err, TL_UNSUPPORTED,
                          "a cache in q8_0 needs attention heads of whole blocks of 32; they have %lld",
                          (long long)m->config.head_dim);
-    tl_status s = d->dtype == TL_BF16 ? model_bf16(m, err) : TL_OK;
+    tl_status s = model_bring(m, err);
+    if (s == TL_OK && d->dtype == TL_BF16) s = model_bf16(m, err);
     if (s == TL_OK) s = take_memory(d, err);
     if (s != TL_OK) decoder_fini(d);
     return s;
@@ -82,20 +103,25 @@ void decoder_fini(decoder *d) {
         build_fini(&p->build, a);
         tl_graph_destroy(p->graph);
     }
-    if (d->cache) mem_give(a, d->cache, d->cache_bytes);
-    if (d->sinusoid) mem_give(a, d->sinusoid, sinusoid_bytes(d));
-    mem_free(a, d->ids);
+    if (d->cache) d->dev->free_bytes(d->dev, d->cache, d->cache_bytes);
+    device_twin_give(d->dev, &d->in);
+    device_twin_give(d->dev, &d->freqs);
+    device_twin_give(d->dev, &d->small);
+    device_twin_give(d->dev, &d->logits);
     mem_free(a, d->prefix);
     mem_free(a, d->source);
-    mem_free(a, d->freq);
-    mem_free(a, d->slopes);
     memset(d, 0, sizeof *d);
 }
 
 /* ---- plans ------------------------------------------------------------------------------------------- */
 
-static tl_status bind(tl_plan *p, const tl_tensor *t, void *data) {
-    return t ? tl_plan_bind(p, t, data) : TL_OK;
+static tl_status bind(tl_plan *p, const tl_tensor *t, void *at) {
+    return t ? plan_bind_device(p, t, at) : TL_OK;
+}
+
+/* A section of what is sent. */
+static tl_status bind_in(const decoder *d, tl_plan *p, const tl_tensor *t, const int32_t *host) {
+    return t ? plan_bind_device(p, t, device_twin_at(&d->in, host)) : TL_OK;
 }
 
 build_options decoder_options(const decoder *d) {
@@ -122,18 +148,20 @@ static tl_status bind_all(decoder *d, decoder_plan *b) {
         if (r->state[i]) TRY(bind(b->plan, r->state[i], at));
         at += decoder_state_bytes(&desc);
     }
-    TRY(bind(b->plan, r->freq, d->freq));
-    TRY(bind(b->plan, r->slopes, d->slopes));
-    TRY(bind(b->plan, r->sinusoid, d->sinusoid));
-    TRY(bind(b->plan, r->ids, d->ids));
-    TRY(bind(b->plan, r->pos, d->pos));
-    TRY(bind(b->plan, r->slot, d->slot));
-    TRY(bind(b->plan, r->span, d->ends));
-    TRY(bind(b->plan, r->cross, d->cross));
-    TRY(bind(b->plan, r->source, d->ids));
-    TRY(bind(b->plan, r->source_pos, d->pos));
-    TRY(bind(b->plan, r->source_doc, d->cross));
-    return bind(b->plan, r->select, d->select);
+    lay_out(d, b->rows);
+    TRY(bind(b->plan, r->freq, d->freqs.at));
+    TRY(bind(b->plan, r->slopes, d->small.at));
+    TRY(bind(b->plan, r->sinusoid, sinusoid_of(d, d->small.at)));
+    TRY(bind_in(d, b->plan, r->ids, d->ids));
+    TRY(bind_in(d, b->plan, r->pos, d->pos));
+    TRY(bind_in(d, b->plan, r->slot, d->slot));
+    TRY(bind_in(d, b->plan, r->span, d->ends));
+    TRY(bind_in(d, b->plan, r->cross, d->cross));
+    TRY(bind_in(d, b->plan, r->source, d->ids));
+    TRY(bind_in(d, b->plan, r->source_pos, d->pos));
+    TRY(bind_in(d, b->plan, r->source_doc, d->cross));
+    if (d->logits.at) TRY(bind(b->plan, r->logits, d->logits.at));
+    return bind_in(d, b->plan, r->select, d->select);
 }
 
 /* Rows of bucket k. */
@@ -168,6 +196,19 @@ static tl_status plan_make(decoder *d, int k, bool encode, tl_error *err) {
     return s;
 }
 
+/* What a run reads is filled for a plan of so many rows; the block may be filled again when it was sent. */
+static tl_status fill_begin(decoder *d, int64_t rows, size_t *numbers, tl_error *err) {
+    TRY(device_wait(d->dev, d->sent ? d->sent : 1, err));
+    *numbers = lay_out(d, rows);
+    return TL_OK;
+}
+
+static tl_status send_and_run(decoder *d, const decoder_plan *b, size_t numbers) {
+    device_twin_push(d->dev, &d->in, d->in.host, numbers * sizeof(int32_t));
+    d->sent = device_mark(d->dev);
+    return tl_plan_run(b->plan);
+}
+
 /* ---- run --------------------------------------------------------------------------------------------------- */
 
 /* One bucket's worth of tokens; chosen rows beyond the graph's number of outputs repeat row 0. */
@@ -177,6 +218,8 @@ static tl_status run_some(decoder *d, int64_t n, const int32_t *ids, const int32
     while (rows_of(k) < n) k++;
     TRY(plan_make(d, k, false, err));
     decoder_plan *b = &d->plan[k];
+    size_t numbers;
+    TRY(fill_begin(d, b->rows, &numbers, err));
     memcpy(d->ids, ids, (size_t)n * sizeof *ids);
     memcpy(d->pos, pos, (size_t)n * sizeof *pos);
     memcpy(d->slot, slot, (size_t)n * sizeof *slot);
@@ -191,10 +234,16 @@ static tl_status run_some(decoder *d, int64_t n, const int32_t *ids, const int32
     for (int64_t i = 0; d->cross && i < b->rows; i++) d->cross[i] = i < n ? d->source[slot[i]] : 0;
     int64_t outputs = b->rows < d->slots ? b->rows : d->slots;
     for (int64_t i = 0; i < outputs; i++) d->select[i] = i < n_select ? select[i] : 0;
-    tl_status s = tl_plan_run(b->plan);
+    tl_status s = send_and_run(d, b, numbers);
     if (s != TL_OK) return error_set(err, s, "a decode plan did not run");
-    *logits = tl_plan_data(b->plan, b->build.logits);
-    return TL_OK;
+    if (!d->logits.at) {
+        *logits = plan_data_device(b->plan, b->build.logits);
+        return TL_OK;
+    }
+    *logits = (const float *)(const void *)d->logits.host;
+    if (!n_select) return TL_OK;
+    device_twin_pull(d->dev, &d->logits, d->logits.host, (size_t)(n_select * d->model->config.vocab) * sizeof **logits);
+    return device_wait(d->dev, 0, err);
 }
 
 tl_status decoder_encode(decoder *d, int64_t slot, int64_t n, const int32_t *ids, tl_error *err) {
@@ -213,6 +262,8 @@ tl_status decoder_encode(decoder *d, int64_t slot, int64_t n, const int32_t *ids
     while (rows_of(k) < n) k++;
     TRY(plan_make(d, k, true, err));
     const decoder_plan *b = &d->encode[k];
+    size_t numbers;
+    TRY(fill_begin(d, b->rows, &numbers, err));
     for (int64_t i = 0; i < b->rows; i++) {
         const bool there = i < n;
         d->ids[i] = there ? ids[i] : 0;
@@ -220,7 +271,7 @@ tl_status decoder_encode(decoder *d, int64_t slot, int64_t n, const int32_t *ids
         d->cross[i] = there ? 0 : -1; /* padding is another document */
         d->slot[i] = there ? (int32_t)slot : -1;
     }
-    tl_status s = tl_plan_run(b->plan);
+    tl_status s = send_and_run(d, b, numbers);
     return s == TL_OK ? TL_OK : error_set(err, s, "an encoder's plan did not run");
 }
 

@@ -18,18 +18,22 @@ typedef struct decoder_plan {
  * Plans are made when a bucket is first needed and share the cache and the input buffers. */
 typedef struct decoder {
     tl_model *model;
+    device *dev;
     int64_t slots, capacity, limit; /* limit: positions beyond the capacity that a state of fixed size allows */
     tl_dtype cache_dtype, dtype;
-    void *cache;                        /* what build_state says of every layer, one after the other */
+    void *cache;                        /* the device's: what build_state says of every layer, one after the other */
     size_t cache_bytes;                 /* all of it */
     int64_t most;                       /* rows of the largest bucket */
-    int32_t *ids, *pos, *slot, *select; /* of that many */
+    device_twin in;                     /* what a run reads, laid out for the plan at hand: */
+    int32_t *ids, *pos, *slot, *select; /* of its rows */
     int32_t *ends;                      /* where a prompt sees both ways: how far each row sees; else NULL */
-    int32_t *prefix; /* (slots) then: tokens of a sequence's prompt, 0 at first. The caller's to set */
-    double *freq;
-    float *slopes, *sinusoid;
-    int32_t *cross;  /* beside an encoder: tokens of each row's source, and those of every slot; else */
-    int32_t *source; /* NULL */
+    int32_t *prefix;          /* (slots) then: tokens of a sequence's prompt, 0 at first. The caller's to set */
+    double *freq;             /* in freqs, the host's */
+    device_twin freqs, small; /* small: slopes, then the sinusoid */
+    device_twin logits;       /* of a device with memory of its own */
+    uint64_t sent;            /* until then `in` is being read */
+    int32_t *cross;           /* beside an encoder: tokens of each row's source, and those of every slot; else */
+    int32_t *source;          /* NULL */
     decoder_plan plan[DECODER_BUCKETS], encode[DECODER_BUCKETS]; /* encode: the encoder's */
 } decoder;
 

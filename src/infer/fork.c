@@ -42,7 +42,7 @@ tl_status session_fork(const struct tl_session *s, struct tl_session **out, tl_e
         t->computed = build_rewind(&s->model->config, s->computed, s->computed - 1);
     t->prefix = s->prefix;
     if (t->computed < t->prefix) t->computed = 0;
-    memcpy(t->dec.cache, s->dec.cache, s->dec.cache_bytes);
+    device_copy(t->dec.dev, t->dec.cache, s->dec.cache, s->dec.cache_bytes);
     tl_status st = fork_text(s, t, err);
     if (st != TL_OK) {
         session_destroy(t);

@@ -59,18 +59,39 @@ typedef struct shift {
     int64_t slot, keep, drop, length, pairs;
     const float *cs; /* (pairs, 2): cosine and sine of the angle that drop positions make */
     bool neighbours;
+    device *dev;
+    const tl_allocator *alloc;
 } shift;
 
-/* One layer's keys or values (slots, capacity, heads, width). */
-static void shift_one(const shift *s, char *at, const tl_desc *d, bool keys) {
-    size_t row = (size_t)(d->dim[2] * d->dim[3] / tl_dtype_block(d->dtype)) * tl_dtype_bytes(d->dtype);
+/* A slot's rows in the host's memory. */
+static void shift_rows(const shift *s, char *slot, const tl_desc *d, size_t row, bool keys) {
     size_t head = row / (size_t)d->dim[2];
-    char *slot = at + (size_t)(s->slot * d->dim[1]) * row;
     memmove(slot + (size_t)s->keep * row, slot + (size_t)(s->keep + s->drop) * row,
             (size_t)(s->length - s->keep - s->drop) * row);
     for (int64_t p = s->keep; keys && s->pairs && p < s->length - s->drop; p++)
         for (int64_t h = 0; h < d->dim[2]; h++)
             turn(slot + (size_t)p * row + (size_t)h * head, d->dtype, d->dim[3], s->cs, s->pairs, s->neighbours);
+}
+
+/* One layer's keys or values (slots, capacity, heads, width). From a device with memory of its own they come here and
+ * go back: it happens once in a quarter of a window. */
+static tl_status shift_one(const shift *s, char *at, const tl_desc *d, bool keys, tl_error *err) {
+    size_t row = (size_t)(d->dim[2] * d->dim[3] / tl_dtype_block(d->dtype)) * tl_dtype_bytes(d->dtype);
+    char *slot = at + (size_t)(s->slot * d->dim[1]) * row;
+    if (!s->dev->memory) {
+        shift_rows(s, slot, d, row, keys);
+        return TL_OK;
+    }
+    size_t bytes = (size_t)s->length * row;
+    char *copy = mem_take(s->alloc, bytes);
+    if (!copy) return error_set(err, TL_NOMEM, "no memory to shift a cache");
+    tl_status st = device_fetch(s->dev, copy, slot, bytes, err);
+    if (st == TL_OK) {
+        shift_rows(s, copy, d, row, keys);
+        device_upload(s->dev, slot, copy, bytes);
+    }
+    mem_give(s->alloc, copy, bytes);
+    return st;
 }
 
 tl_status decoder_shift(decoder *d, int64_t slot, int64_t keep, int64_t drop, int64_t length, tl_error *err) {
@@ -88,15 +109,16 @@ tl_status decoder_shift(decoder *d, int64_t slot, int64_t keep, int64_t drop, in
         cs[2 * k] = (float)cos((double)drop * d->freq[k]);
         cs[2 * k + 1] = (float)sin((double)drop * d->freq[k]);
     }
-    shift s = {slot, keep, drop, length, pairs, cs, c->rope_interleaved};
+    shift s = {slot, keep, drop, length, pairs, cs, c->rope_interleaved, d->dev, a};
     build_options o = decoder_options(d);
     char *at = d->cache;
-    for (int64_t i = 0; i < c->layers * BUILD_STATES; i++) {
+    tl_status st = TL_OK;
+    for (int64_t i = 0; i < c->layers * BUILD_STATES && st == TL_OK; i++) {
         tl_desc desc;
         if (!build_state(c, &o, i / BUILD_STATES, (int)(i % BUILD_STATES), &desc)) continue;
-        shift_one(&s, at, &desc, i % BUILD_STATES == 0);
+        st = shift_one(&s, at, &desc, i % BUILD_STATES == 0, err);
         at += decoder_state_bytes(&desc);
     }
     mem_free(a, cs);
-    return TL_OK;
+    return st;
 }

@@ -169,6 +169,7 @@ tl_status model_write_gguf(const tl_model *m, const char *path, const gguf_save_
     static const gguf_save_options plain;
     saver s = {.m = m, .o = o ? o : &plain};
     if (!m->flat) return error_set(err, TL_STATE, "the weights are not in memory as numbers");
+    TRY(model_pull(m, err));
     gguf_writer_init(&s.w, m->alloc);
     tl_status st = save_all(&s, path, err);
     if (st != TL_OK && err && !err->file[0]) error_at_file(err, path);

@@ -136,6 +136,7 @@ static void first_numbers(model_lora *l, uint64_t seed) {
 
 tl_status lora_take(tl_model *m, const lora_options *o, lora_want *want, const void *user, tl_error *e) {
     if (m->lora) return error_set(e, TL_STATE, "the model has adapters already; merge them first");
+    TRY(model_pull(m, e)); /* from now on it is the adapters that change */
     model_lora *l = mem_new(m->alloc, 1, sizeof *l);
     if (!l) return error_set(e, TL_NOMEM, "no memory for adapters");
     tl_status s = lora_table(l, m->alloc, &m->config, &m->params, o, want, user, e);
@@ -168,6 +169,7 @@ tl_status lora_add(tl_model *m, const lora_options *o, uint64_t seed, tl_error *
 
 void lora_close(tl_model *m) {
     if (!m->lora) return;
+    model_lift_lora(m);
     lora_fini(m->lora, m->alloc);
     mem_free(m->alloc, m->lora);
     m->lora = NULL;
@@ -187,6 +189,7 @@ tl_status lora_merge(tl_model *m, tl_error *e) {
     model_lora *l = m->lora;
     if (!l) return TL_OK;
     if (!m->flat) return error_set(e, TL_STATE, "adapters cannot be merged into weights that stay in their file");
+    TRY(model_pull(m, e));
     for (size_t i = 0; i < m->params.n; i++) {
         const model_param *w = &m->params.list[i];
         param_piece piece[PARAM_PIECES];
@@ -200,5 +203,6 @@ tl_status lora_merge(tl_model *m, tl_error *e) {
         }
     }
     lora_close(m);
+    TRY(model_push(m, e));
     return m->flat16 ? model_bf16(m, e) : TL_OK;
 }

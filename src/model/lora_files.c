@@ -166,6 +166,7 @@ static tl_status write_json(const tl_model *m, const char *dir, const char *name
 tl_status lora_write(const tl_model *m, const char *dir, tl_error *e) {
     char path[LORA_PATH], hex[17];
     if (!m->lora || !m->lora->flat) return error_set(e, TL_STATE, "the model has no adapters");
+    TRY(model_pull(m, e));
     TRY(write_json(m, dir, config_name, config_json(m), e));
     snprintf(hex, sizeof hex, "%016llx", (unsigned long long)m->lora->hash);
     json_t *base = json_pack("{s:s,s:s}", "path", m->lora->base, "xxh3", hex);
@@ -361,7 +362,8 @@ static tl_status open_weights(tl_model *m, const char *dir, const lora_options *
 
 tl_status lora_read(tl_model *m, const char *dir, tl_error *e) {
     if (!m->lora) return error_set(e, TL_STATE, "the model has no adapters");
-    return open_weights(m, dir, NULL, e);
+    TRY(open_weights(m, dir, NULL, e));
+    return model_push(m, e);
 }
 
 static tl_status check_base(const tl_model *m, const char *dir, bool any, uint64_t want, uint64_t *is, tl_error *e) {

@@ -18,6 +18,18 @@ typedef struct model_packed {
     size_t bytes;
 } model_packed;
 
+/* A model's numbers on a device with memory of its own. */
+typedef struct model_memory {
+    void *block; /* flat or vectors, and the pieces */
+    size_t bytes;
+    float *flat, *vectors;
+    void **piece; /* (mapped.n), NULL where there is none */
+    uint16_t *flat16;
+    float *lora;
+    uint16_t *lora16;
+    bool newer; /* what is trained, than the host's */
+} model_memory;
+
 struct tl_model {
     tl_engine *engine;
     const tl_allocator *alloc;
@@ -25,9 +37,9 @@ struct tl_model {
     model_config config;
     model_params params;
     model_generation generation; /* what its files say about sampling */
-    float *flat;           /* params.total f32 masters; owned; NULL if the matrices stay in their file */
-    build_matrices mapped; /* then: where they are (mapped.piece NULL otherwise) */
-    float *vectors;        /* and the rest, params.total - params.decayed numbers; owned */
+    float *flat;                 /* params.total f32 masters; owned; NULL if the matrices stay in their file */
+    build_matrices mapped;       /* then: where they are (mapped.piece NULL otherwise) */
+    float *vectors;              /* and the rest, params.total - params.decayed numbers; owned */
     struct model_source *source;
     model_packed *packed;    /* (params.n), data NULL where there is none; NULL without */
     model_lora *lora;        /* low-rank additions; owned; NULL: none */
@@ -35,6 +47,7 @@ struct tl_model {
     bool pairs;              /* its matrices of q and k have their rows in the order of rotary pairs */
     bool stay;               /* matrices are to stay in their file if it allows that */
     uint16_t *flat16;        /* bf16 copy of the first params.decayed; made on demand */
+    model_memory *memory;    /* NULL: the device works on the numbers above, or nobody has asked for them there */
     tl_tokenizer *tokenizer; /* NULL if none */
     bool owns_tokenizer;
     char path[1024]; /* where it came from, "" for a new one */
@@ -55,7 +68,8 @@ tl_status model_open_mapped(tl_engine *e, const char *path, tl_model **out, tl_e
 float *model_numbers(const tl_model *m, size_t i);
 /* Whole or not at all. With adapters it is those that are saved, as lora_write does. */
 tl_status model_save(const tl_model *m, const char *dir, tl_error *err);
-/* The same with matrices in f16, bf16, f8_e4m3 or f8_e5m2, each number the nearest, finite ones never past the largest. */
+/* The same with matrices in f16, bf16, f8_e4m3 or f8_e5m2, each number the nearest, finite ones never past the largest.
+ */
 tl_status model_save_as(const tl_model *m, const char *dir, tl_dtype dtype, tl_error *err);
 void model_close(tl_model *m);
 /* Writes config.json, model.safetensors and the tokenizer into an existing directory, each synced. */
@@ -71,6 +85,19 @@ void model_directory_piece(const tl_model *m, size_t i, const struct safetensors
                            param_piece *out);
 /* The same from open files: fills what model_numbers gives. */
 tl_status model_read_tensors(tl_model *m, const struct safetensors *s, tl_error *err);
+/* On a device with memory of its own (elsewhere these do nothing): bring takes the numbers there, before they are
+ * bound. A trainer then says that they have changed there; who reads m->flat or the adapters' pulls first, who has
+ * written them pushes. lift pulls and takes them off the device; what was bound to them must be gone. */
+tl_status model_bring(tl_model *m, tl_error *err);
+void model_changed(const tl_model *m);
+tl_status model_pull(const tl_model *m, tl_error *err);
+tl_status model_push(tl_model *m, tl_error *err);
+tl_status model_lift(tl_model *m, tl_error *err);
+/* Adapters alone: forgets them there. */
+void model_lift_lora(tl_model *m);
+/* What is trained, the base's numbers or the adapters', where the device has it; and the bf16 copy, NULL without. */
+float *model_trained(const tl_model *m);
+uint16_t *model_trained16(const tl_model *m);
 /* What a graph of m is built with: where matrices stay in their file, and adapters. */
 void model_options(const tl_model *m, build_options *o);
 /* Binds all of m's numbers to a plan of a graph so built; dtype is that of the graph. */

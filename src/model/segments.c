@@ -104,3 +104,11 @@ tl_status segments_bind_back(const segments *s, tl_plan *p, const build_result *
 void segments_clear(segments *s, int64_t place) {
     memset(s->block + (size_t)place * s->bytes, 0, s->bytes);
 }
+
+tl_status segments_device(const device *d, tl_error *err) {
+    if (!d->memory) return TL_OK;
+    return error_set(err, TL_UNSUPPORTED,
+                     "rows by segments are not computed on %s yet: what segments hand on lies in the "
+                     "host's memory",
+                     d->name);
+}

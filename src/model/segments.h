@@ -5,6 +5,7 @@
 #ifndef MODEL_SEGMENTS_H
 #define MODEL_SEGMENTS_H
 
+#include "graph/device.h"
 #include "model/build.h"
 
 struct loader_batch;
@@ -34,5 +35,7 @@ tl_status segments_bind(const segments *s, tl_plan *p, const build_result *r, in
 /* The same for gradients: of what the graph hands on, and of what it was handed. */
 tl_status segments_bind_back(const segments *s, tl_plan *p, const build_result *r, int64_t dout, int64_t din);
 void segments_clear(segments *s, int64_t place);
+/* What is handed on lies in the host's memory. [fails: UNSUPPORTED on a device that has its own] */
+tl_status segments_device(const device *d, tl_error *err);
 
 #endif

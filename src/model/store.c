@@ -71,6 +71,8 @@ float *model_numbers(const tl_model *m, size_t i) {
 
 void model_close(tl_model *m) {
     if (!m) return;
+    if (m->memory) m->memory->newer = false; /* nobody will ask */
+    (void)model_lift(m, NULL);
     if (m->flat) mem_give(m->alloc, m->flat, (size_t)m->params.total * sizeof(float));
     mapped_close(m);
     lora_close(m);
@@ -167,6 +169,7 @@ static tl_status write_tokenizer(const tl_model *m, const char *dir, tl_error *e
 }
 
 static tl_status write_files(const tl_model *m, const char *dir, tl_dtype dtype, tl_error *err) {
+    TRY(model_pull(m, err));
     if (m->lora) {
         TRY(lora_write(m, dir, err));
         return write_tokenizer(m, dir, err);
@@ -299,7 +302,7 @@ tl_status model_read_tensors(tl_model *m, const safetensors *s, tl_error *err) {
         scratch && used ? read_all(m, s, scratch, used, err) : error_set(err, TL_NOMEM, "no memory to read weights");
     if (scratch) mem_give(m->alloc, scratch, largest * sizeof *scratch);
     mem_free(m->alloc, used);
-    return st;
+    return st == TL_OK ? model_push(m, err) : st;
 }
 
 tl_status model_read_weights(tl_model *m, const char *dir, tl_error *err) {

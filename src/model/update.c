@@ -8,6 +8,19 @@ void update_norm(tl_graph *g, const model_params *p, tl_tensor **x, tl_tensor **
     tl_output(g, *norm, "norm");
 }
 
+/* Zero times a number is NaN where that is not finite, and else adds nothing to a norm. */
+void update_guarded(tl_graph *g, const model_params *p, int64_t n, update_guard *u) {
+    int64_t one = 1;
+    update_norm(g, p, &u->grads, &u->norm);
+    u->losses = tl_input(g, "losses", TL_F32, 1, &n);
+    u->before = tl_input(g, "before", TL_F32, 1, &one);
+    tl_tensor *zero = tl_scale(g, tl_reduce(g, u->losses, 0, false), 0);
+    u->guard = tl_add(g, tl_add(g, u->norm, tl_reshape(g, zero, 1, &one)), u->before);
+    tl_output(g, u->guard, "guard");
+    u->after = tl_scale(g, u->guard, 0);
+    tl_output(g, u->after, "after");
+}
+
 /* Matrices decay and have a bf16 copy, vectors do neither. */
 static void update_add(tl_graph *g, update_inputs *u, int k, int64_t at, int64_t n, bool copy) {
     static const char *const names[2][5] = {{"p", "m", "v", "g", "p16"}, {"vp", "vm", "vv", "vg", "vp16"}};

@@ -19,6 +19,15 @@ typedef struct update_inputs {
 
 /* Norm of all gradients: x (total) f32 -> *norm (1), an output. Errors are g's sticky error. */
 void update_norm(tl_graph *g, const model_params *p, tl_tensor **x, tl_tensor **norm);
+/* The same for a device that is told to update before the host has seen the losses. n: numbers that must be finite too,
+ * beside the norm. */
+typedef struct update_guard {
+    tl_tensor *grads, *norm;  /* as above */
+    tl_tensor *losses;        /* (n), input */
+    tl_tensor *before;        /* (1), input: 0, or NaN since a step was not finite; it must lie where after lies */
+    tl_tensor *after, *guard; /* (1), outputs; guard: the norm, NaN if this step or one before was not finite */
+} update_guard;
+void update_guarded(tl_graph *g, const model_params *p, int64_t n, update_guard *u);
 /* AdamW over both ranges; bf16: matrices have a 16-bit copy, written in the same pass. */
 void update_adamw(tl_graph *g, const model_params *p, bool bf16, update_inputs *u);
 

@@ -1,5 +1,7 @@
 /* adamw: the optimizer's whole update in one pass over flat memory: clip, moments, bias correction, decoupled decay,
- * gradient cleared, 16-bit copy of the parameters written. Everything lies in the caller's memory. */
+ * gradient cleared, 16-bit copy of the parameters written. Everything lies in the caller's memory. With a norm that is
+ * not finite the gradient is cleared and nothing else changes, so that a step can be queued whole before anybody has
+ * seen its loss. */
 #ifndef REAL
 
 #include "op/rules.h"
@@ -52,6 +54,10 @@ void REF(adamw)(const tl_op_call *c) {
     REAL eps = GET(hyper, HYPER_EPS), decay = GET(hyper, HYPER_DECAY), clip = GET(hyper, HYPER_CLIP);
     REAL bc1 = GET(hyper, HYPER_BC1), bc2 = GET(hyper, HYPER_BC2), gscale = GET(hyper, HYPER_GSCALE);
     REAL a1 = (REAL)1 - b1, a2 = (REAL)1 - b2;
+    if (norm->data && !(GET(norm, 0) <= (REAL)3.402823466e38)) {
+        for (int64_t i = 0; i < p->d.dim[0]; i++) STORE(g, i, (REAL)0);
+        return;
+    }
     if (norm->data && clip > (REAL)0) {
         REAL shrink = clip / GET(norm, 0);
         gscale = gscale * (shrink < (REAL)1 ? shrink : (REAL)1);

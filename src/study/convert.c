@@ -105,6 +105,7 @@ tl_status convert_kv_heads(tl_model *m, int64_t n, tl_error *err) {
         return error_set(err, TL_ARG, "%lld key-value heads cannot be merged to %lld evenly", (long long)c.kv_heads,
                          (long long)n);
     model_params p;
+    TRY(model_lift(m, err));
     c.kv_heads = n;
     TRY(config_check(&c, err));
     TRY(params_init(&p, m->alloc, &c, err));

@@ -119,6 +119,7 @@ static tl_status look(looking *k, study_lab *l, int64_t layer, study_rank *mixed
     if (!k->mixed) return error_set(e, TL_UNSUPPORTED, "layer %lld has no output projection", (long long)layer);
     TRY(tl_plan_create(k->graph, false, &k->plan, e));
     if (k->m->config.positions == POS_ROPE) build_rope_freq(&k->m->config, RANK_TOKENS, k->freq, &mscale);
+    TRY(model_pull(k->m, e));
     tl_status s = bind_all(k, l);
     if (s == TL_OK) s = tl_plan_run(k->plan);
     if (s != TL_OK) return error_set(e, s, "a layer could not be looked into");

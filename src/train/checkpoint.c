@@ -38,9 +38,17 @@ void checkpoint_hex(uint64_t h, char out[17]) {
 
 /* ---- writing ------------------------------------------------------------------------------------------------ */
 
+typedef struct moments {
+    const trainer *t;
+    tl_status status;
+    tl_error *err;
+} moments;
+
 static void fill_moment(void *user, size_t i, void *buf) {
-    const trainer *t = user;
-    memcpy(buf, i ? t->v : t->m, (size_t)t->params->total * sizeof(float));
+    moments *w = user;
+    const trainer *t = w->t;
+    if (w->status == TL_OK)
+        w->status = device_fetch(t->dev, buf, i ? t->v : t->m, (size_t)t->params->total * sizeof(float), w->err);
 }
 
 static tl_status write_optimizer(const trainer *t, const char *dir, tl_error *err) {
@@ -48,9 +56,10 @@ static tl_status write_optimizer(const trainer *t, const char *dir, tl_error *er
     int64_t n = t->params->total;
     safetensors_item item[2] = {{.name = "m", .dtype = TL_F32, .ndim = 1, .dim = {n}},
                                 {.name = "v", .dtype = TL_F32, .ndim = 1, .dim = {n}}};
-    trainer copy = *t; /* fill only reads, through a pointer that is not const */
+    moments w = {.t = t, .err = err};
     TRY(file_join(path, sizeof path, dir, "optimizer.safetensors", err));
-    return safetensors_write(t->alloc, path, item, 2, fill_moment, &copy, NULL, NULL, err);
+    tl_status s = safetensors_write(t->alloc, path, item, 2, fill_moment, &w, NULL, NULL, err);
+    return w.status == TL_OK ? s : w.status;
 }
 
 static tl_status no_memory(tl_error *err) {
@@ -134,6 +143,7 @@ static tl_status point_latest(const trainer *t, const char *run, const char *nam
 }
 
 tl_status checkpoint_save(const trainer *t, const char *run, const json_t *extra, tl_error *err) {
+    if (t->begun) return error_set(err, TL_STATE, "a step that is begun must end before a checkpoint");
     char name[32], dir[CHECKPOINT_PATH], tmp[CHECKPOINT_PATH + 8], old[CHECKPOINT_PATH + 8];
     snprintf(name, sizeof name, "ckpt-%08lld", (long long)t->step);
     TRY(file_mkdirs(run, err));

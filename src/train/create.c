@@ -1,7 +1,7 @@
 /* How a trainer comes to be: settings, memory, graphs, plans. */
 #include "train/trainer.h"
 
-#include "model/update.h"
+#include "graph/plan.h"
 
 #include <math.h>
 #include <string.h>
@@ -109,11 +109,15 @@ static tl_status plan_forward(tl_engine *e, const tl_allocator *a, const trainer
     return tl_plan_create(out->graph, dry, &out->plan, err);
 }
 
-static tl_status plan_norm(tl_engine *e, const model_params *p, bool dry, trainer_plan *out, tl_tensor **x,
-                           tl_tensor **norm, tl_error *err) {
+/* micro 0: the norm alone. Else what a device needs that updates by itself: the losses of so many micro-batches. */
+static tl_status plan_norm(tl_engine *e, const model_params *p, int64_t micro, bool dry, trainer_plan *out,
+                           update_guard *u, tl_error *err) {
     tl_status st = tl_graph_create(e, &out->graph);
     if (st != TL_OK) return error_set(err, st, "no memory for a graph");
-    update_norm(out->graph, p, x, norm);
+    if (micro)
+        update_guarded(out->graph, p, 2 * micro, u);
+    else
+        update_norm(out->graph, p, &u->grads, &u->norm);
     return tl_plan_create(out->graph, dry, &out->plan, err);
 }
 
@@ -141,9 +145,19 @@ static size_t batch_numbers(const model_config *c, const trainer_settings *s) {
 }
 
 static size_t small_floats(const model_config *c, int64_t context) {
-    size_t n = HYPER_COUNT + 16 + 16; /* hyper, norm, denominator: a cache line each at least */
-    n += ((size_t)c->heads + 15) / 16 * 16;
+    size_t n = ((size_t)c->heads + 15) / 16 * 16;
     return n + (size_t)build_sinusoid_rows(c, context) * (size_t)c->width;
+}
+
+enum { SLOT_HEAD = (HYPER_COUNT + 16 + 16) * sizeof(float) }; /* hyper, norm, denominator: a cache line each */
+
+static size_t slot_bytes(const model_config *c, const trainer_settings *s) {
+    return SLOT_HEAD + batch_numbers(c, s) * sizeof(int32_t);
+}
+
+/* A cache line for the norm. */
+static size_t results_bytes(const trainer_settings *s) {
+    return (16 + 2 * (size_t)(padded_rows(s) / s->micro)) * sizeof(float);
 }
 
 static size_t freq_doubles(const model_config *c) {
@@ -168,8 +182,7 @@ static void count_bytes(const trainer_shape *w, const trainer_settings *s, size_
     b->moments = 2 * flat;
     b->activations = arenas;
     b->mapped = build_mapped_bytes(w->mapped);
-    b->batch = batch_numbers(c, s) * sizeof(int32_t) + small_floats(c, s->context) * sizeof(float) +
-               freq_doubles(c) * sizeof(double);
+    b->batch = slot_bytes(c, s) + small_floats(c, s->context) * sizeof(float) + freq_doubles(c) * sizeof(double);
     b->total = b->weights + b->weights16 + b->gradients + b->moments + b->activations + b->batch;
 }
 
@@ -219,11 +232,11 @@ tl_status trainer_measure(tl_engine *e, const trainer_shape *w, const trainer_se
     trainer_plan fwd = {0}, norm = {0}, update = {0}, ahead = {0};
     build_result r = {0}, next = {0};
     update_inputs u;
-    tl_tensor *x, *y;
+    update_guard guard;
     tl_status st = check_settings(w->config, s, err);
     if (st == TL_OK) st = plan_forward(e, a, w, s, true, &fwd, &r, false, err);
     if (st == TL_OK && s->segment) st = plan_forward(e, a, w, s, true, &ahead, &next, true, err);
-    if (st == TL_OK) st = plan_norm(e, trained(w), true, &norm, &x, &y, err);
+    if (st == TL_OK) st = plan_norm(e, trained(w), 0, true, &norm, &guard, err);
     if (st == TL_OK) st = plan_update(e, trained(w), s->dtype == TL_BF16, true, &update, &u, err);
     if (st == TL_OK) {
         size_t arenas = arena_bytes(fwd.plan) + arena_bytes(norm.plan) + arena_bytes(update.plan);
@@ -242,59 +255,74 @@ tl_status trainer_measure(tl_engine *e, const trainer_shape *w, const trainer_se
 
 /* ---- create ------------------------------------------------------------------------------------------------------ */
 
+static bool take_slot(trainer *t, trainer_slot *s) {
+    const model_config *c = &t->model->config;
+    const int64_t T = t->set.context;
+    if (!device_twin_take(t->dev, slot_bytes(c, &t->set), &s->in)) return false;
+    if (t->dev->memory && !device_twin_take(t->dev, results_bytes(&t->set), &s->out)) return false;
+    s->hyper = (float *)(void *)s->in.host;
+    s->norm = s->hyper + HYPER_COUNT;
+    s->denom = s->norm + 16;
+    if (t->dev->memory) s->norm = (float *)(void *)s->out.host;
+    objective_lay(c->objective, t->padded, T, config_source(c), (int32_t *)(void *)(s->in.host + SLOT_HEAD), &s->batch);
+    if (config_prefix(c)) objective_causal_span(NULL, t->padded, T, s->batch.span);
+    for (size_t i = 0; i < (size_t)(t->padded * T); i++) { /* rows behind the step's last one stay padding for good */
+        s->batch.input[i] = 0;
+        s->batch.target[i] = -1;
+        s->batch.pos[i] = (int32_t)(i % (size_t)T);
+        s->batch.doc_start[i] = 0;
+    }
+    return true;
+}
+
+static bool take_flat(trainer *t, float **to) {
+    size_t bytes = (size_t)t->params->total * sizeof **to;
+    *to = t->dev->alloc_bytes(t->dev, bytes);
+    if (*to) device_clear(t->dev, *to, bytes);
+    return *to != NULL;
+}
+
+enum { STICKY = 2 * 16 * sizeof(float) };
+
 static tl_status take_memory(trainer *t, tl_error *err) {
     const model_config *c = &t->model->config;
-    size_t flat = (size_t)t->params->total * sizeof(float);
-    size_t cells = (size_t)(t->padded * t->set.context), numbers = batch_numbers(c, &t->set);
-    t->grad = mem_take(t->alloc, flat);
-    t->m = mem_take(t->alloc, flat);
-    t->v = mem_take(t->alloc, flat);
-    t->small_count = small_floats(c, t->set.context);
-    t->small = mem_take(t->alloc, t->small_count * sizeof *t->small);
-    t->freq = mem_take(t->alloc, freq_doubles(c) * sizeof *t->freq);
-    t->batch_block = mem_take(t->alloc, numbers * sizeof *t->batch_block);
-    if (!t->grad || !t->m || !t->v || !t->small || !t->freq || !t->batch_block)
-        return error_set(err, TL_NOMEM, "no memory to train %lld parameters", (long long)t->params->count);
-    memset(t->grad, 0, flat);
-    memset(t->m, 0, flat);
-    memset(t->v, 0, flat);
-    memset(t->small, 0, t->small_count * sizeof *t->small);
-    memset(t->freq, 0, freq_doubles(c) * sizeof *t->freq);
-    memset(t->batch_block, 0, numbers * sizeof *t->batch_block);
-    objective_lay(c->objective, t->padded, t->set.context, config_source(c), t->batch_block, &t->batch);
-    if (config_prefix(c)) objective_causal_span(NULL, t->padded, t->set.context, t->batch.span);
-    for (size_t i = 0; i < cells; i++) { /* rows behind the step's last one stay padding for good */
-        t->batch.input[i] = 0;
-        t->batch.target[i] = -1;
-        t->batch.pos[i] = (int32_t)(i % (size_t)t->set.context);
-        t->batch.doc_start[i] = 0;
+    t->slots = t->dev->memory ? TRAINER_SLOTS : 1;
+    bool ok = take_flat(t, &t->grad) && take_flat(t, &t->m) && take_flat(t, &t->v) &&
+              device_twin_take(t->dev, small_floats(c, t->set.context) * sizeof(float), &t->small) &&
+              device_twin_take(t->dev, freq_doubles(c) * sizeof(double), &t->freq);
+    for (int i = 0; ok && i < t->slots; i++) ok = take_slot(t, &t->slot[i]);
+    if (ok && t->dev->memory) {
+        t->sticky = t->dev->alloc_bytes(t->dev, STICKY);
+        if (t->sticky) device_clear(t->dev, t->sticky, STICKY);
+        ok = t->sticky != NULL;
     }
-    return TL_OK;
+    return ok ? TL_OK : error_set(err, TL_NOMEM, "no memory to train %lld parameters", (long long)t->params->count);
+}
+
+static float *sinusoid_of(const trainer *t, bool host) {
+    float *slopes = (float *)(void *)(host ? t->small.host : t->small.at);
+    return slopes + ((size_t)t->model->config.heads + 15) / 16 * 16;
 }
 
 static void fill_constants(trainer *t) {
     const model_config *c = &t->model->config;
     double mscale;
-    t->hyper = t->small;
-    t->norm_value = t->hyper + HYPER_COUNT;
-    t->denom = t->norm_value + 16;
-    t->slopes = t->denom + 16;
-    t->sinusoid = t->slopes + ((size_t)c->heads + 15) / 16 * 16;
-    build_rope_freq(c, t->set.context, t->freq, &mscale);
-    (void)build_head_constants(c, t->slopes);
-    build_sinusoid(build_sinusoid_rows(c, t->set.context), c->width, t->sinusoid);
+    build_rope_freq(c, t->set.context, (double *)(void *)t->freq.host, &mscale);
+    (void)build_head_constants(c, (float *)(void *)t->small.host);
+    build_sinusoid(build_sinusoid_rows(c, t->set.context), c->width, sinusoid_of(t, true));
+    device_twin_push(t->dev, &t->freq, t->freq.host, t->freq.bytes);
+    device_twin_push(t->dev, &t->small, t->small.host, t->small.bytes);
 }
 
-static tl_status bind(tl_plan *p, const tl_tensor *x, void *data) {
-    return x ? tl_plan_bind(p, x, data) : TL_OK;
+static tl_status bind(tl_plan *p, const tl_tensor *x, void *at) {
+    return x ? plan_bind_device(p, x, at) : TL_OK;
 }
 
 static tl_status bind_constants(trainer *t, tl_plan *p, build_result *r) {
     TRY(model_bind(t->model, p, r, t->set.dtype));
-    TRY(bind(p, r->freq, t->freq));
-    TRY(bind(p, r->slopes, t->slopes));
-    TRY(bind(p, r->sinusoid, t->sinusoid));
-    return bind(p, r->denom, t->denom);
+    TRY(bind(p, r->freq, t->freq.at));
+    TRY(bind(p, r->slopes, t->small.at));
+    return bind(p, r->sinusoid, sinusoid_of(t, false));
 }
 
 static tl_status bind_forward(trainer *t) {
@@ -305,37 +333,45 @@ static tl_status bind_forward(trainer *t) {
     return bind_constants(t, t->fwd.plan, &t->build);
 }
 
-static tl_status bind_update(trainer *t, const update_inputs *u) {
-    tl_model *m = t->model;
+static tl_status bind_update(trainer *t) {
     for (int k = 0; k < 2; k++) {
-        const update_range *r = &u->range[k];
-        TRY(bind(t->update.plan, r->p, (m->lora ? m->lora->flat : m->flat) + r->at));
+        const update_range *r = &t->bound.range[k];
+        TRY(bind(t->update.plan, r->p, model_trained(t->model) + r->at));
         TRY(bind(t->update.plan, r->m, t->m + r->at));
         TRY(bind(t->update.plan, r->v, t->v + r->at));
         TRY(bind(t->update.plan, r->g, t->grad + r->at));
-        TRY(bind(t->update.plan, r->p16, m->lora ? m->lora->flat16 : m->flat16));
+        TRY(bind(t->update.plan, r->p16, model_trained16(t->model)));
     }
-    TRY(bind(t->update.plan, u->hyper, t->hyper));
-    return bind(t->update.plan, u->norm, t->norm_value);
+    return TL_OK;
+}
+
+/* What does not change from step to step; a slot's parts are bound when it is used, if there is more than one. */
+static tl_status bind_all(trainer *t) {
+    TRY(bind_forward(t));
+    TRY(bind(t->norm.plan, t->guard.grads, t->grad));
+    TRY(bind_update(t));
+    if (t->sticky) {
+        TRY(bind(t->norm.plan, t->guard.before, t->sticky));
+        TRY(bind(t->norm.plan, t->guard.after, t->sticky));
+        TRY(bind(t->norm.plan, t->guard.guard, t->sticky + 16));
+        TRY(bind(t->update.plan, t->bound.norm, t->sticky + 16));
+    }
+    return trainer_bind_slot(t, &t->slot[0]);
 }
 
 static tl_status make_plans(trainer *t, tl_error *err) {
     tl_model *m = t->model;
-    update_inputs u;
-    tl_tensor *grads = NULL;
     const trainer_shape w = shape_of(m);
+    const int64_t micro = t->dev->memory ? t->padded / t->set.micro : 0;
     TRY(plan_forward(m->engine, t->alloc, &w, &t->set, false, &t->fwd, &t->build, false, err));
     if (t->set.segment) {
         TRY(plan_forward(m->engine, t->alloc, &w, &t->set, false, &t->ahead, &t->ahead_build, true, err));
         TRY(segments_open(&t->seg, t->alloc, &t->build, t->set.micro, t->set.context, t->set.segment,
                           segment_places(&t->set), err));
     }
-    TRY(plan_norm(m->engine, t->params, false, &t->norm, &grads, &t->norm_out, err));
-    TRY(plan_update(m->engine, t->params, t->set.dtype == TL_BF16, false, &t->update, &u, err));
-    tl_status s = bind_forward(t);
-    if (s == TL_OK) s = bind(t->norm.plan, grads, t->grad);
-    if (s == TL_OK) s = bind(t->norm.plan, t->norm_out, t->norm_value);
-    if (s == TL_OK) s = bind_update(t, &u);
+    TRY(plan_norm(m->engine, t->params, micro, false, &t->norm, &t->guard, err));
+    TRY(plan_update(m->engine, t->params, t->set.dtype == TL_BF16, false, &t->update, &t->bound, err));
+    tl_status s = bind_all(t);
     if (s != TL_OK) return error_set(err, s, "a training plan could not be bound");
     const tl_cost cost = cost_of_step(&t->set, &t->fwd, &t->ahead, &t->norm, &t->update);
     t->flops = cost.flops;
@@ -355,10 +391,13 @@ tl_status trainer_create(tl_model *m, const trainer_settings *s, trainer **out, 
     if (!t) return error_set(err, TL_NOMEM, "no memory for a trainer");
     t->model = m;
     t->alloc = m->alloc;
+    t->dev = ((graph_host *)(void *)m->engine)->dev;
     t->params = m->lora ? &m->lora->params : &m->params;
     t->set = *s;
     t->padded = padded_rows(s);
-    tl_status st = s->dtype == TL_BF16 ? model_bf16(m, err) : TL_OK;
+    tl_status st = s->segment ? segments_device(t->dev, err) : TL_OK;
+    if (st == TL_OK) st = model_bring(m, err);
+    if (st == TL_OK && s->dtype == TL_BF16) st = model_bf16(m, err);
     if (st == TL_OK) st = take_memory(t, err);
     if (st == TL_OK) {
         fill_constants(t);
@@ -373,7 +412,7 @@ tl_status trainer_create(tl_model *m, const trainer_settings *s, trainer **out, 
 }
 
 static void give(const trainer *t, void *p, size_t bytes) {
-    if (p) mem_give(t->alloc, p, bytes);
+    if (p) t->dev->free_bytes(t->dev, p, bytes);
 }
 
 void trainer_destroy(trainer *t) {
@@ -389,8 +428,12 @@ void trainer_destroy(trainer *t) {
     give(t, t->grad, flat);
     give(t, t->m, flat);
     give(t, t->v, flat);
-    give(t, t->small, t->small_count * sizeof *t->small);
-    give(t, t->freq, freq_doubles(&t->model->config) * sizeof *t->freq);
-    give(t, t->batch_block, batch_numbers(&t->model->config, &t->set) * sizeof *t->batch_block);
+    give(t, t->sticky, STICKY);
+    device_twin_give(t->dev, &t->small);
+    device_twin_give(t->dev, &t->freq);
+    for (int i = 0; i < TRAINER_SLOTS; i++) {
+        device_twin_give(t->dev, &t->slot[i].in);
+        device_twin_give(t->dev, &t->slot[i].out);
+    }
     mem_free(t->alloc, t);
 }

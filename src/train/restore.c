@@ -258,7 +258,9 @@ tl_status checkpoint_settings(const json_t *manifest, trainer_settings *s, tl_er
 /* ---- restore
  * --------------------------------------------------------------------------------------------------------------- */
 
-static tl_status read_moment(const safetensors *s, const char *name, int64_t n, float *to, tl_error *err) {
+/* to: the device's. */
+static tl_status read_moment(const tl_allocator *a, device *d, const safetensors *s, const char *name, int64_t n,
+                             float *to, tl_error *err) {
     const safetensors_entry *t = safetensors_find(s, name);
     if (!t) return error_set(err, TL_FORMAT, "has no tensor \"%s\"", name);
     if (t->ndim != 1 || t->dim[0] != n) {
@@ -266,7 +268,14 @@ static tl_status read_moment(const safetensors *s, const char *name, int64_t n, 
         error_at_tensor(err, name);
         return st;
     }
-    return safetensors_to_f32(t, to, err);
+    if (!d->memory) return safetensors_to_f32(t, to, err);
+    const size_t bytes = (size_t)n * sizeof *to;
+    float *host = mem_take(a, bytes);
+    if (!host) return error_set(err, TL_NOMEM, "no memory to read moments");
+    tl_status st = safetensors_to_f32(t, host, err);
+    if (st == TL_OK) device_upload(d, to, host, bytes);
+    mem_give(a, host, bytes);
+    return st;
 }
 
 static tl_status read_optimizer(trainer *t, const char *dir, tl_error *err) {
@@ -274,8 +283,8 @@ static tl_status read_optimizer(trainer *t, const char *dir, tl_error *err) {
     safetensors s;
     TRY(file_join(path, sizeof path, dir, "optimizer.safetensors", err));
     TRY(safetensors_open(t->alloc, path, &s, err));
-    tl_status st = read_moment(&s, "m", t->params->total, t->m, err);
-    if (st == TL_OK) st = read_moment(&s, "v", t->params->total, t->v, err);
+    tl_status st = read_moment(t->alloc, t->dev, &s, "m", t->params->total, t->m, err);
+    if (st == TL_OK) st = read_moment(t->alloc, t->dev, &s, "v", t->params->total, t->v, err);
     if (st != TL_OK) error_at_file(err, path);
     safetensors_close(&s);
     return st;

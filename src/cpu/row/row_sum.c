@@ -1,6 +1,7 @@
 /* reduce, broadcast, global_norm, adamw. */
 #include "cpu/row/launch.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -159,6 +160,10 @@ RUN(adamw) {
     const int64_t n = tl_desc_count(&c->out[0].d), at = lo * BLOCK * TILE_BLOCKS;
     row_job j = {.d = row_least(hi * BLOCK * TILE_BLOCKS, n) - at, .in = {hyper}, .kind = ATTR(c, adamw)->decay};
     j.f[0] = hyper[HYPER_GSCALE];
+    if (norm && !(norm[0] <= FLT_MAX)) { /* the gradient is no use */
+        memset((float *)c->out[3].data + at, 0, (size_t)j.d * sizeof(float));
+        return;
+    }
     if (norm && hyper[HYPER_CLIP] > 0) {
         const float shrink = hyper[HYPER_CLIP] / norm[0];
         j.f[0] *= shrink < 1 ? shrink : 1;
