@@ -33,7 +33,7 @@ static const char *const configs[] = {
     "{\"model_type\":\"gpt2\",\"vocab_size\":67,\"n_embd\":32,\"n_layer\":2,\"n_head\":2,\"n_positions\":96}",
     HEAD("mixtral") ",\"num_local_experts\":4,\"num_experts_per_tok\":2,\"num_key_value_heads\":2}",
     "{\"model_type\":\"flash\",\"vocab_size\":67,\"hidden_size\":32,\"num_hidden_layers\":2,\"intermediate_size\":64,"
-    "\"max_position_embeddings\":96,\"tilia\":{\"chunk\":16}}",
+    "\"max_position_embeddings\":96,\"tilia\":{\"chunk_size\":16}}",
     "{\"model_type\":\"gau\",\"vocab_size\":67,\"hidden_size\":32,\"num_hidden_layers\":2,\"intermediate_size\":64,"
     "\"max_position_embeddings\":96}",
 };

@@ -111,7 +111,7 @@ static void families(void **state) {
         "\"num_hidden_layers\":2,\"num_attention_heads\":2,\"num_key_value_heads\":2,\"num_local_experts\":4,"
         "\"num_experts_per_tok\":2,\"router_aux_loss_coef\":0.02,\"max_position_embeddings\":32}",
         "{\"model_type\":\"flash\",\"vocab_size\":257,\"hidden_size\":16,\"num_hidden_layers\":2,"
-        "\"intermediate_size\":32,\"max_position_embeddings\":32,\"tilia\":{\"chunk\":8}}",
+        "\"intermediate_size\":32,\"max_position_embeddings\":32,\"tilia\":{\"chunk_size\":8}}",
         "{\"model_type\":\"gau\",\"vocab_size\":257,\"hidden_size\":16,\"num_hidden_layers\":2,"
         "\"intermediate_size\":32,\"max_position_embeddings\":32}"};
     s = fixture_settings(ROWS, 2, CONTEXT, TL_F32);
