@@ -225,6 +225,10 @@ static void print_machine(const plan_options *o, const plan_result *r) {
            bytes(m->bandwidth, &k, 1), machine_peak(m, o->dtype) / m->bandwidth);
     printf("  %s\n", m->source);
     if (!m->n) printf("  a bound: real programs reach a third to two thirds of the limit when they compute\n");
+    if (config_prefix(&r->config))
+        printf("  a bound: how long prompts are is data, so attention counts every pair of tokens; a prompt that is a "
+               "part\n"
+               "  p of its document leaves (1 + p^2)/2 of them, splits of texts two thirds on average\n");
 }
 
 static void print_money(const plan_options *o, const plan_result *r) {

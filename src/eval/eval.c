@@ -243,6 +243,14 @@ static void fill_window(evaluator *e, const tokens *t, int64_t w, int64_t k) {
     }
 }
 
+/* What a window has from the one before counts nothing and is the prompt of what follows: up to the token that predicts
+ * the first one counted, all see each other. */
+static void prompt_window(evaluator *e, int64_t k) {
+    const int64_t T = e->o.context, prompt = T - e->o.stride + 1;
+    for (int64_t c = 0; c < prompt && c < T; c++)
+        e->batch.span[2 * (k * T + c) + 1] = (int32_t)(prompt < T ? prompt : T);
+}
+
 static tl_status run_strides(evaluator *e, const tokens *t, eval_result *out, bool (*cancel)(void *), void *user,
                              tl_error *err) {
     const int64_t T = e->o.context, S = e->o.stride, windows = t->n <= T ? 1 : 1 + (t->n - T + S - 1) / S;
@@ -250,8 +258,10 @@ static tl_status run_strides(evaluator *e, const tokens *t, eval_result *out, bo
     for (int64_t w = 0; w < windows; w += e->o.rows) {
         if (cancel && cancel(user)) return error_set(err, TL_CANCELLED, "evaluation was cancelled");
         for (int64_t k = 0; k < e->o.rows; k++) fill_window(e, t, w + k < windows ? w + k : -1, k);
-        if (config_prefix(&e->model->config))
-            objective_causal_span(NULL, e->o.rows, T, e->batch.span); /* windows have no prompt */
+        if (config_prefix(&e->model->config)) {
+            objective_causal_span(NULL, e->o.rows, T, e->batch.span);
+            for (int64_t k = w ? 0 : 1; k < e->o.rows; k++) prompt_window(e, k);
+        }
         TRY(run_batch(e, out, err));
     }
     return finish(out, err);

@@ -56,18 +56,19 @@ static tl_tensor *cross_unit(const builder *b, tl_tensor *in, int64_t l) {
     const model_config *c = b->c;
     build_result *r = b->r;
     tl_tensor *part[2], *kv[2], *m;
+    tl_tensor *theta = build_theta(b, ROLE_CROSS_THETA, l), *sink = builder_param(b, ROLE_CROSS_SINK, l);
     tl_tensor *y = builder_linear(b, in, ROLE_CROSS_Q, ROLE_CROSS_Q_BIAS, l);
     tl_split(b->g, tl_act(b->g, y, (tl_act_kind)c->act), 2, (int64_t[]){c->expand, c->shared}, part);
     if (b->o->mode == BUILD_DECODE) {
         struct gau_attention_kv_attr a = {.f = build_gate(b, l)};
         tl_tensor **state = &r->state[l * BUILD_STATES];
-        tl_tensor *at[] = {part[1], state[5], state[6], r->slot, r->pos, NULL, NULL, NULL, r->cross};
+        tl_tensor *at[] = {part[1], state[5], state[6], r->slot, r->pos, NULL, theta, sink, r->cross};
         m = tl_apply(b->g, OP_DEF(gau_attention_kv), &a, at, 9, NULL, NULL, 0);
     } else {
         struct gau_attention_attr a = {.f = build_gate(b, l)};
         a.f.causal = 0;
         source_parts(b, l, kv);
-        tl_tensor *at[] = {part[1], kv[0], kv[1], NULL, NULL, NULL, NULL, r->cross};
+        tl_tensor *at[] = {part[1], kv[0], kv[1], NULL, NULL, theta, sink, r->cross};
         m = tl_apply(b->g, OP_DEF(gau_attention), &a, at, 8, NULL, NULL, 0);
     }
     return tl_mul(b->g, part[0], m);
@@ -79,6 +80,7 @@ static tl_tensor *cross_attention(const builder *b, tl_tensor *in, int64_t l) {
     const tl_attention_options ao = {.scale = (float)c->attn_scale,
                                      .softcap = (float)c->attn_softcap,
                                      .drop = b->o->mode == BUILD_TRAIN ? (float)c->drop_attn : 0,
+                                     .sinks = builder_param(b, ROLE_CROSS_SINK, l),
                                      .span = r->cross};
     tl_tensor *q = builder_fold(b, builder_linear(b, in, ROLE_CROSS_Q, ROLE_CROSS_Q_BIAS, l), c->heads, c->head_dim);
     tl_tensor *kv[2], **state = &r->state[l * BUILD_STATES], *o;

@@ -51,8 +51,8 @@ tl_tensor *build_gate_bias(const builder *b, int64_t layer) {
 }
 
 /* theta, decayed with the matrices, among which it lies: (1) in the dtype of sums */
-tl_tensor *build_theta(const builder *b, int64_t layer) {
-    tl_tensor *t = builder_matrix(b, ROLE_THETA, layer);
+tl_tensor *build_theta(const builder *b, param_role role, int64_t layer) {
+    tl_tensor *t = builder_matrix(b, role, layer);
     if (!t) return NULL;
     if (b->o->dtype != TL_F64 && tl_tensor_desc(t)->dtype != TL_F32) t = tl_cast(b->g, t, TL_F32);
     return tl_reshape(b->g, t, 1, (int64_t[]){1});

@@ -39,8 +39,8 @@ int64_t build_rel_count(const model_config *c, int kind, int64_t heads, int64_t 
 tl_tensor *build_rel_bias(const builder *b, param_role role, int64_t layer, int kind, int64_t heads, int64_t width,
                           int64_t reach);
 tl_tensor *build_gate_bias(const builder *b, int64_t layer); /* of gated layers and mixed chunks, (2P-1) */
-/* The temperature of a gated layer's scores, or NULL. */
-tl_tensor *build_theta(const builder *b, int64_t layer);
+/* The temperature of a gated layer's scores (ROLE_THETA, ROLE_CROSS_THETA), or NULL. */
+tl_tensor *build_theta(const builder *b, param_role role, int64_t layer);
 /* x (N..,width) times a number that is learned */
 tl_tensor *build_times(const builder *b, tl_tensor *x, tl_tensor *number, int64_t width);
 /* act(x), x (N..,width); act(gate) (.) up, of an mlp */

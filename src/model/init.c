@@ -18,7 +18,7 @@ static bool residual(param_role r) {
  */
 static double matrix_std(const model_param *m, const model_config *c) {
     bool table = m->role == ROLE_EMBED || m->role == ROLE_POS || (m->role == ROLE_HEAD && c->init == INIT_GPT2);
-    if (m->role == ROLE_THETA) return 0; /* a temperature of 1 */
+    if (m->role == ROLE_THETA || m->role == ROLE_CROSS_THETA) return 0; /* a temperature of 1 */
     if (c->init == INIT_GPT2) return residual(m->role) ? c->init_std / sqrt(2.0 * (double)c->layers) : c->init_std;
     if (table) return c->init_std;
     bool experts = m->role == ROLE_EXPERT_UP || m->role == ROLE_EXPERT_DOWN;

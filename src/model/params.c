@@ -127,6 +127,9 @@ static void put_cross(table *t, const model_config *c, int64_t l) {
     if (c->bias_qkv) put(t, "cross_kv.bias", ROLE_CROSS_KV_BIAS, l, 0, kv);
     put(t, "cross_out", ROLE_CROSS_OUT, l, c->width, unit ? c->expand : c->heads * c->head_dim);
     if (c->bias_out) put(t, "cross_out.bias", ROLE_CROSS_OUT_BIAS, l, 0, c->width);
+    if (unit && c->temperature) put(t, "cross_theta", ROLE_CROSS_THETA, l, 1, 1);
+    if (c->sink && (!unit || c->score == GATE_SOFTMAX))
+        put(t, "cross_sink", ROLE_CROSS_SINK, l, 0, unit ? 1 : c->heads);
 }
 
 /* Every parameter in model order. Norms of a block: norm1 before (or, post, after) attention, norm2 for the mlp;

@@ -29,9 +29,9 @@ typedef enum param_role {
     ROLE_MIX_GATE,  /* (H Dh, D) of mixers with a state */
     ROLE_MIX_DECAY, /* (H or H Dh, D) */
     ROLE_MIX_DECAY_BIAS,
-    ROLE_THETA,     /* (1,1) the logarithm of a temperature: a matrix, so that it is decayed */
-    ROLE_SINK,      /* (H), gau: (1) */
-    ROLE_ACT_BETA,  /* (1) */
+    ROLE_THETA,    /* (1,1) the logarithm of a temperature: a matrix, so that it is decayed */
+    ROLE_SINK,     /* (H), gau: (1) */
+    ROLE_ACT_BETA, /* (1) */
     ROLE_MIX_TIME, /* (2 rows, context) of linformer: keys above values */
     ROLE_MIX_BETA, /* (H, D) how far a delta rule corrects */
     ROLE_FEATURES, /* (2 Dh Dh) fixed directions of random features: a constant */
@@ -41,6 +41,8 @@ typedef enum param_role {
     ROLE_CROSS_KV_BIAS,
     ROLE_CROSS_OUT, /* (D, H Dh), (D, e) */
     ROLE_CROSS_OUT_BIAS,
+    ROLE_CROSS_THETA, /* as ROLE_THETA, ROLE_SINK */
+    ROLE_CROSS_SINK,
     ROLE_SIN_SCALE, /* (1) of the sinusoids beside the embeddings */
     ROLE_HEAD,
     ROLE_HEAD_BIAS,

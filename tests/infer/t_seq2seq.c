@@ -13,15 +13,16 @@ enum { V = 31, T = 22, S = 26 };
     "\"model_type\":\"llama\",\"hidden_size\":24,\"num_hidden_layers\":2,\"num_attention_heads\":4,"                   \
     "\"num_key_value_heads\":2,\"intermediate_size\":32," SIZES
 static const char *const models[] = {
-    "{" LLAMA "\"tilia\":{\"encoder_layers\":3,\"source_context\":26}}",
+    "{" LLAMA "\"tilia\":{\"encoder_layers\":3,\"source_context\":26,\"sink\":true}}",
     "{\"model_type\":\"gpt2\",\"n_embd\":24,\"n_layer\":2,\"n_head\":2,\"n_positions\":40,\"vocab_size\":31,"
     "\"eos_token_id\":0,\"initializer_range\":0.3,\"tilia\":{\"encoder_layers\":1,\"norm_place\":\"post\","
     "\"attn_rel_bias\":true,\"source_context\":26}}",
     "{\"model_type\":\"flash-quad\"," GATED
     "\"tilia\":{\"objective\":\"seq2seq\",\"source_context\":26,\"token_shift\":true}}",
     "{\"model_type\":\"gau\"," GATED "\"tilia\":{\"encoder_layers\":2,\"source_context\":26,\"score\":\"softmax\","
-    "\"score_kappa\":true,\"gate_heads\":2,\"norm_place\":\"post\"}}",
-    "{\"model_type\":\"flash\"," GATED "\"chunk_size\":5,\"tilia\":{\"encoder_layers\":2,\"source_context\":26}}",
+    "\"score_kappa\":true,\"sink\":true,\"gate_heads\":2,\"norm_place\":\"post\"}}",
+    "{\"model_type\":\"flash\"," GATED "\"chunk_size\":5,\"tilia\":{\"encoder_layers\":2,"
+    "\"source_context\":26,\"temperature\":true}}",
     "{" LLAMA "\"tilia\":{\"encoder_layers\":2,\"source_context\":26,\"kv_heads\":4,\"mixers\":[\"performer\",\"gau\"],"
     "\"shared_size\":12,\"expansion\":32}}",
 };
@@ -34,6 +35,12 @@ static tl_model *model_of(tl_engine *engine, int k) {
     assert_ok(config_parse(models[k], &c, NULL, 0, &e), &e);
     assert_int_equal(c.objective, OBJECTIVE_SEQ2SEQ);
     assert_ok(model_create(engine, &c, NULL, 5, &m, &e), &e);
+    for (size_t i = 0; i < m->params.n; i++) { /* temperatures and sinks away from where they begin */
+        const model_param *p = &m->params.list[i];
+        const bool theta = p->role == ROLE_THETA || p->role == ROLE_CROSS_THETA;
+        if (!theta && p->role != ROLE_SINK && p->role != ROLE_CROSS_SINK) continue;
+        for (int64_t h = 0; h < p->cols; h++) m->flat[p->offset + h] = theta ? 0.4f : 0.7f + 0.3f * (float)h;
+    }
     return m;
 }
 
@@ -235,6 +242,32 @@ static void sessions(void **state) {
     model_close(m);
 }
 
+/* Looking at the source has a temperature and a sink of its own, where the layer's scores have them. */
+static void own_temperature(void **state) {
+    static row x;
+    static float a[T * V], b[T * V];
+    static const struct {
+        int model;
+        param_role role;
+    } at[] = {{0, ROLE_CROSS_SINK}, {3, ROLE_CROSS_SINK}, {4, ROLE_CROSS_THETA}};
+    for (size_t i = 0; i < sizeof at / sizeof *at; i++) {
+        tl_model *m = model_of(*state, at[i].model);
+        const int64_t p = params_find(&m->params, at[i].role, 0, 0);
+        assert_true(p >= 0);
+        clear(&x);
+        put(&x, 0, 0, 13, 0, 17);
+        at_once(m, &x, a);
+        m->flat[m->params.list[p].offset] += 1;
+        at_once(m, &x, b);
+        assert_false(same(a, b, 1));
+        model_close(m);
+    }
+    tl_model *m = model_of(*state, 2); /* and not where they have none */
+    assert_true(params_find(&m->params, ROLE_CROSS_SINK, 0, 0) < 0);
+    assert_true(params_find(&m->params, ROLE_CROSS_THETA, 0, 0) < 0);
+    model_close(m);
+}
+
 static void refused(void **state) {
     static const struct {
         const char *set[3], *part;
@@ -262,8 +295,8 @@ static void refused(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(who_sees_what), cmocka_unit_test(packed),
-                                       cmocka_unit_test(decoding), cmocka_unit_test(sessions),
-                                       cmocka_unit_test(refused)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(who_sees_what),   cmocka_unit_test(packed),
+                                       cmocka_unit_test(decoding),        cmocka_unit_test(sessions),
+                                       cmocka_unit_test(own_temperature), cmocka_unit_test(refused)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -1,6 +1,7 @@
 /* Objective prefix: prompts whose tokens see each other, in one graph, packed, and token by token over a cache. */
 #include "data/loader.h"
-#include "sessions.h"
+#include "eval/eval.h"
+#include "infer/sessions.h"
 
 #include <math.h>
 
@@ -98,6 +99,50 @@ static void who_sees_what(void **state) {
         m->config.objective = OBJECTIVE_CAUSAL;
         at_once(m, T, ids, pos, NULL, NULL, b);
         assert_rows(a, b, T, 1e-5);
+        model_close(m);
+    }
+}
+
+/* Sum of losses of targets [from, T) of one row. */
+static double nats(const float *z, const int32_t *target, int32_t from) {
+    double all = 0;
+    for (int32_t i = from; i < T; i++) {
+        double sum = 0;
+        for (int v = 0; v < V; v++) sum += exp((double)z[i * V + v]);
+        all += log(sum) - (double)z[i * V + target[i]];
+    }
+    return all;
+}
+
+/* A window that overlaps the one before takes what it has from there as its prompt. */
+static void strides(void **state) {
+    enum { STRIDE = 16, N = T + STRIDE, EOD = 2 };
+    static float z[T * V];
+    uint16_t text[N];
+    int32_t ids[T], pos[T], target[T], span[2 * T];
+    for (int i = 0; i < N; i++) text[i] = (uint16_t)((i * 11 + i / 7) % V);
+    for (int k = 0; k < MODELS; k++) {
+        tl_model *m = model_of(*state, k);
+        double want = 0;
+        for (int32_t w = 0; w < 2; w++) {
+            for (int32_t c = 0; c < T; c++) {
+                const int32_t i = w * STRIDE + c;
+                pos[c] = c, target[c] = text[i], ids[c] = i ? text[i - 1] : EOD;
+            }
+            spans(span, 0, T, w ? T - STRIDE + 1 : 1);
+            at_once(m, T, ids, pos, NULL, span, z);
+            want += nats(z, target, w ? T - STRIDE : 0);
+        }
+        const tokens t = {.id = text, .width = 2, .vocab = V, .eod = EOD, .n = N};
+        const eval_options o = {.rows = 1, .context = T, .stride = STRIDE};
+        evaluator *ev;
+        eval_result r;
+        tl_error e;
+        assert_ok(evaluator_open(m, &o, &ev, &e), &e);
+        assert_ok(evaluator_run(ev, &t, &r, NULL, NULL, &e), &e);
+        assert_int_equal(r.tokens, N);
+        assert_near(r.nats, want, 1e-4 * want);
+        evaluator_close(ev);
         model_close(m);
     }
 }
@@ -206,8 +251,8 @@ static void refused(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(who_sees_what), cmocka_unit_test(packed),
-                                       cmocka_unit_test(decoding), cmocka_unit_test(sessions),
-                                       cmocka_unit_test(refused)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(who_sees_what), cmocka_unit_test(strides),
+                                       cmocka_unit_test(packed),        cmocka_unit_test(decoding),
+                                       cmocka_unit_test(sessions),      cmocka_unit_test(refused)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
