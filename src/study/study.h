@@ -59,7 +59,7 @@ tl_status study_selector_check(const study *s, const char *selector, tl_error *e
 /* ---- what a cell is -------------------------------------------------------------------------- */
 
 typedef enum study_corpus_kind {
-    CORPUS_NONE,    /* cells are not trained: study.run */
+    CORPUS_NONE,    /* nothing is read: study.run */
     CORPUS_STORIES, /* the built-in grammar, bytes; its entropy is known */
     CORPUS_CHARS    /* a text of the user's, characters; its last tenth is held out */
 } study_corpus_kind;
@@ -124,7 +124,7 @@ struct study {
     study_factor factor[STUDY_FACTORS]; /* name NULL behind the last */
     /* TL_UNSUPPORTED or TL_CONFIG: there is no such cell; the reason is told when it would have run. */
     tl_status (*setup)(struct study_lab *l, const study_cell *c, study_setup *s, tl_error *e);
-    /* Instead of training (CORPUS_NONE): fills the values itself. */
+    /* Instead of training a cell: fills the values itself. */
     tl_status (*run)(struct study_lab *l, const study_cell *c, uint64_t seed, struct study_measured *m, tl_error *e);
     /* After training: more values. May be NULL. */
     tl_status (*measure)(struct study_lab *l, const study_cell *c, trainer *t, struct study_measured *m, tl_error *e);
