@@ -68,9 +68,14 @@ tl_tensor *build_times(const builder *b, tl_tensor *x, tl_tensor *number, int64_
     return tl_apply(b->g, OP_DEF(offset_scale), &none, (tl_tensor *[]){x, g}, 2, NULL, NULL, 0);
 }
 
+/* Is Swish's slope there, and not that of SiLU? */
+static bool sloped(const model_config *c) {
+    return c->act_beta_learned || (c->act_beta != 0 && c->act_beta != 1);
+}
+
 tl_tensor *build_act(const builder *b, tl_tensor *x, int64_t width, int64_t layer) {
     const model_config *c = b->c;
-    if (c->act_beta == 0) return tl_act(b->g, x, (tl_act_kind)c->act);
+    if (!sloped(c)) return tl_act(b->g, x, (tl_act_kind)c->act);
     tl_tensor *beta = builder_param(b, ROLE_ACT_BETA, layer);
     tl_tensor *z = beta ? build_times(b, x, beta, width) : tl_scale(b->g, x, (float)c->act_beta);
     return tl_glu(b->g, z, x, TL_ACT_SIGMOID); /* x sigmoid(beta x) */
@@ -79,6 +84,6 @@ tl_tensor *build_act(const builder *b, tl_tensor *x, int64_t width, int64_t laye
 tl_tensor *build_glu(const builder *b, tl_tensor *gate, tl_tensor *up, int64_t layer) {
     const model_config *c = b->c;
     if (c->act_both) up = build_act(b, up, c->mlp, layer);
-    if (c->act_beta == 0) return tl_glu(b->g, gate, up, (tl_act_kind)c->act);
+    if (!sloped(c)) return tl_glu(b->g, gate, up, (tl_act_kind)c->act);
     return tl_mul(b->g, build_act(b, gate, c->mlp, layer), up);
 }
