@@ -424,8 +424,11 @@ static void report(const demo *d, double seconds) {
                d->grammatical ? "true" : "false", d->tries, above, d->val_loss, d->floor);
         return;
     }
-    printf("%s\n", d->story.data);
-    if (o->common.quiet) return;
+    if (d->tries) printf("%s\n", d->story.data ? d->story.data : "");
+    if (!d->tries && !o->common.quiet)
+        fprintf(stderr, "interrupted after %lld steps: no story; the model and its curves are in %s\n",
+                (long long)d->trainer->step, d->run);
+    if (!d->tries || o->common.quiet) return;
     fprintf(stderr, "\nThe parser of the grammar says: %s%s.\n", d->grammatical ? "a grammatical story" : "not a story",
             d->tries > 1 ? " (not the first one told)" : "");
     fprintf(stderr, "Validation loss %.4f nats a token; the floor of the same stories is %.4f: %.1f %% above it.\n",

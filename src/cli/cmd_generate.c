@@ -108,7 +108,7 @@ static int report(const options *o, const tl_model *m, const str *text, const tl
     printf("\n");
     if (!o->common.quiet)
         fprintf(stderr, "[%lld tokens in %.2f s, %.0f tokens/s, ended by %s]\n", (long long)tokens, seconds,
-                seconds > 0 ? (double)tokens / seconds : 0, finish_name(last->finish));
+                seconds > 0 ? (double)tokens / seconds : 0, cli_signal() ? "a signal" : finish_name(last->finish));
     return EXIT_DONE;
 }
 

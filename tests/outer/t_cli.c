@@ -313,6 +313,23 @@ static void a_masked_model_does_not_write(void **state) {
     assert_has("err", "--sample-every");
 }
 
+/* what was learned until then is kept; no story is told */
+static void a_demo_may_be_interrupted(void **state) {
+    (void)state;
+    char command[2048];
+    snprintf(command, sizeof command,
+             "cd '%s' && timeout --preserve-status -s INT 2 '%s' demo --seconds 60 --threads 1 --out demo >out 2>err",
+             dir, TILIA_PROGRAM);
+    int status = system(command);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 130);
+    char *out = slurp("out");
+    assert_string_equal(out, "");
+    free(out);
+    assert_has("err", "interrupted after ");
+    assert_int_equal(run("generate demo -n 4"), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(mistakes_have_their_exit_code),
@@ -321,6 +338,7 @@ int main(void) {
         cmocka_unit_test(plans_know_published_models),
         cmocka_unit_test(a_model_lives),
         cmocka_unit_test(a_masked_model_does_not_write),
+        cmocka_unit_test(a_demo_may_be_interrupted),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
