@@ -19,7 +19,7 @@ PEERS  ?= ../tilia-peers
 QUICK  ?=
 
 .DEFAULT_GOAL := all
-.PHONY: all demo check bench peers install uninstall clean format setup configure
+.PHONY: all demo check check-cuda bench peers install uninstall clean format setup configure
 
 setup:
 	@tools/setup
@@ -39,6 +39,9 @@ demo: configure
 check: all
 	@tools/check_layers
 	@cd $(BUILD) && ctest -j 2 --output-on-failure
+
+check-cuda:
+	@tools/check_cuda
 
 bench: all
 	@for what in gemm attention train generate overhead kv-cache tokenizer; do $(BUILD)/tilia bench $$what || exit 1; done

@@ -124,12 +124,31 @@ static int measure(const options *o, tl_engine *e) {
     return code;
 }
 
+static void print_device(void *user, const char *name, const char *what, const char *why_not) {
+    const options *o = user;
+    if (!o->common.json) {
+        const char *why = strncmp(why_not, "device cuda: ", 13) == 0 ? why_not + 13 : why_not;
+        printf("  %-5s %s%s\n", name, why[0] ? "not here: " : "", why[0] ? why : what);
+        return;
+    }
+    printf("%s{\"name\": \"%s\", \"what\": ", strcmp(name, "cpu") == 0 ? "" : ", ", name);
+    cli_json_text(stdout, what, strlen(what));
+    printf(", \"why_not\": ");
+    cli_json_text(stdout, why_not, strlen(why_not));
+    printf("}");
+}
+
 int cmd_devices(int argc, char **argv) {
     options o = {0};
     if (cli_parse(&argp, argc, argv, &o)) return EXIT_USAGE;
     tl_engine *e;
     tl_error err = {0};
     if (cli_engine(&o.common, &e, &err) != TL_OK) return cli_fail(&err);
+    if (o.measure && e->host.dev->memory) {
+        tl_engine_destroy(e);
+        error_set(&err, TL_UNSUPPORTED, "--measure is for the processor; device %s is not measured yet", "cuda");
+        return cli_fail(&err);
+    }
     if (o.measure) {
         int code = measure(&o, e);
         tl_engine_destroy(e);
@@ -137,11 +156,15 @@ int cmd_devices(int argc, char **argv) {
     }
     const char *name = e->host.dev->name, *isa = tl_engine_isa(e);
     if (o.common.json) {
-        printf("{\"device\": \"%s\", \"isa\": \"%s\", \"threads\": %d, \"kernels\": [", name, isa,
+        printf("{\"device\": \"%s\", \"isa\": \"%s\", \"threads\": %d, \"devices\": [", name, isa,
                tl_engine_threads(e));
+        engine_list_devices(e, print_device, &o);
+        printf("], \"kernels\": [");
         o.first = true;
     } else {
-        printf("%s, %s, %d threads\n\n", name, isa, tl_engine_threads(e));
+        printf("%s, %s, %d threads\n\ndevices of this build:\n", name, isa, tl_engine_threads(e));
+        engine_list_devices(e, print_device, &o);
+        printf("\n");
         printf("%-18s %-5s %-36s %-11s %s\n", "operator", "data", "kernel", "needs", "* chosen, or why not");
     }
     tl_status s = engine_list_kernels(e, o.common.json ? print_json : print_line, &o, &err);

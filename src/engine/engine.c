@@ -2,6 +2,7 @@
 
 #include "base/mem.h"
 #include "cpu/cpu.h"
+#include "cuda/cuda.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -43,8 +44,12 @@ static tl_status engine_open(tl_engine *e, const tl_engine_options *o, tl_error 
     int threads = 1;
     TRY(engine_threads_of(o->threads, &threads, err));
     TRY(engine_isa_of(o->isa, &e->isa, err));
+    if (o->device && strcmp(o->device, "cuda") == 0) {
+        e->device_destroy = cuda_device_destroy;
+        return cuda_device_create(&e->alloc, &e->host.dev, err);
+    }
     if (o->device && strcmp(o->device, "cpu") != 0)
-        return error_set(err, TL_DEVICE, "device \"%s\" is not in this build; there is \"cpu\"", o->device);
+        return error_set(err, TL_DEVICE, "there is no device \"%s\"; there are \"cpu\" and \"cuda\"", o->device);
     e->host.dev = cpu_device_create(&e->alloc, threads, e->isa, err);
     if (!e->host.dev) return err && err->code != TL_OK ? err->code : TL_NOMEM;
     e->device_destroy = cpu_device_destroy;
@@ -88,6 +93,20 @@ int tl_engine_threads(const tl_engine *e) {
 
 const tl_allocator *tl_engine_allocator(const tl_engine *e) {
     return e ? e->host.alloc : &mem_default;
+}
+
+void engine_list_devices(const tl_engine *e, engine_device_fn fn, void *user) {
+    tl_error err = {.code = TL_OK};
+    device *gpu = NULL;
+    const bool on_gpu = e->host.dev->memory != NULL;
+    fn(user, "cpu", isa_name(e->isa), "");
+    if (on_gpu) {
+        fn(user, e->host.dev->name, cuda_device_text(e->host.dev), "");
+        return;
+    }
+    tl_status s = cuda_device_create(&e->alloc, &gpu, &err);
+    fn(user, "cuda", gpu ? cuda_device_text(gpu) : "", s == TL_OK ? "" : err.text);
+    if (gpu) cuda_device_destroy(gpu);
 }
 
 const char *tl_engine_isa(const tl_engine *e) {

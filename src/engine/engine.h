@@ -24,4 +24,8 @@ typedef void (*engine_kernel_fn)(void *user, const engine_kernel *k);
 /* Every operator, each with a call in f32 and one in bf16, kernels in the order of kernels.def. */
 tl_status engine_list_kernels(tl_engine *e, engine_kernel_fn fn, void *user, tl_error *err);
 
+/* The devices that this build knows: what each is, or why there is none of its kind. */
+typedef void (*engine_device_fn)(void *user, const char *name, const char *what, const char *why_not);
+void engine_list_devices(const tl_engine *e, engine_device_fn fn, void *user);
+
 #endif

@@ -70,6 +70,32 @@ static int teardown(void **state) {
     return 0;
 }
 
+/* A GPU that is not there: one line, exit code 1, whichever the build has; and tilia devices says why. */
+static void no_gpu(void **state) {
+    (void)state;
+    int code = run("devices --json");
+    assert_int_equal(code, 0);
+    char *told = slurp("out");
+    const bool without = strstr(told, "built without nvcc"), absent = strstr(told, "no NVIDIA GPU or driver");
+    free(told);
+    assert_int_equal(run("devices --device tpu"), 1);
+    assert_has("err", "there are \"cpu\" and \"cuda\"");
+    if (!without && !absent) {
+        print_message("          there is a GPU here\n");
+        skip();
+    }
+    static const char *const all[] = {"devices --device cuda", "train book.txt --steps 1 --device cuda",
+                                      "demo --device cuda"};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        assert_int_equal(run(all[i]), 1);
+        assert_has("err",
+                   without ? "this build has no CUDA (built without nvcc)" : "no NVIDIA GPU or driver was found");
+        char *err = slurp("err");
+        assert_ptr_equal(strchr(err, '\n'), err + strlen(err) - 1); /* one line */
+        free(err);
+    }
+}
+
 static void mistakes_have_their_exit_code(void **state) {
     (void)state;
     static const struct {
@@ -152,7 +178,8 @@ static void mistakes_have_their_exit_code(void **state) {
         {"train book.txt --preset flash-char-cpu --objective prefix --steps 2 --out r", 1, "a running sum"},
         {"plan --preset char-moe --set num_experts_per_tok=9", 1, "9 of 8 experts"},
         {"train book.txt --rope-scaling linear:4 --steps 2 --out r", 2, "give --model"},
-        {"train book.txt --preset tiny --segment 8 --steps 2 --out r", 1, "layer 0 keeps something of every token before"},
+        {"train book.txt --preset tiny --segment 8 --steps 2 --out r", 1,
+         "layer 0 keeps something of every token before"},
         {"plan --preset gpt2 --train --segment 256", 1, "layer 0 keeps something of every token before (attention)"},
         {"train book.txt --segment 0 --steps 2 --out r", 2, "--segment"},
         {"inspect nowhere", 1, "nowhere"},
@@ -333,6 +360,7 @@ static void a_demo_may_be_interrupted(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(mistakes_have_their_exit_code),
+        cmocka_unit_test(no_gpu),
         cmocka_unit_test(help_is_a_result),
         cmocka_unit_test(measurements_are_one_document),
         cmocka_unit_test(plans_know_published_models),
