@@ -23,6 +23,12 @@ typedef struct gemm_matrix {
     int64_t row, col; /* strides in elements; one of them is 1 */
 } gemm_matrix;
 
+/* What will be read next: `rows` pieces of `bytes`, `step` bytes apart. */
+typedef struct gemm_next {
+    const char *p;
+    int64_t rows, bytes, step;
+} gemm_next;
+
 typedef struct gemm_job {
     gemm_matrix a, b, c; /* c.col is 1 */
     int64_t m, n, k;
@@ -37,6 +43,8 @@ typedef struct gemm_job {
     bool fly;       /* pack_a is the worker's, for GEMM_FLY slivers of GEMM_KC; A has contiguous rows, C is f32 */
     float *row_sum; /* (m) or NULL: packing A also yields the sums of its rows */
     bool row_sum_add;
+    bool direct_b;  /* B is f32 with rows of contiguous columns, n a multiple of 16, and is read where it lies */
+    gemm_next next; /* fetched into L2 while a tile is computed; rows 0: nothing */
 } gemm_job;
 
 static inline int64_t gemm_slivers(int64_t m) {
@@ -50,6 +58,25 @@ static inline int64_t gemm_pack_floats(int64_t m, int64_t k) {
 /* Room for columns of B packed before, whatever the width of a panel. */
 static inline int64_t gemm_panel_floats(int64_t n, int64_t depth) {
     return (n + 47) / 48 * 48 * depth;
+}
+
+/* k is cut into equal blocks that are no longer than GEMM_KC. */
+static inline int64_t gemm_block(int64_t k) {
+    const int64_t blocks = (k + GEMM_KC - 1) / GEMM_KC;
+    return ((k + blocks - 1) / blocks + 15) / 16 * 16;
+}
+
+/* Columns [col0, col1) of the block of k from k0 on in B's memory; no columns: nothing. */
+static inline gemm_next gemm_next_b(const gemm_job *j, int64_t k0, int64_t col0, int64_t col1) {
+    const int64_t size = j->b.type == GEMM_F32 ? 4 : 2, block = gemm_block(j->k), cols = col1 - col0;
+    const int64_t k = j->k - k0 < block ? j->k - k0 : block;
+    gemm_next next = {0, 0, 0, 0};
+    if (cols <= 0 || k <= 0) return next;
+    next.p = (const char *)j->b.p + size * (k0 * j->b.row + col0 * j->b.col);
+    next.rows = j->b.col == 1 ? k : cols;
+    next.bytes = size * (j->b.col == 1 ? cols : k);
+    next.step = size * (j->b.col == 1 ? j->b.row : j->b.col);
+    return next;
 }
 
 enum { GEMM_PACK, GEMM_TILE, GEMM_PANELS };

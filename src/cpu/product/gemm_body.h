@@ -50,28 +50,37 @@ static inline void gemm_transpose(vf r[8]) {
 }
 #endif
 
+/* Packs up to SIMD_W rows of up to SIMD_W contiguous elements as columns; all: neither is short. */
+static inline __attribute__((always_inline)) void gemm_pack_square(const int type, const char *p, int64_t stride,
+                                                                   int64_t rows, int64_t k, int64_t lanes,
+                                                                   int64_t width, float *out, const bool all) {
+    vf v[SIMD_W];
+    GEMM_UNROLL for (int64_t i = 0; i < SIMD_W; i++, p += stride) v[i] = all         ? gemm_load_all(type, p)
+                                                                         : i >= rows ? vf_zero()
+                                                                                     : gemm_load(type, p, k);
+    gemm_transpose(v);
+    GEMM_UNROLL for (int64_t i = 0; i < SIMD_W; i++, out += width) {
+        if (all)
+            vf_store(out, v[i]);
+        else if (i < k)
+            vf_store_n(out, v[i], lanes);
+    }
+}
+
 /* Packs `rows` (at most `width`) rows of k contiguous elements, distance `stride`, as [k][width], zeros past rows. */
-static inline void gemm_pack_across(int type, const void *p, int64_t stride, int64_t rows, int64_t k, int64_t width,
-                                    float *out) {
-    const size_t size = type == GEMM_F32 ? 4 : 2;
+static inline void gemm_pack_across(const int type, const void *p, int64_t stride, int64_t rows, int64_t k,
+                                    int64_t width, float *out) {
+    const int64_t size = type == GEMM_F32 ? 4 : 2;
     for (int64_t r0 = 0; r0 < width; r0 += SIMD_W) {
-        const int64_t lanes = width - r0 < SIMD_W ? width - r0 : SIMD_W;
-        for (int64_t k0 = 0; k0 < k; k0 += SIMD_W) {
-            const int64_t ks = k - k0 < SIMD_W ? k - k0 : SIMD_W;
-            vf v[SIMD_W];
-            GEMM_UNROLL for (int64_t i = 0; i < SIMD_W; i++) {
-                const char *q = (const char *)p + size * (size_t)((r0 + i) * stride + k0);
-                v[i] = r0 + i >= rows ? vf_zero() : ks == SIMD_W ? gemm_load_all(type, q) : gemm_load(type, q, ks);
-            }
-            gemm_transpose(v);
-            GEMM_UNROLL for (int64_t i = 0; i < SIMD_W; i++) {
-                if (i >= ks) break;
-                if (lanes == SIMD_W)
-                    vf_store(out + (k0 + i) * width + r0, v[i]);
-                else
-                    vf_store_n(out + (k0 + i) * width + r0, v[i], lanes);
-            }
-        }
+        const char *q = (const char *)p + size * r0 * stride;
+        const int64_t lanes = width - r0, have = rows - r0;
+        int64_t k0 = 0;
+        for (; have >= SIMD_W && lanes >= SIMD_W && k0 + SIMD_W <= k; k0 += SIMD_W)
+            gemm_pack_square(type, q + size * k0, size * stride, SIMD_W, SIMD_W, SIMD_W, width, out + k0 * width + r0,
+                             true);
+        for (; k0 < k; k0 += SIMD_W)
+            gemm_pack_square(type, q + size * k0, size * stride, have, k - k0, lanes, width, out + k0 * width + r0,
+                             false);
     }
 }
 
@@ -222,6 +231,23 @@ typedef struct gemm_sliver {
     int64_t step;
 } gemm_sliver;
 
+/* Lines of memory on their way into L2: so many for each block of sums. */
+typedef struct gemm_walk {
+    const char *p;
+    int64_t left, line, jump; /* lines of this piece; of each; bytes from behind one to the next */
+    int64_t rest, each;       /* lines in all; for a block of sums */
+} gemm_walk;
+
+static inline gemm_walk gemm_walk_of(const gemm_next *n, int64_t calls, int64_t kc) {
+    gemm_walk w = {.p = n->p, .line = (n->bytes + 63) / 64};
+    w.left = w.line;
+    w.jump = n->step - 64 * w.line;
+    w.rest = w.line * n->rows;
+    w.each = (w.rest + calls - 1) / calls;
+    if (w.each > kc / 8) w.each = kc / 8;
+    return w;
+}
+
 /* One block of sums: GEMM_MR rows (in two halves where registers are few) by nv vectors over k. What they will be added
  * to is fetched while they are made, a line now and then (where A is packed: weight gradients, which always add). Rows
  * past the end of an A that is read where it lies are its last row again. */
@@ -230,8 +256,14 @@ enum { GEMM_HALF = GEMM_MR };
 #else
 enum { GEMM_HALF = GEMM_MR / 2 };
 #endif
-#define GEMM_MICRO(name, nv, packed)                                                                                   \
-    static void name(int64_t k, const gemm_sliver *a, const float *b, const gemm_end *e) {                             \
+enum { MICRO_PLAIN, MICRO_WALK, MICRO_RIGHT }; /* with a walk; with B where it lies */
+#define GEMM_MICRO(name, nv, packed, mode)                                                                             \
+    static void name(int64_t k, const gemm_sliver *a, const float *b, int64_t b_next, const gemm_end *e,               \
+                     gemm_walk *walk) {                                                                                \
+        const int64_t b_row = mode == MICRO_RIGHT ? b_next : NR, soon = 8 * b_row;                                     \
+        gemm_walk w = {0};                                                                                             \
+        int64_t lines = 0;                                                                                             \
+        if (mode == MICRO_WALK) w = *walk, lines = w.each < w.rest ? w.each : w.rest, w.rest -= lines;                 \
         for (int h = 0; h < GEMM_MR; h += GEMM_HALF) {                                                                 \
             if (h >= e->rows) break;                                                                                   \
             vf s[GEMM_HALF][nv];                                                                                       \
@@ -243,15 +275,22 @@ enum { GEMM_HALF = GEMM_MR / 2 };
                 GEMM_UNROLL for (int v = 0; v < nv; v++) s[i][v] = vf_zero();                                          \
                 row[i] = packed ? 0 : a->p + (h + i < e->rows ? h + i : e->rows - 1) * a->row;                         \
             }                                                                                                          \
-            for (int64_t q = 0; q < k; q++, pa += GEMM_MR, pb += NR) {                                                 \
-                if (q % 8 == 0)                                                                                        \
+            for (int64_t q = 0; q < k; q++, pa += GEMM_MR, pb += b_row) {                                              \
+                if (q % 8 == 0) {                                                                                      \
                     _mm_prefetch(a->ahead + (packed ? (q >> 3) * a->step : 4 * q + (q & 8 ? far : 0)), _MM_HINT_T1);   \
+                    if (mode == MICRO_WALK && lines > 0) {                                                             \
+                        _mm_prefetch(w.p, _MM_HINT_T1);                                                                \
+                        lines--;                                                                                       \
+                        w.p += 64;                                                                                     \
+                        if (--w.left == 0) w.p += w.jump, w.left = w.line;                                             \
+                    }                                                                                                  \
+                }                                                                                                      \
                 if (packed && fetch && q % 8 == 4 && q < 64 * nv)                                                      \
                     _mm_prefetch(fetch + (q >> 3 & 7) * fetch_row + (q >> 6) * 64, _MM_HINT_T0);                       \
-                _mm_prefetch((const char *)(pb + 8 * NR), _MM_HINT_T0);                                                \
+                _mm_prefetch((const char *)(pb + soon), _MM_HINT_T0);                                                  \
                 if (SIMD_W == 16) {                                                                                    \
-                    _mm_prefetch((const char *)(pb + 8 * NR + 16), _MM_HINT_T0);                                       \
-                    _mm_prefetch((const char *)(pb + 8 * NR + 32), _MM_HINT_T0);                                       \
+                    _mm_prefetch((const char *)(pb + soon + 16), _MM_HINT_T0);                                         \
+                    _mm_prefetch((const char *)(pb + soon + 32), _MM_HINT_T0);                                         \
                 }                                                                                                      \
                 vf y[nv];                                                                                              \
                 GEMM_UNROLL for (int v = 0; v < nv; v++) y[v] = vf_load(pb + v * SIMD_W);                              \
@@ -265,17 +304,26 @@ enum { GEMM_HALF = GEMM_MR / 2 };
                 GEMM_UNROLL for (int v = 0; v < nv; v++) gemm_finish(e, h + i, v, s[i][v]);                            \
             }                                                                                                          \
         }                                                                                                              \
+        if (mode == MICRO_WALK) *walk = w;                                                                             \
     }
-GEMM_MICRO(gemm_packed1, 1, true)
-GEMM_MICRO(gemm_packed2, 2, true)
-GEMM_MICRO(gemm_packed3, 3, true)
-GEMM_MICRO(gemm_direct1, 1, false)
-GEMM_MICRO(gemm_direct2, 2, false)
-GEMM_MICRO(gemm_direct3, 3, false)
+#define GEMM_MICROS(nv)                                                                                                \
+    GEMM_MICRO(gemm_direct##nv, nv, false, MICRO_PLAIN)                                                                \
+    GEMM_MICRO(gemm_direct_walk##nv, nv, false, MICRO_WALK)                                                            \
+    GEMM_MICRO(gemm_direct_right##nv, nv, false, MICRO_RIGHT)                                                          \
+    GEMM_MICRO(gemm_packed##nv, nv, true, MICRO_PLAIN)                                                                 \
+    GEMM_MICRO(gemm_packed_walk##nv, nv, true, MICRO_WALK)                                                             \
+    GEMM_MICRO(gemm_packed_right##nv, nv, true, MICRO_RIGHT)
+GEMM_MICROS(1)
+GEMM_MICROS(2)
+GEMM_MICROS(3)
 
-typedef void gemm_micro(int64_t k, const gemm_sliver *a, const float *b, const gemm_end *e);
-static gemm_micro *const gemm_micros[2][3] = {{gemm_direct1, gemm_direct2, gemm_direct3},
-                                              {gemm_packed1, gemm_packed2, gemm_packed3}};
+typedef void gemm_micro(int64_t k, const gemm_sliver *a, const float *b, int64_t b_row, const gemm_end *e,
+                        gemm_walk *walk);
+#define GEMM_WIDTHS(name)                                                                                              \
+    { name##1, name##2, name##3 }
+static gemm_micro *const gemm_micros[2][3][3] = {
+    {GEMM_WIDTHS(gemm_direct), GEMM_WIDTHS(gemm_direct_walk), GEMM_WIDTHS(gemm_direct_right)},
+    {GEMM_WIDTHS(gemm_packed), GEMM_WIDTHS(gemm_packed_walk), GEMM_WIDTHS(gemm_packed_right)}};
 
 static void gemm_pack_b(const gemm_job *j, int64_t k0, int64_t k, int64_t col0, int64_t col1, float *to,
                         int64_t depth) {
@@ -287,12 +335,16 @@ static void gemm_pack_b(const gemm_job *j, int64_t k0, int64_t k, int64_t col0, 
 }
 
 static void gemm_tile(const gemm_job *j, int64_t lo, int64_t hi, int64_t col0, int64_t col1) {
-    const int64_t blocks = (j->k + GEMM_KC - 1) / GEMM_KC, block = ((j->k + blocks - 1) / blocks + 15) / 16 * 16;
+    const int64_t block = gemm_block(j->k), panels = (col1 - col0 + NR - 1) / NR;
     for (int64_t k0 = 0; k0 < j->k; k0 += block) {
         const int64_t kc = j->k - k0 < block ? j->k - k0 : block;
-        const int64_t depth = j->panels ? j->depth : kc;
+        const int64_t depth = j->panels ? j->depth : kc, b_row = j->direct_b ? j->b.row : NR;
         const float *packed = j->panels ? j->panels + col0 * depth + (j->first + k0) * NR : j->pack_b;
-        if (j->c.p && !j->panels) gemm_pack_b(j, k0, kc, col0, col1, j->pack_b, kc);
+        if (j->c.p && !j->panels && !j->direct_b) gemm_pack_b(j, k0, kc, col0, col1, j->pack_b, kc);
+        const gemm_next next = k0 + kc < j->k && j->next.rows > 0 ? gemm_next_b(j, k0 + kc, col0, col1) : j->next;
+        const int mode = j->direct_b ? MICRO_RIGHT : next.rows > 0 ? MICRO_WALK : MICRO_PLAIN;
+        gemm_micro *const *micro = gemm_micros[j->pack_a != 0][mode];
+        gemm_walk walk = gemm_walk_of(&next, (hi - lo) * panels, kc);
         /* Sums of blocks meet in C where that rounds nothing, else beside it. */
         const bool in_c = j->c.type == GEMM_F32 && !j->add && !j->fly;
         const bool first = k0 == 0 || j->fly, last = k0 + kc == j->k || j->fly;
@@ -308,7 +360,7 @@ static void gemm_tile(const gemm_job *j, int64_t lo, int64_t hi, int64_t col0, i
             /* Of what comes next each panel fetches a part. */
             int64_t part_ahead;
             if (j->fly) {
-                const int64_t panels = (col1 - col0 + NR - 1) / NR, done = member * panels * (kc / 8);
+                const int64_t done = member * panels * (kc / 8);
                 const bool more = s - member + group < hi && done < kc;
                 a.ahead = more ? gemm_at(&j->a, (s - member + group) * GEMM_MR, k0 + done) : (const char *)a.p;
                 a.step = more ? j->a.col * size : 0;
@@ -334,8 +386,9 @@ static void gemm_tile(const gemm_job *j, int64_t lo, int64_t hi, int64_t col0, i
                                     .c_row = j->c.row,
                                     .rows = j->m - s * GEMM_MR,
                                     .cols = col1 - c};
+                const float *b = j->direct_b ? gemm_at(&j->b, k0, c) : packed + (c - col0) * depth;
                 const int nv = e.cols > 2 * SIMD_W ? 3 : e.cols > SIMD_W ? 2 : 1;
-                gemm_micros[j->pack_a != 0][nv - 1](kc, &a, packed + (c - col0) * depth, &e);
+                micro[nv - 1](kc, &a, b, b_row, &e, &walk);
             }
         }
     }
@@ -347,7 +400,7 @@ static void gemm_tile(const gemm_job *j, int64_t lo, int64_t hi, int64_t col0, i
         if (what == GEMM_PACK)                                                                                         \
             gemm_pack_a(j, lo, hi);                                                                                    \
         else if (what == GEMM_PANELS)                                                                                  \
-            gemm_pack_b(j, 0, j->k, col0, col1, j->panels, j->depth);                                                  \
+            gemm_pack_b(j, 0, j->k, col0, col1, j->panels + j->first * NR, j->depth);                                  \
         else                                                                                                           \
             gemm_tile(j, lo, hi, col0, col1);                                                                          \
     }

@@ -13,7 +13,14 @@
 #include <math.h>
 #include <string.h>
 
-enum { TILE_MOST = 768, GROUPS = 8, LOGITS = 16 << 20 /* floats of a chunk */, ROWS_MOST = 1024, ROW_TILE = 16 };
+enum {
+    COLUMNS = 96,
+    TILE_MOST = 768,
+    GROUPS = 8,
+    LOGITS = 16 << 20 /* floats of a chunk */,
+    ROWS_MOST = 1024,
+    ROW_TILE = 16
+};
 
 /* Arguments of both operators under one roof. */
 typedef struct head_args {
@@ -27,7 +34,7 @@ typedef struct head_args {
 /* How it is cut, and where things lie in scratch (in floats). */
 typedef struct head_cut {
     int64_t chunk, chunks, tile, tiles, groups;
-    int64_t pack_h, z, stats, of_target, lse, whole, dh_part, worker, per_worker, floats;
+    int64_t pack_h, right_h, z, stats, of_target, lse, whole, dh_part, worker, per_worker, floats;
     int64_t z_row, pack_b, pack_dz, temp, w; /* within a worker's part; w: a tile of it as f32 */
 } head_cut;
 
@@ -83,6 +90,7 @@ static head_cut head_cut_of(const head_args *g, int64_t threads) {
     if (k.z_row % 256 == 0) k.z_row += 16; /* rows a multiple of 4 KiB apart would share few sets of the caches */
     int64_t at = 0;
     k.pack_h = at, at += linear_up(gemm_pack_floats(k.chunk, g->D), 16);
+    k.right_h = at, at += head_is(g->dw) ? gemm_panel_floats(g->D, k.chunk) : 0;
     k.z = at, at += g->grads ? k.chunk * k.z_row : 0;
     k.stats = at, at += linear_up(k.chunk * k.tiles * 3, 16);
     k.of_target = at, at += linear_up(k.chunk, 16);
@@ -136,12 +144,20 @@ static gemm_matrix head_matrix(const void *p, int type, int64_t row, int64_t col
     return (gemm_matrix){(void *)(uintptr_t)p, type, row, col};
 }
 
-/* Columns of a product in blocks that the leaf takes. */
-static void head_product(const head_run *u, gemm_job *j) {
+/* Columns of a product in blocks that the leaf takes; behind the last of them `then` will be read. */
+static void head_product(const head_run *u, gemm_job *j, gemm_next then) {
     j->pack_b = u->mine + u->k.pack_b;
     j->temp = j->k > GEMM_KC ? u->mine + u->k.temp : NULL;
-    for (int64_t c = 0; c < j->n; c += GEMM_NC)
-        u->f->gemm(GEMM_TILE, j, 0, gemm_slivers(j->m), c, c + GEMM_NC < j->n ? c + GEMM_NC : j->n);
+    for (int64_t c = 0, c1; c < j->n; c = c1) {
+        c1 = c + COLUMNS < j->n ? c + COLUMNS : j->n;
+        const int64_t c2 = c1 + COLUMNS < j->n ? c1 + COLUMNS : j->n;
+        j->next = c1 == j->n ? then : j->panels ? (gemm_next){0} : gemm_next_b(j, 0, c1, c2);
+        u->f->gemm(GEMM_TILE, j, 0, gemm_slivers(j->m), c, c1);
+    }
+}
+
+static int64_t head_less(int64_t a, int64_t b) {
+    return a < b ? a : b;
 }
 
 static int64_t head_target(const head_run *u, int64_t r) {
@@ -190,6 +206,12 @@ static void head_begin(const head_run *u, int64_t repeat, int64_t lo, int64_t hi
     j.a = head_matrix(head_at(u->g.h, u->r0, u->g.h_row), gemm_type(u->g.h->d.dtype), u->g.h_row, 1);
     const int64_t per = ROW_TILE / GEMM_MR, end = hi * per < gemm_slivers(j.m) ? hi * per : gemm_slivers(j.m);
     if (lo * per < end) u->f->gemm(GEMM_PACK, &j, lo * per, end, 0, 0);
+    if (!head_is(u->g.dw)) return;
+    const int64_t h0 = lo * ROW_TILE, h1 = head_less(hi * ROW_TILE, u->rows);
+    if (h0 >= h1) return;
+    gemm_job right = {.n = u->g.D, .k = h1 - h0, .panels = u->s + u->k.right_h, .depth = u->k.chunk, .first = h0};
+    right.b = head_matrix(head_at(u->g.h, u->r0 + h0, u->g.h_row), j.a.type, j.a.row, 1);
+    u->f->gemm(GEMM_PANELS, &right, 0, 0, 0, u->g.D);
 }
 
 /* Words [v0, v0 + n) of w, by their rows; those in blocks as f32 in this worker's memory. */
@@ -202,9 +224,14 @@ static gemm_matrix head_words(const head_run *u, int64_t v0, int64_t n) {
     return head_matrix(j.out, GEMM_F32, g->D, 1);
 }
 
+/* Under a cap the gradient needs the logit itself. */
+static bool head_keep(const head_args *g) {
+    return g->grads && !(g->a->softcap > 0);
+}
+
 /* ---- phase 1 ------------------------------------------------------------------------------------ */
 
-static void head_logits(const head_run *u, int64_t tile) {
+static void head_logits(const head_run *u, int64_t tile, bool more) {
     const head_args *g = &u->g;
     const head_cut *k = &u->k;
     const int64_t v0 = tile * k->tile, n = g->V - v0 < k->tile ? g->V - v0 : k->tile;
@@ -214,14 +241,17 @@ static void head_logits(const head_run *u, int64_t tile) {
     j.b = head_matrix(w.p, w.type, 1, w.row);
     j.c = head_matrix(z, GEMM_F32, k->z_row, 1);
     if (head_is(g->b) && g->b->data) j.bias = (const float *)g->b->data + v0;
-    head_product(u, &j);
+    gemm_job after = j;
+    after.b.p = (char *)after.b.p + n * after.b.col * (after.b.type == GEMM_F32 ? 4 : 2);
+    head_product(u, &j,
+                 more && !g->blocks ? gemm_next_b(&after, 0, 0, head_less(g->V - v0 - n, COLUMNS)) : (gemm_next){0});
     for (int64_t r = 0; r < u->rows; r++) {
         const int64_t t = head_target(u, r) - v0;
-        head_row row = {.z = z + r * k->z_row, .n = n, .cap = g->a->softcap};
+        head_row row = {.z = z + r * k->z_row, .n = n, .target = t, .cap = g->a->softcap, .keep = head_keep(g)};
         u->f->stats(&row);
         float *stats = u->s + k->stats + 3 * (r * k->tiles + tile);
         stats[0] = row.max, stats[1] = row.sum, stats[2] = row.all;
-        if (t >= 0 && t < n) u->s[k->of_target + r] = row.z[t];
+        if (t >= 0 && t < n) u->s[k->of_target + r] = row.of_target;
     }
 }
 
@@ -257,7 +287,7 @@ static void head_row_loss(const head_run *u, int64_t r) {
 
 /* ---- phase 3 ------------------------------------------------------------------------------------ */
 
-static void head_gradients(const head_run *u, int64_t tile, int64_t group, bool first) {
+static void head_gradients(const head_run *u, int64_t tile, int64_t group, bool first, bool more) {
     const head_args *g = &u->g;
     const head_cut *k = &u->k;
     const int64_t v0 = tile * k->tile, n = g->V - v0 < k->tile ? g->V - v0 : k->tile;
@@ -267,6 +297,8 @@ static void head_gradients(const head_run *u, int64_t tile, int64_t group, bool 
         head_row row = {.z = z + r * k->z_row, .n = n, .target = target - v0, .cap = g->a->softcap, .by = head_by(g)};
         row.hit = 1.0f - g->a->smoothing, row.each = g->a->smoothing / (float)g->V, row.zloss2 = 2 * g->a->zloss;
         row.lse = g->lse_in ? ((const float *)g->lse_in->data)[u->r0 + r] : u->s[k->lse + r];
+        row.keep = head_keep(g), row.max = u->s[k->stats + 3 * (r * k->tiles + tile)];
+        if (r + 2 < u->rows) row.next = z + (r + 2) * k->z_row;
         if (target < 0)
             memset(row.z, 0, sizeof(float) * (size_t)n);
         else
@@ -277,7 +309,7 @@ static void head_gradients(const head_run *u, int64_t tile, int64_t group, bool 
         j.a = head_matrix(z, GEMM_F32, k->z_row, 1);
         j.b = head_words(u, v0, n);
         j.c = head_matrix(u->s + k->dh_part + group * k->chunk * g->D, GEMM_F32, g->D, 1);
-        head_product(u, &j);
+        head_product(u, &j, (gemm_next){0});
     }
     const bool dw = head_is(g->dw) && g->dw->data, db = head_is(g->db) && g->db->data;
     if (!dw && !db) return;
@@ -287,9 +319,11 @@ static void head_gradients(const head_run *u, int64_t tile, int64_t group, bool 
     u->f->gemm(GEMM_PACK, &j, 0, gemm_slivers(j.m), 0, 0);
     if (!dw) return;
     const int64_t dw_row = g->V == 1 ? g->D : tensor_row_stride(&g->dw->d);
-    j.b = head_matrix(head_at(g->h, u->r0, g->h_row), gemm_type(g->h->d.dtype), g->h_row, 1);
+    j.panels = u->s + k->right_h, j.depth = k->chunk;
     j.c = head_matrix(head_at(g->dw, v0, dw_row), GEMM_F32, dw_row, 1);
-    head_product(u, &j);
+    gemm_job after = {.n = g->D, .k = head_less(k->tile, g->V - v0 - n)};
+    if (more && !g->blocks && head_is(g->dh)) after.b = head_words(u, v0 + n, after.k);
+    head_product(u, &j, after.b.p ? gemm_next_b(&after, 0, 0, head_less(g->D, COLUMNS)) : (gemm_next){0});
 }
 
 static void head_phases(const kernel_task *t, bool bwd, int phase, int64_t lo, int64_t hi, int worker) {
@@ -307,13 +341,13 @@ static void head_phases(const kernel_task *t, bool bwd, int phase, int64_t lo, i
     }
     if (t->repeat == u.k.chunks) return;
     if (phase == 1)
-        for (int64_t i = lo; i < hi; i++) head_logits(&u, i);
+        for (int64_t i = lo; i < hi; i++) head_logits(&u, i, i + 1 < hi);
     if (phase == 2 && !bwd)
         for (int64_t r = lo * ROW_TILE; r < hi * ROW_TILE && r < u.rows; r++) head_row_loss(&u, r);
     if (phase == 3)
         for (int64_t group = lo; group < hi; group++) {
             const int64_t t0 = group * u.k.tiles / u.k.groups, t1 = (group + 1) * u.k.tiles / u.k.groups;
-            for (int64_t i = t0; i < t1; i++) head_gradients(&u, i, group, i == t0);
+            for (int64_t i = t0; i < t1; i++) head_gradients(&u, i, group, i == t0, i + 1 < t1 || group + 1 < hi);
         }
 }
 

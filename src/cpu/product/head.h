@@ -7,12 +7,14 @@
 
 /* One row's part of a vocabulary tile. */
 typedef struct head_row {
-    float *z; /* logits of words [0,n) of the tile; overwritten by their gradients in grad() */
+    float *z; /* logits of words [0,n) of the tile; in the end their gradients */
     int64_t n;
     int64_t target;                   /* its place among them, or one outside [0,n) */
     float cap;                        /* 0: none */
-    float max, sum, all;              /* stats() gives: greatest logit, sum of exp(z - max), sum of z */
-    float hit, each, zloss2, by, lse; /* grad() wants: as in op/loss_head.c */
+    bool keep;                        /* stats() leaves exp(z - max) in z, so that grad() takes none; not under a cap */
+    float max, sum, all, of_target;   /* stats() gives: greatest logit, sums of exp(z - max) and of z, the target's */
+    float hit, each, zloss2, by, lse; /* grad() wants: as in op/loss_head.c, and max if stats() kept exponentials */
+    const float *next;                /* what will be asked for next, n elements, or NULL */
 } head_row;
 
 typedef struct head_table {

@@ -15,16 +15,21 @@ static void head_stats(head_row *r) {
         top = vf_max(vf_select(vm_first(r->n - i), z, low), top);
     }
     r->max = vf_hmax(top);
-    const vf max = vf_set(r->max == -__builtin_inff() ? 0 : r->max);
-    for (int64_t i = 0; i < r->n; i += SIMD_W)
-        sum = vf_add(sum, vf_keep(vm_first(r->n - i), vf_exp(vf_sub(vf_load_n(r->z + i, r->n - i), max))));
-    r->sum = vf_sum(sum);
     r->all = vf_sum(all);
+    if (r->target >= 0 && r->target < r->n) r->of_target = r->z[r->target];
+    const vf max = vf_set(r->max == -__builtin_inff() ? 0 : r->max);
+    for (int64_t i = 0; i < r->n; i += SIMD_W) {
+        const vf e = vf_keep(vm_first(r->n - i), vf_exp(vf_sub(vf_load_n(r->z + i, r->n - i), max)));
+        if (r->keep) vf_store_n(r->z + i, e, r->n - i);
+        sum = vf_add(sum, e);
+    }
+    r->sum = vf_sum(sum);
 }
 
-static inline vf head_dz(const head_row *r, vf z, vf hit) {
-    vf dz = vf_mul(vf_exp(vf_sub(z, vf_set(r->lse))), vf_set(1.0f + r->zloss2 * r->lse));
-    dz = vf_mul(vf_sub(vf_sub(dz, vf_set(r->each)), hit), vf_set(r->by));
+/* z: the logit, or its exponential where stats() kept that. */
+static inline vf head_dz(const head_row *r, vf z, vf times, vf hit) {
+    vf dz = r->keep ? z : vf_exp(vf_sub(z, vf_set(r->lse)));
+    dz = vf_mul(vf_sub(vf_sub(vf_mul(dz, times), vf_set(r->each)), hit), vf_set(r->by));
     if (r->cap > 0) {
         const vf t = vf_div(z, vf_set(r->cap));
         dz = vf_mul(dz, vf_fnma(t, t, vf_set(1.0f)));
@@ -35,9 +40,13 @@ static inline vf head_dz(const head_row *r, vf z, vf hit) {
 static void head_grad(const head_row *r) {
     const bool here = r->target >= 0 && r->target < r->n;
     const vf z_target = vf_set(here ? r->z[r->target] : 0);
-    for (int64_t i = 0; i < r->n; i += SIMD_W)
-        vf_store_n(r->z + i, head_dz(r, vf_load_n(r->z + i, r->n - i), vf_zero()), r->n - i);
-    if (here) vf_store_n(r->z + r->target, head_dz(r, z_target, vf_set(r->hit)), 1);
+    vf times = vf_set(1.0f + r->zloss2 * r->lse);
+    if (r->keep) times = vf_mul(times, vf_exp(vf_set(r->max - r->lse))); /* a tile of nothing but -inf: 0 */
+    for (int64_t i = 0; i < r->n; i += SIMD_W) {
+        if (r->next) _mm_prefetch((const char *)(r->next + i), _MM_HINT_T0);
+        vf_store_n(r->z + i, head_dz(r, vf_load_n(r->z + i, r->n - i), times, vf_zero()), r->n - i);
+    }
+    if (here) vf_store_n(r->z + r->target, head_dz(r, z_target, times, vf_set(r->hit)), 1);
 }
 
 static void head_sum(const float *part, int64_t parts, int64_t stride, int64_t n, void *out, int type, bool add) {

@@ -6,6 +6,7 @@
 #include "cpu/product/linear.h"
 
 enum { PACK_FLOATS = 4 << 20, SLIVERS = 16 /* a tile of packing */, PIECE = 64 /* slivers, where sums lie beside C */ };
+enum { DIRECT_FLOATS = 3 << 17 /* of a B that L2 keeps whole though its rows are long */ };
 enum { ALONE = 1 << 18 /* multiply-adds that wake nobody */, OWN_ROWS = 128, OWN_FLOATS = 1 << 18, PANEL = 48 };
 
 typedef struct gemm_cut {
@@ -75,6 +76,7 @@ static gemm_job linear_gemm_job(const kernel_task *t, int op, const linear_view 
     if (c->out[0].data)
         j.c = (gemm_matrix){(char *)c->out[0].data + c_size * (size_t)(m0 * v->c_row), gemm_type(v->c), v->c_row, 1};
     if (op == OP_linear && v->bias) j.bias = c->in[2].data;
+    j.direct_b = v->b == TL_F32 && v->b_col == 1 && v->n % 16 == 0 && cut->k_chunk * v->b_row <= DIRECT_FLOATS;
     j.pack_a = cut->direct ? NULL : t->scratch;
     j.pack_b = (float *)t->scratch + cut->pack_a + worker * cut->per_worker;
     if (cut->k_chunk > GEMM_KC && !cut->fly) j.temp = j.pack_b + GEMM_KC * GEMM_NC;
