@@ -1,6 +1,7 @@
 # The front door. CMake and Ninja do the work, in build/.
 #   make           build everything          make check    build and run the tests
 #   make demo      train for a minute, then hear a story
+#   make check-cuda  the CUDA build (needs nvcc), its tests, and whether a GPU ran any
 #   make bench     build and measure: the machine and Tilia on it, then every figure beside its peer, as a table
 #                  (PYTHON=../tilia-peers/bin/python after `make peers`; QUICK=1 for one round; goes on after Ctrl-C)
 #   make peers     a virtual environment with the peers, versions pinned: PEERS=../tilia-peers

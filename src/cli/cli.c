@@ -16,7 +16,7 @@ static const struct argp_option common_options[] = {
     {0, 0, 0, 0, "Everywhere:", 90},
     {"threads", KEY_THREADS, "N", 0, "worker threads (default: the cores the process may use)", 90},
     {"seed", KEY_SEED, "N", 0, "seed of all random numbers", 90},
-    {"device", KEY_DEVICE, "cpu|cuda", 0, "where to compute", 90},
+    {"device", KEY_DEVICE, "cpu|cuda", 0, "where to compute (cuda has no kernels yet: docs/cuda.md)", 90},
     {"quiet", KEY_QUIET, 0, 0, "no progress on stderr", 90},
     {"json", KEY_JSON, 0, 0, "one JSON document on stdout", 90},
     {0}};

@@ -223,7 +223,11 @@ void bench_json_row(bench_options *o) {
 
 static tl_status run_part(bench_options *o, int i, tl_error *e) {
     TRY(cli_engine(&o->common, &o->engine, e));
-    tl_status s = parts[i].limits ? bench_limits(o, e) : TL_OK;
+    tl_status s = TL_OK;
+    if (o->engine->host.dev->memory)
+        s = error_set(e, TL_UNSUPPORTED, "tilia bench measures the processor; there are no figures of %s yet",
+                      o->engine->host.dev->name);
+    if (s == TL_OK && parts[i].limits) s = bench_limits(o, e);
     if (s == TL_OK) {
         s = parts[i].run(o, e);
         if (o->rows) printf("\n]}\n");

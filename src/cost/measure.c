@@ -122,6 +122,8 @@ static tl_status limits_of_kernels(tl_engine *e, cost_machine *m, tl_error *err)
 tl_status measure_limits(tl_engine *e, clockid_t clock, cost_machine *m, tl_error *err) {
     device *dev = e->host.dev;
     char processor[96];
+    if (dev->memory)
+        return error_set(err, TL_UNSUPPORTED, "device %s is not measured yet; the processor is", dev->name);
     machine_processor(processor, sizeof processor);
     *m = (cost_machine){.threads = dev->threads, .alloc = tl_engine_allocator(e)};
     snprintf(m->name, sizeof m->name, "this");

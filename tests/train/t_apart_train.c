@@ -2,10 +2,12 @@
  * checkpoints; a step sends its batch, brings back a few numbers, and waits for nothing on the way. */
 #include "train/fixture.h"
 
+#include "cost/measure.h"
 #include "eval/eval.h"
 #include "support/apart.h"
 
 #include <math.h>
+#include <time.h>
 
 enum { STEPS = 6, ROWS = 4, CONTEXT = 16 };
 
@@ -268,6 +270,28 @@ static void checkpoints_move(void **state) {
     }
 }
 
+/* What keeps its data in the host's memory says that it cannot, rather than do it. */
+static void not_yet(void **state) {
+    (void)state;
+    rig r;
+    tl_error e;
+    trainer *t;
+    cost_machine m;
+    evaluator *ev;
+    trainer_settings s = fixture_settings(ROWS, 2, CONTEXT, TL_F32);
+    open_rig(&r, true,
+             "{\"model_type\":\"flash\",\"vocab_size\":257,\"hidden_size\":16,\"num_hidden_layers\":2,"
+             "\"intermediate_size\":32,\"max_position_embeddings\":32,\"tilia\":{\"chunk_size\":8}}",
+             &s, NULL);
+    s.segment = 8;
+    assert_int_equal(trainer_create(r.f.model, &s, &t, &e), TL_UNSUPPORTED);
+    assert_non_null(strstr(e.text, "apart"));
+    assert_int_equal(evaluator_open(r.f.model, &(eval_options){.context = CONTEXT, .segment = 8}, &ev, &e),
+                     TL_UNSUPPORTED);
+    assert_int_equal(measure_limits(r.f.engine, CLOCK_MONOTONIC, &m, &e), TL_UNSUPPORTED);
+    close_rig(&r);
+}
+
 /* ---- failures -------------------------------------------------------------------------------------------------- */
 
 static void failures(void **state) {
@@ -304,6 +328,6 @@ int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(families),          cmocka_unit_test(adapters),
                                        cmocka_unit_test(results_come_late), cmocka_unit_test(traffic),
                                        cmocka_unit_test(bad_numbers),       cmocka_unit_test(checkpoints_move),
-                                       cmocka_unit_test(failures)};
+                                       cmocka_unit_test(not_yet),           cmocka_unit_test(failures)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
