@@ -85,8 +85,8 @@ static const model_params *trained(const trainer_shape *w) {
     return w->lora ? &w->lora->params : w->params;
 }
 
-/* One step's forward and backward pass; of a segment with carry (its arrays are the caller's), or without it the
- * forward pass alone that finds what the next segment is handed. */
+/* One step's forward and backward pass, of whole rows or of a segment; ahead: the forward pass alone that finds what
+ * the next segment is handed. */
 static tl_status plan_forward(tl_engine *e, const tl_allocator *a, const trainer_shape *w, const trainer_settings *s,
                               bool dry, trainer_plan *out, build_result *r, bool ahead, tl_error *err) {
     build_options o = {.mode = BUILD_TRAIN,
