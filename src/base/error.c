@@ -114,7 +114,8 @@ const char *tl_error_text(const tl_error *e, char *buf, size_t size) {
         ADD("%s: ", e->file);
     else if (e->line > 0)
         ADD("line %lld: ", (long long)e->line);
-    if (e->tensor[0]) ADD("%s: ", e->tensor);
+    const size_t place = strlen(e->tensor); /* the text may begin with it: an operator's rules name themselves */
+    if (place && (strncmp(e->text, e->tensor, place) != 0 || e->text[place] != ':')) ADD("%s: ", e->tensor);
     ADD("%s", e->text[0] ? e->text : tl_status_text(e->code));
     if (e->offset >= 0 && e->code != TL_OK) ADD(" (at byte %lld)", (long long)e->offset);
 #undef ADD

@@ -44,6 +44,11 @@ static void an_error_tells_its_place(void **state) {
     error_clear(&e);
     assert_int_equal(e.code, TL_OK);
     assert_string_equal(tl_error_text(&e, buf, sizeof buf), tl_status_text(TL_OK));
+    error_set(&e, TL_SHAPE, "norm: x is flat"); /* said once */
+    error_at_tensor(&e, "norm");
+    assert_string_equal(tl_error_text(&e, buf, sizeof buf), "norm: x is flat");
+    error_at_tensor(&e, "nor");
+    assert_string_equal(tl_error_text(&e, buf, sizeof buf), "nor: norm: x is flat");
 }
 
 static void small_buffers_and_no_error(void **state) {

@@ -103,6 +103,13 @@ def test_errors_have_classes_and_places():
     with pytest.raises(tilia.ShapeError) as e:
         ops.linear(rand(2, 3), rand(4, 5))
     assert isinstance(e.value, ValueError) and e.value.code == "SHAPE" and e.value.tensor == "linear"
+    q = rand(1, 8, 2, 4)
+    with pytest.raises(tilia.ShapeError) as e:
+        ops.attention(q, q[:, :4], q)
+    assert str(e.value).startswith("attention: v is")
+    for f in (ops.attention, lambda *x, **o: ops.attention_backward(q, *x, q, rand(1, 2, 8), **o)):
+        with pytest.raises(TypeError, match=r"attention(_backward)?\(\) has no argument 'windo'"):
+            f(q, q, q, windo=3)
     with pytest.raises(ValueError, match="outside the table"):
         ops.embedding([7], rand(4, 5))
     with pytest.raises(ValueError, match="kind"):

@@ -48,6 +48,15 @@ def test_an_exception_in_a_callback_comes_out(tmp_path, text):
         tilia.Tokenizer.train(files=[tmp_path / "a.txt"], vocab=400, progress=fail)
 
 
+def test_text_is_str_or_bytes(trained):
+    t = tilia.Tokenizer.bytes()
+    assert list(t.encode(b"ab")) == list(t.encode("ab")) == list(t.encode(bytearray(b"ab"))) == [97, 98]
+    for wrong in (3, None, ["a"]):
+        with pytest.raises(TypeError, match="str or bytes"):
+            t.encode(wrong)
+    assert trained.generate(b"ab", max_tokens=4, temperature=0) == trained.generate("ab", max_tokens=4, temperature=0)
+
+
 def test_errors_say_where(tmp_path):
     with pytest.raises(FileNotFoundError) as e:
         tilia.Model.open(tmp_path / "nothing")

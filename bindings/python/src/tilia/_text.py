@@ -29,6 +29,14 @@ PathLike = Union[str, "os.PathLike[str]"]
 FINISH = (None, "eos", "stop", "length", "context")
 
 
+def _utf8(text: Any) -> bytes:
+    if isinstance(text, str):
+        return text.encode("utf-8", "surrogatepass")
+    if not isinstance(text, (bytes, bytearray, memoryview)):
+        raise TypeError(f"text is str or bytes, not {type(text).__name__}")
+    return bytes(text)
+
+
 class Tokenizer(Handle):
     """Text to token ids and back. Made by open, bytes, chars or train. Any number of threads may use one.
 
@@ -143,10 +151,10 @@ class Tokenizer(Handle):
         i = lib.tl_tokenizer_eos(self._ptr)
         return i if i >= 0 else None
 
-    def encode(self, text: str, *, special: bool = False) -> Any:
-        """Ids of text, int32 (a NumPy array, or array.array without NumPy). special: names of special tokens in the
+    def encode(self, text: Union[str, bytes], *, special: bool = False) -> Any:
+        """Ids of text (bytes: UTF-8), int32 (a NumPy array, or array.array without NumPy). special: names of special tokens in the
         text become those tokens; leave it off for text of strangers."""
-        raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else bytes(text)
+        raw = _utf8(text)
         room = len(raw) + 16
         n = C.c_size_t()
         while True:
@@ -480,8 +488,8 @@ class Session(Handle):
 
     def feed(self, prompt: Union[str, Any]) -> "Session":
         """Appends text, or token ids, to what the session has seen."""
-        if isinstance(prompt, str):
-            raw = prompt.encode("utf-8", "surrogatepass")
+        if isinstance(prompt, (str, bytes)):
+            raw = _utf8(prompt)
             call("tl_session_text", self._ptr, raw, len(raw))
         else:
             keep, address, n = ids_in(prompt)

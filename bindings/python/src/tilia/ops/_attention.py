@@ -138,7 +138,15 @@ class _Call:
         return np.empty((B, H, T, D), dtype).transpose(0, 2, 1, 3) if self.swap else np.empty(shape, dtype)
 
 
+_OPTIONS = {"causal", "mask", "window", "scale", "softcap", "q_offset", "documents", "sinks", "slopes", "bias", "layout"}
 _PLAIN = {"causal", "window", "scale", "softcap", "q_offset"}
+
+
+def _call(name: str, q: Any, k: Any, v: Any, options: dict) -> _Call:
+    for o in options:
+        if o not in _OPTIONS:
+            raise TypeError(f"{name}() has no argument '{o}'")
+    return _Call(q, k, v, **options)
 
 
 def _plain(op: str, ins: tuple, want: int, causal: bool = False, window: int = 0, scale: float = 0.0,
@@ -169,7 +177,7 @@ def attention(q: Any, k: Any, v: Any, *, return_lse: bool = False, out: Any = No
     """
     if out is None and type(q) is np.ndarray and q.ndim == 4 and options.keys() <= _PLAIN:
         return _plain("attention", (q, k, v), 3 if return_lse else 1, **options)
-    c = _Call(q, k, v, **options)
+    c = _call("attention", q, k, v, options)
     if c.mask is not None:
         o, lse = _dense(c)
     else:
@@ -201,7 +209,7 @@ def attention_backward(do: Any, q: Any, k: Any, v: Any, o: Any, lse: Any, *, out
     """
     if out is None and type(q) is np.ndarray and q.ndim == 4 and options.keys() <= _PLAIN:
         return _plain("attention_bwd", (do, q, k, v, o, lse), 7, **options)[:3]
-    c = _Call(q, k, v, **options)
+    c = _call("attention_backward", q, k, v, options)
     d, oc = c.fold(take(do)[0]), c.fold(take(o)[0])
     if c.mask is not None:
         grads = list(_dense_backward(c, d))
