@@ -6,6 +6,7 @@
 #include "study/study.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum {
@@ -18,11 +19,11 @@ enum {
     ROWS = 4,
     STEPS = 120
 };
-static const int64_t lengths[LENGTHS] = {16, 64, 256};
 
 typedef struct choice {
     study_lab *lab;
     uint64_t seed;
+    int64_t length[LENGTHS]; /* growing */
     tokens fit, test;
     int64_t n_fit, n_test;
     double x[2][MOST][FEATURES], loss[2][MOST][LENGTHS]; /* of what it learns from; of what is measured */
@@ -91,7 +92,7 @@ static tl_status one_length(choice *c, int k, const tokens *text, tl_error *e) {
                      "\"model_type\":\"flash\",\"hidden_size\":64,\"num_hidden_layers\":4,\"expansion\":176,"
                      "\"shared_size\":32,\"chunk_size\":%lld,\"initializer_range\":0.04,"
                      "\"max_position_embeddings\":512,\"tilia\":{\"rel_bias\":false}}",
-                     (long long)lengths[k]));
+                     (long long)c->length[k]));
     TRY(study_fit(c->lab, &config, e));
     TRY(model_create(c->lab->engine, &config, c->lab->corpus->tokenizer, c->seed, &m, e));
     tl_status s = train(c, m, text, e);
@@ -187,9 +188,9 @@ static void judge(const choice *c, study_measured *m) {
         for (int k = 0; k < LENGTHS; k++) each[k] += loss[k] / n;
         chosen += loss[mine] / n, best += loss[first] / n, right += (mine == first) / n;
     }
-    study_value(m, "loss_16", each[0]);
-    study_value(m, "loss_64", each[1]);
-    study_value(m, "loss_256", each[2]);
+    study_value(m, "short", each[0]);
+    study_value(m, "middle", each[1]);
+    study_value(m, "long", each[2]);
     study_value(m, "fixed", each[fixed]);
     study_value(m, "chosen", chosen);
     study_value(m, "hindsight", best);
@@ -220,18 +221,23 @@ static tl_status all(choice *c, study_measured *m, tl_error *e) {
 static tl_status run(study_lab *l, const study_cell *cell, uint64_t seed, study_measured *m, tl_error *e) {
     const tl_allocator *a = tl_engine_allocator(l->engine);
     choice *c = mem_new(a, 1, sizeof *c);
-    (void)cell;
     if (!c) return error_set(e, TL_NOMEM, "no memory for losses of texts");
     c->lab = l, c->seed = seed;
+    const char *at = study_level(cell, "lengths");
+    for (int k = 0; k < LENGTHS; k++) { /* "8-16-32" */
+        c->length[k] = strtoll(at, NULL, 10);
+        at += strcspn(at, "-");
+        at += *at == '-';
+    }
     tl_status s = all(c, m, e);
     mem_free(a, c);
     return s;
 }
 
 static const study_metric metrics[] = {
-    {"loss_16", {"chunks of 16", "块长 16"}, 1, 4, false},
-    {"loss_64", {"chunks of 64", "块长 64"}, 1, 4, false},
-    {"loss_256", {"chunks of 256", "块长 256"}, 1, 4, false},
+    {"short", {"the shortest", "最短"}, 1, 4, false},
+    {"middle", {"the middle one", "居中"}, 1, 4, false},
+    {"long", {"the longest", "最长"}, 1, 4, false},
     {"fixed", {"the best fixed length", "最佳固定块长"}, 1, 4, false},
     {"chosen", {"chosen by the predictor", "由预测器选择"}, 1, 4, false},
     {"hindsight", {"chosen with hindsight", "事后选择"}, 1, 4, false},
@@ -246,7 +252,7 @@ static const study_table tables[] = {
      "lengths",
      NULL,
      NULL,
-     {"loss_16", "loss_64", "loss_256", "fixed", "chosen", "hindsight", "right"}},
+     {"short", "middle", "long", "fixed", "chosen", "hindsight", "right"}},
     {{NULL, NULL}, NULL, NULL, NULL, {NULL}},
 };
 
@@ -254,19 +260,19 @@ const study study_choice = {
     .name = "choice",
     .title = {"A chunk length for every text", "为每段文本选择块长"},
     .about =
-        {"Three models of FLASH (width 64, 4 layers, s = 32, 0.17 million parameters) with chunks of 16, 64 and 256 "
+        {"Three models of FLASH (width 64, 4 layers, s = 32, 0.17 million parameters) with chunks of three lengths "
          "read the same stories, 120 steps of 4 x 512 bytes. For every model a line through six features of a text's "
          "first 128 bytes (distinct bytes, repeated runs of four and how far back they lie, spaces, other signs) "
          "learns "
          "from 160 texts of 512 bytes what the model's loss on the rest will be against the others'; the length with "
          "the least is chosen for texts that nobody has seen. Beside it the one length that is best on the 160 texts, "
          "and the choice of one who knows the losses.",
-         "三个 FLASH 模型（宽 64，4 层，s = 32，17 万参数），块长 16、64、256，读同样的故事，120 步，每步 4 x 512 "
+         "三个 FLASH 模型（宽 64，4 层，s = 32，17 万参数），三种块长，读同样的故事，120 步，每步 4 x 512 "
          "字节。对每个模型，以文本前 128 字节的六个特征（不同字节、重复四元组及其距离、空格、其他符号）拟合一条直线，"
          "从 160 段 512 字节的文本学习其余部分的相对损失；对未见文本选预测损失最小的块长，并与固定最佳块长及事后选择"
          "比较。"},
     .corpus = CORPUS_STORIES,
-    .factor = {{"lengths", {"chunk lengths", "块长"}, {"16-64-256"}}},
+    .factor = {{"lengths", {"chunk lengths", "块长"}, {"8-16-32", "16-64-256"}}},
     .run = run,
     .metric = metrics,
     .table = tables,
