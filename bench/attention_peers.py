@@ -3,10 +3,15 @@
 
   VENV/bin/python bench/attention_peers.py build/tilia [--lengths 1024,4096,16384] [--rounds 3] [--threads 2] [--clock wall|cpu]
                                            [--dtypes f32,bf16] [--quick]
+  VENV/bin/python bench/attention_peers.py build/tilia --errors [--lengths 1024,4096] [--dtypes f32,bf16]
 
 12 heads of 64 and one head, batch 1; forward, and forward with backward; f32 and bf16; medians of milliseconds, their
-least and most, the ratio of the medians and that of the least. Pairs of tokens are counted causal-exact, 4 D flops forward and 10 D backward each."""
-import argparse, datetime, json, os, platform, statistics, subprocess, time
+least and most, the ratio of the medians and that of the least. Pairs of tokens are counted causal-exact, 4 D flops forward and 10 D backward each.
+
+--errors measures no time: 2 heads, normal numbers; largest and root mean square error of both in the output and in dq, dk
+and dv against the same numbers' attention in float64, over the root mean square of what is right, and ours over PyTorch's.
+Exit status 1 if a root mean square error of ours is above twice PyTorch's. Reads libtilia.so beside the program."""
+import argparse, datetime, json, os, platform, statistics, subprocess, sys, time
 
 D = 64
 
@@ -38,6 +43,46 @@ def torch_seconds(torch, now, n, heads, dtype):
     return forward, now() - t
 
 
+def exact(torch, q, k, v, g):
+    """(o, dq, dk, dv) of one head, (n, D) each, in float64"""
+    q, k, v, g = (x.double() for x in (q, k, v, g))
+    p = (q @ k.T / D**0.5).masked_fill_(torch.ones(len(q), len(k)).triu(1).bool(), -float("inf")).softmax(1)
+    o = p @ v
+    s = g @ v.T
+    s.sub_((g * o).sum(1, keepdim=True)).mul_(p).div_(D**0.5)
+    return o, s @ k, s.T @ q, p.T @ g
+
+
+def errors(a, torch, lengths):
+    here = os.path.dirname(os.path.abspath(__file__))
+    os.environ.setdefault("TILIA_LIBRARY", os.path.join(os.path.dirname(os.path.abspath(a.tilia)), "libtilia.so"))
+    sys.path.insert(0, os.path.join(here, os.pardir, "bindings", "python", "src"))
+    import tilia.ops as ops
+    plain = lambda x: (torch.from_dlpack(x) if not isinstance(x, torch.Tensor) else x).double()
+    wrong = 0
+    print(f"PyTorch {torch.__version__}; errors over the root mean square of what is right: largest, root mean square")
+    print(f"{'dtype':5} {'tokens':>7} {'of':6} {'tilia':>21} {'torch':>21} {'ratio':>13}")
+    for name in a.dtypes.split(","):
+        dtype = torch.float32 if name == "f32" else torch.bfloat16
+        for n in lengths:
+            torch.manual_seed(n)
+            q, k, v, g = (torch.randn(1, n, 2, D).to(dtype) for _ in range(4))
+            want = [torch.stack(x, 1)[None] for x in zip(*(exact(torch, *(x[0, :, h] for x in (q, k, v, g))) for h in (0, 1)))]
+            t = [x.transpose(1, 2).detach().clone().requires_grad_() for x in (q, k, v)]
+            o = torch.nn.functional.scaled_dot_product_attention(*t, is_causal=True)
+            o.backward(g.transpose(1, 2))
+            theirs = [x.transpose(1, 2) for x in (o.detach(), *(x.grad for x in t))]
+            mine, lse = ops.attention(q, k, v, causal=True, return_lse=True)
+            ours = [mine, *ops.attention_backward(g, q, k, v, mine, lse, causal=True)]
+            for what, x, y, z in zip(("output", "dq", "dk", "dv"), ours, theirs, want):
+                size = z.square().mean().sqrt()
+                e = [((plain(w) - z) / size) for w in (x, y)]
+                most, mean = [w.abs().max().item() for w in e], [w.square().mean().sqrt().item() for w in e]
+                wrong += mean[0] > 2 * mean[1]
+                print(f"{name:5} {n:7} {what:6} {most[0]:10.2e} {mean[0]:10.2e} {most[1]:10.2e} {mean[1]:10.2e} {most[0] / most[1]:6.2f} {mean[0] / mean[1]:6.2f}")
+    sys.exit(1 if wrong else 0)
+
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("tilia")
@@ -47,7 +92,10 @@ def main():
     ap.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     ap.add_argument("--dtypes", default="f32,bf16")
     ap.add_argument("--quick", action="store_true", help="one round, 1024 and 4096 tokens")
+    ap.add_argument("--errors", action="store_true", help="errors against float64 in place of times")
     a = ap.parse_args()
+    if a.errors and a.lengths == ap.get_default("lengths"):
+        a.lengths = "1024,4096"
     if a.quick:
         a.rounds, a.lengths = 1, "1024,4096"
     lengths = [int(x) for x in a.lengths.split(",") if x.isdigit()]
@@ -59,6 +107,8 @@ def main():
         ap.error("--rounds and --threads are 1 or more")
     import torch
     torch.set_num_threads(a.threads)
+    if a.errors:
+        errors(a, torch, lengths)
     now = time.perf_counter if a.clock == "wall" else lambda: time.process_time() / a.threads
     shapes = [(n, heads) for n in lengths for heads in (12, 1)]
     cpu = [x.split(":")[1].strip() for x in open("/proc/cpuinfo") if x.startswith("model name")] or [platform.machine()]
