@@ -12,6 +12,7 @@
 #include "number.h"
 
 #include "base/half.h"
+#include "base/mem.h"
 #include "cpu/attention/attention.h"
 #include "cpu/cpu.h"
 
@@ -130,7 +131,7 @@ __attribute__((target("avx512f"), noinline)) static double peak_f32(void) {
 
 static tl_arg tensor(tl_dtype t, int64_t b, int64_t n, int64_t h, int64_t d, int64_t row) {
     tl_arg a = {.d = {t, 4, {b, n, h, d}, {n * row, row, d, 1}}};
-    a.data = aligned_alloc(64, (size_t)(b * n * row) * 4 + 64);
+    a.data = mem_new(&mem_default, (size_t)(b * n * row) * 4 + 64, 1);
     for (int64_t i = 0; i < b * n * row; i++) {
         const float x = (float)(rand() % 2001 - 1000) * 1e-3f;
         if (t == TL_F32)

@@ -18,6 +18,7 @@ typedef struct bwd_space {
     float *dk, *dv, *s, *p, *f;      /* s, p, f (ATTN_BC, ROWS): p is dP, then dS */
     uint32_t *a;                     /* dS in pairs of keys, where pairs need it in both orders */
     float *bias;                     /* dbias of the segment, or NULL */
+    fetch *ahead;                    /* what the products fetch meanwhile */
     key_rows keys, values;
 } bwd_space;
 
@@ -191,7 +192,8 @@ static bool bwd_meets(const lane_rows *t, int64_t v, int64_t step) {
 
 /* to (keys, ldb) += x (keys, ROWS) b (rows, ldb): dV = P^T dO, dK = dS^T Q. Steps of keys that the same run of vectors
  * sees are one product. */
-static void bwd_keys(const lane_rows *t, int64_t kn, const float *x, const uint32_t *b, int64_t ldb, float *to) {
+static void bwd_keys(const lane_rows *t, int64_t kn, const float *x, const uint32_t *b, int64_t ldb, float *to,
+                     fetch *ahead) {
     for (int64_t v0 = 0; v0 < VECTORS; v0++) {
         for (int64_t step = 0, up; step < kn; step = up) { /* runs that begin with vector v0 */
             int64_t v1 = v0;
@@ -212,14 +214,16 @@ static void bwd_keys(const lane_rows *t, int64_t kn, const float *x, const uint3
                                  .kn = (v1 - v0) * VW / UNIT,
                                  .c = to + step * ldb,
                                  .ldc = ldb,
-                                 .mode = GEMM_ADD};
+                                 .mode = GEMM_ADD,
+                                 .ahead = ahead};
             gemm(up - step, ldb / VW, g);
         }
     }
 }
 
 /* dQ += dS K, over the keys that each vector of rows sees. */
-static void bwd_queries(const lane_rows *t, const uint32_t *ds, const uint32_t *kb, int64_t ldb, float *to) {
+static void bwd_queries(const lane_rows *t, const uint32_t *ds, const uint32_t *kb, int64_t ldb, float *to,
+                        fetch *ahead) {
     for (int64_t v = 0, end; v < VECTORS; v = end) {
         end = v + 1;
         const int64_t c0 = t->c0[v], c1 = t->c1[v];
@@ -233,7 +237,8 @@ static void bwd_queries(const lane_rows *t, const uint32_t *ds, const uint32_t *
                              .kn = (c1 - c0) / UNIT,
                              .c = to + v * VW * ldb,
                              .ldc = ldb,
-                             .mode = GEMM_ADD};
+                             .mode = GEMM_ADD,
+                             .ahead = ahead};
         gemm((end - v) * VW, ldb / VW, g);
     }
 }
@@ -252,14 +257,15 @@ static void bwd_pass(const attn_job *j, const bwd_space *w, lane_rows *t, int64_
     for (int64_t v = 0; v < VECTORS; v += 2) {
         const int64_t r = v * VW;
         if (t->c0[v] >= t->c1[v] && t->c0[v + 1] >= t->c1[v + 1]) continue;
-        tile_scores(t->c0 + v, t->c1 + v, w->k, l->Dhq, w->qt + (m0 + r) * l->Dhu, l->Dhu, w->s + r, ROWS);
-        tile_scores(t->c0 + v, t->c1 + v, w->v, l->Dvq, w->gt + (m0 + r) * l->Dvu, l->Dvu, w->p + r, ROWS);
+        tile_scores(t->c0 + v, t->c1 + v, w->k, l->Dhq, w->qt + (m0 + r) * l->Dhu, l->Dhu, w->s + r, ROWS, w->ahead);
+        tile_scores(t->c0 + v, t->c1 + v, w->v, l->Dvq, w->gt + (m0 + r) * l->Dvu, l->Dvu, w->p + r, ROWS, w->ahead);
         for (int64_t i = v; i < v + 2; i++) bwd_vector(j, w, t, i, k0, kn, kd);
     }
-    if (j->dv.p) bwd_keys(t, kn, w->s, w->gb + m0 / UNIT * l->Dvp, l->Dvp, w->dv);
-    if (j->dk.p) bwd_keys(t, kn, w->p, w->qb + m0 / UNIT * l->Dhp, l->Dhp, w->dk);
+    if (j->dv.p) bwd_keys(t, kn, w->s, w->gb + m0 / UNIT * l->Dvp, l->Dvp, w->dv, w->ahead);
+    if (j->dk.p) bwd_keys(t, kn, w->p, w->qb + m0 / UNIT * l->Dhp, l->Dhp, w->dk, w->ahead);
     if (j->dq.p)
-        bwd_queries(t, UNIT == 2 ? w->a : (const uint32_t *)(const void *)w->p, w->kb, l->Dhp, w->dq + m0 * l->Dhp);
+        bwd_queries(t, UNIT == 2 ? w->a : (const uint32_t *)(const void *)w->p, w->kb, l->Dhp, w->dq + m0 * l->Dhp,
+                    w->ahead);
 }
 
 static void bwd_tile(const attn_job *j, const bwd_space *w, int64_t blk, int64_t k0, int64_t kn) {
@@ -307,9 +313,32 @@ static bwd_space bwd_head(const attn_job *j, const attn_bwd_layout *l, int64_t b
     return w;
 }
 
-static void bwd_segment(const attn_job *j, const attn_bwd_layout *l, int64_t tile, char *mine) {
+/* What the products of head bh may fetch: its output and, before `end`, the next head's input. */
+static fetch bwd_ahead(const attn_job *j, int64_t bh, int64_t end) {
+    fetch f = {.rate = FETCH_RATE};
+    if (j->S * j->Dh * j->k.size < FETCH_LEAST) return f;
+    const int64_t b = bh / j->Hk, h = bh % j->Hk, nb = (bh + 1) / j->Hk, nh = (bh + 1) % j->Hk;
+    if (j->dv.p) fetch_add(&f, at(&j->dv, b, 0, h), j->dv.st * j->dv.size, j->S, j->Dv * j->dv.size);
+    if (j->dk.p) fetch_add(&f, at(&j->dk, b, 0, h), j->dk.st * j->dk.size, j->S, j->Dh * j->dk.size);
+    for (int64_t g = 0; j->dq.p && g < attn_min(j->r, 2); g++)
+        fetch_add(&f, at(&j->dq, b, 0, h * j->r + g), j->dq.st * j->dq.size, j->T, j->Dh * j->dq.size);
+    if (bh + 1 >= end) return f;
+    for (int64_t g = 0; g < attn_min(j->r, 2); g++) {
+        fetch_add(&f, at(&j->q, nb, 0, nh * j->r + g), j->q.st * j->q.size, j->T, j->Dh * j->q.size);
+        fetch_add(&f, at(&j->g, nb, 0, nh * j->r + g), j->g.st * j->g.size, j->T, j->Dv * j->g.size);
+        fetch_add(&f, at(&j->o, nb, 0, nh * j->r + g), j->o.st * j->o.size, j->T, j->Dv * j->o.size);
+    }
+    fetch_add(&f, at(&j->k, nb, 0, nh), j->k.st * j->k.size, j->S, j->Dh * j->k.size);
+    fetch_add(&f, at(&j->v, nb, 0, nh), j->v.st * j->v.size, j->S, j->Dv * j->v.size);
+    return f;
+}
+
+static void bwd_segment(const attn_job *j, const attn_bwd_layout *l, int64_t tile, int64_t end, char *mine) {
+    fetch ahead = {.rate = FETCH_RATE};
     const int64_t bh = tile / j->segments, segment = attn_balance(tile % j->segments, j->segments);
     bwd_space w = bwd_head(j, l, bh, mine);
+    if (j->segments == 1 && j->S <= ATTN_SHORT) ahead = bwd_ahead(j, bh, end);
+    w.ahead = &ahead;
     w.s0 = segment * l->seg_keys;
     w.s1 = attn_min(w.s0 + l->seg_keys, j->S);
     bwd_rows_of(j, l, w.b, segment, &w.mlo, &w.mhi);
@@ -394,7 +423,7 @@ static void bwd_leaf(const attn_job *j, int phase, int64_t lo, int64_t hi, int w
             bwd_space w = bwd_head(j, &l, tile / l.row_blocks, mine);
             bwd_pack(j, &w, tile % l.row_blocks);
         } else if (phase == 1)
-            bwd_segment(j, &l, tile, mine);
+            bwd_segment(j, &l, tile, hi, mine);
         else if (tile < sums)
             bwd_sum_dq(j, &l, tile);
         else

@@ -11,16 +11,23 @@ typedef struct tile_space {
     float *s;                /* (ATTN_BC, LANES) */
     float *o;                /* (ROWS, ldo) */
     int64_t ldk, ldo, units; /* units between two keys; of a query row */
+    fetch *ahead;            /* what the products fetch meanwhile, or NULL */
 } tile_space;
 
 /* s (keys, ld) = keys (., ldk) times panel (units, LANES), for vectors v, v + 1 of the panel. What a vector needs is
  * [c0, c1); both are done at once where both need it. */
 static void tile_scores(const int64_t c0[2], const int64_t c1[2], const uint32_t *keys, int64_t ldk,
-                        const uint32_t *panel, int64_t units, float *s, int64_t ld) {
+                        const uint32_t *panel, int64_t units, float *s, int64_t ld, fetch *ahead) {
     int64_t both0 = attn_max(c0[0], c0[1]), both1 = attn_min(c1[0], c1[1]);
     if (both1 <= both0) both0 = both1 = c1[0];
-    gemm_args g = {
-        .a = keys + both0 * ldk, .ars = ldk, .aks = 1, .b = panel, .ldb = LANES, .kn = units, .mode = GEMM_SET};
+    gemm_args g = {.a = keys + both0 * ldk,
+                   .ars = ldk,
+                   .aks = 1,
+                   .b = panel,
+                   .ldb = LANES,
+                   .kn = units,
+                   .mode = GEMM_SET,
+                   .ahead = ahead};
     g.c = s + both0 * ld;
     g.ldc = ld;
     gemm_panel(both1 - both0, 2, g);
@@ -57,19 +64,17 @@ static void tile_values(const tile_space *w, lane_rows *t, int64_t r0, int64_t n
 
 /* One group of rows, vectors v and v + 1. */
 static void tile_group(const attn_job *j, lane_rows *t, const tile_space *w, int64_t v, int64_t k0, int64_t kn,
-                       const uint32_t *keys, const uint32_t *values, const int32_t *kd, const char *next,
-                       const char *nextv, int64_t ahead) {
+                       const uint32_t *keys, const uint32_t *values, const int32_t *kd) {
     float keep[ATTN_BC * VW];
     bool moves[2] = {false, false};
-    tile_scores(t->c0 + v, t->c1 + v, keys, w->ldk, w->q + v * VW * w->units, w->units, w->s, LANES);
+    tile_scores(t->c0 + v, t->c1 + v, keys, w->ldk, w->q + v * VW * w->units, w->units, w->s, LANES, w->ahead);
     for (int64_t i = 0; i < 2; i++) {
         const lane_tile x = lane_begin(j, t, v + i, k0, kn, kd, LANES);
         float *s = w->s + i * VW;
         if (x.a >= x.b) continue;
         if (!j->plain) lane_options(&x, s, NULL);
         lane_mask(&x, s);
-        moves[i] = lane_softmax(&x, t, s, j->plain ? j->scale * ATTN_LOG2E : 1.0f, next, nextv, ahead);
-        next += (x.b - x.a) / 2 * ahead * 64, nextv += (x.b - x.a) / 2 * ahead * 64;
+        moves[i] = lane_softmax(&x, t, s, j->plain ? j->scale * ATTN_LOG2E : 1.0f);
         if (j->drop > 0) { /* the sum is that of all weights */
             lane_keep(&x, keep);
             lane_times(&x, s, keep);
@@ -97,14 +102,8 @@ static void tile_forward(const attn_job *j, lane_rows *t, const tile_space *w, i
         if (!docs) return;
         if (docs == 1) kd = NULL;
     }
-    /* What follows in memory is the next tile: fetched meanwhile, except over a cache, which is packed as it comes. */
-    const char *next = (const char *)(keys + ATTN_BC * w->ldk),
-               *nextv = (const char *)(values + ATTN_BC / UNIT * w->ldo);
-    const int64_t ahead = j->C || j->S <= ATTN_BC ? 0 : (w->ldk / 8 + VECTORS - 1) / VECTORS;
-    const int64_t step = ATTN_BC * ahead * 64;
-    for (int64_t v = 0; v < rows_up(t) / VW; v += 2, next += step, nextv += step)
-        if (t->c0[v] < t->c1[v] || t->c0[v + 1] < t->c1[v + 1])
-            tile_group(j, t, w, v, k0, kn, keys, values, kd, next, nextv, ahead);
+    for (int64_t v = 0; v < rows_up(t) / VW; v += 2)
+        if (t->c0[v] < t->c1[v] || t->c0[v + 1] < t->c1[v + 1]) tile_group(j, t, w, v, k0, kn, keys, values, kd);
 }
 
 /* Before the first key tile; the limits of the rows are set. */
@@ -197,9 +196,26 @@ static void fwd_store(const attn_job *j, const lane_rows *t, const tile_space *w
     }
 }
 
+/* What the products of head bh may fetch: its output and, before `end`, the next head's input. */
+static fetch fwd_ahead(const attn_job *j, int64_t bh, int64_t end) {
+    fetch f = {.rate = FETCH_RATE};
+    if (j->S * j->Dh * j->k.size < FETCH_LEAST) return f;
+    for (int64_t next = bh; next < attn_min(bh + 2, end); next++) {
+        const int64_t b = next / j->Hk, h = next % j->Hk;
+        if (next > bh) {
+            fetch_add(&f, at(&j->k, b, 0, h), j->k.st * j->k.size, j->S, j->Dh * j->k.size);
+            fetch_add(&f, at(&j->v, b, 0, h), j->v.st * j->v.size, j->S, j->Dv * j->v.size);
+        }
+        const attn_tensor *x = next > bh ? &j->q : &j->o;
+        for (int64_t g = 0; g < j->r; g++)
+            fetch_add(&f, at(x, b, 0, h * j->r + g), x->st * x->size, j->T, (next > bh ? j->Dh : j->Dv) * x->size);
+    }
+    return f;
+}
+
 /* One block of rows of kv head bh, against its packed keys. */
 static void fwd_tile(const attn_job *j, const attn_fwd_layout *l, int64_t bh, int64_t block, char *mine,
-                     const uint32_t *keys, const uint32_t *values) {
+                     const uint32_t *keys, const uint32_t *values, fetch *ahead) {
     const int64_t b = bh / j->Hk;
     const int32_t *doc = j->doc ? j->doc + b * j->doc_sb : NULL;
     const tile_space w = {(uint32_t *)(void *)(mine + l->w_q),
@@ -207,15 +223,26 @@ static void fwd_tile(const attn_job *j, const attn_fwd_layout *l, int64_t bh, in
                           (float *)(void *)(mine + l->w_o),
                           l->Dhq,
                           l->Dvp,
-                          l->Dhu};
+                          l->Dhu,
+                          ahead};
     lane_rows *t = (lane_rows *)(void *)(mine + l->w_row);
     fwd_rows(j, l, t, b, bh % j->Hk, block * ATTN_BR, w.q);
     tile_begin(t);
     for (int pass = j->global ? 0 : 1; pass < 2; pass++) { /* the keys of global tokens before those of the window */
         if (j->global) rows_turn(t);
-        for (int64_t k0 = t->first / ATTN_BC * ATTN_BC; k0 < t->reach; k0 += ATTN_BC)
-            tile_forward(j, t, &w, k0, attn_min(ATTN_BC, j->S - k0), keys + k0 * l->Dhq, values + k0 / UNIT * l->Dvp,
-                         doc ? doc + k0 : NULL);
+        for (int64_t k0 = t->first / ATTN_BC * ATTN_BC; k0 < t->reach; k0 += ATTN_BC) {
+            const uint32_t *k = keys + k0 * l->Dhq, *v = values + k0 / UNIT * l->Dvp;
+            if (!l->whole) { /* the next tile */
+                const int64_t left = attn_min(ATTN_BC, l->Sp - k0 - ATTN_BC);
+                ahead->rate =
+                    1 + left * (l->Dhq + l->Dvp / UNIT) / 16 / ATTN_BR; /* a tile makes more calls than this */
+                ahead->count = ahead->at = ahead->line = 0;
+                fetch_add(ahead, (const char *)(k + ATTN_BC * l->Dhq), left * l->Dhq * 4, left > 0, left * l->Dhq * 4);
+                fetch_add(ahead, (const char *)(v + ATTN_BC / UNIT * l->Dvp), left * l->Dvp * 4 / UNIT, left > 0,
+                          left * l->Dvp * 4 / UNIT);
+            }
+            tile_forward(j, t, &w, k0, attn_min(ATTN_BC, j->S - k0), k, v, doc ? doc + k0 : NULL);
+        }
     }
     tile_end(t, &w);
     fwd_store(j, t, &w);
@@ -230,13 +257,16 @@ static void fwd_leaf(const attn_job *j, int phase, int64_t lo, int64_t hi, int w
         uint32_t *k = (uint32_t *)(void *)(l.whole ? mine + l.w_k : j->scratch + l.k + bh * l.k_head);
         uint32_t *v = (uint32_t *)(void *)(l.whole ? mine + l.w_v : j->scratch + l.v + bh * l.v_head);
         if (l.whole) {
+            fetch ahead = fwd_ahead(j, bh, hi);
             fwd_pack(j, &l, bh, 0, l.Sp, k, v);
-            for (int64_t block = 0; block < l.row_blocks; block++) fwd_tile(j, &l, bh, block, mine, k, v);
+            for (int64_t block = 0; block < l.row_blocks; block++) fwd_tile(j, &l, bh, block, mine, k, v, &ahead);
         } else if (phase == 0) {
             const int64_t j0 = tile % per * ATTN_BC;
             fwd_pack(j, &l, bh, j0, attn_min(j0 + ATTN_BC, l.Sp), k, v);
-        } else
-            fwd_tile(j, &l, bh, attn_balance(tile % per, per), mine, k, v);
+        } else {
+            fetch ahead = {.rate = FETCH_RATE};
+            fwd_tile(j, &l, bh, attn_balance(tile % per, per), mine, k, v, &ahead);
+        }
     }
 }
 

@@ -38,6 +38,34 @@ INLINE vf unit_fma(vf acc, const uint32_t *a, vf b) {
 #endif
 }
 
+/* Memory that is needed next, fetched into L2 while products keep the core busy: rows of heads lie far apart, often on
+ * pages of their own, where no hardware prefetcher follows. */
+typedef struct fetch_rows {
+    const char *p;
+    int64_t stride, rows, lines; /* bytes; of 64 bytes */
+} fetch_rows;
+/* FETCH_LEAST: bytes of a head from which on it pays; what is smaller still lies in L2. */
+enum { FETCH_MOST = 12, FETCH_RATE = 3, FETCH_LEAST = 32768 };
+typedef struct fetch {
+    fetch_rows list[FETCH_MOST];
+    int64_t count, at, line, rate; /* rate: lines for each call of a micro-kernel */
+} fetch;
+
+static void fetch_add(fetch *f, const char *p, int64_t stride, int64_t rows, int64_t bytes) {
+    if (f->count < FETCH_MOST && rows > 0) f->list[f->count++] = (fetch_rows){p, stride, rows, (bytes + 63) / 64};
+}
+
+static void fetch_some(fetch *f) {
+    for (int64_t i = 0; i < f->rate && f->at < f->count; i++) {
+        fetch_rows *r = &f->list[f->at];
+        _mm_prefetch(r->p + f->line * 64, _MM_HINT_T1);
+        if (++f->line < r->lines) continue;
+        f->line = 0;
+        r->p += r->stride;
+        if (--r->rows == 0) f->at++;
+    }
+}
+
 typedef struct gemm_args {
     const uint32_t *a;
     int64_t ars, aks;
@@ -47,6 +75,7 @@ typedef struct gemm_args {
     int64_t ldc;
     const float *rowscale;
     int mode;
+    fetch *ahead; /* what to fetch meanwhile */
 } gemm_args;
 
 INLINE void micro(const int mr, const int nv, const int by_column, const gemm_args *g) {
@@ -117,6 +146,7 @@ static void gemm_panel(int64_t m, int nv, gemm_args g) {
     void (*const fn)(const gemm_args *) = micro_table[nv].fn[by_column];
     for (int64_t i = 0; i < m; i += step) {
         fn(&g);
+        if (g.ahead) fetch_some(g.ahead);
         g.a += step * g.ars;
         g.c += step * g.ldc;
         if (g.mode == GEMM_SCALE) g.rowscale += step;

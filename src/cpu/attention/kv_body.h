@@ -6,24 +6,32 @@
 
 #include "cpu/attention/fwd_body.h"
 
-enum { KV_FEW = 4, KV_SPLIT = 256 }; /* fewer rows than this are not worth packing; fewest keys of a part */
+enum {
+    KV_FEW = 4,     /* fewer rows than this are not worth packing */
+    KV_SPLIT = 256, /* fewest keys of a part */
+    KV_STEP = 64,   /* keys packed at a time for a single vector of rows: they stay in L1 until they are used */
+    KV_RATE = 8     /* lines to fetch at every micro-kernel: few rows make few of them */
+};
 
 typedef struct kv_space {
     const attn_kv_layout *l;
     tile_space w;
     lane_rows *t;
     uint32_t *k, *v;
+    fetch *ahead;
     int64_t hk, split;
 } kv_space;
 
 /* Few rows: q (KV_FEW, Dhq) as it lies, scores (KV_FEW, ATTN_BC) by rows. Scores of row r with keys [k0, k0 + kn). */
 INLINE void kv_scores(const kv_space *s, const key_rows *keys, tl_dtype dtype, int64_t r, int64_t k0, int64_t kn) {
     const float *q = (const float *)(const void *)(s->w.q + r * s->w.ldk);
+    const int64_t bytes = key_bytes(keys);
     for (int64_t c = 0; c < kn; c += VW) {
         vf x[VW];
         UNROLL for (int i = 0; i < VW; i++) x[i] = vf_zero();
         for (int64_t i = 0; i < attn_min(VW, kn - c); i++) {
             const char *row = key_row(keys, k0 + c + i);
+            if (r == 0 && c + i + VW < kn) row_prefetch(key_row(keys, k0 + c + i + VW), bytes);
             vf sum = vf_zero();
             for (int64_t d = 0; d < keys->n; d += VW)
                 sum = vf_fma(row_load(row, dtype, d, keys->n), vf_load(q + d), sum);
@@ -45,6 +53,7 @@ INLINE void kv_values(const kv_space *s, const key_rows *values, tl_dtype dtype,
         for (int64_t i = 0; i < 4; i++) acc[i] = i < n ? vf_mul(alpha, vf_load(o + d + i * VW)) : vf_zero();
         for (int64_t c = c0; c < c1; c++) {
             const char *row = key_row(values, k0 + c);
+            if (r == 0 && d == 0 && c + VW < c1) row_prefetch(key_row(values, k0 + c + VW), key_bytes(values));
             const vf x = vf_set(p[c]);
             UNROLL for (int i = 0; i < 4; i++) acc[i] = vf_fma(x, row_load(row, dtype, d + i * VW, values->n), acc[i]);
         }
@@ -126,16 +135,25 @@ static int64_t kv_end(const attn_job *j, int64_t i, int64_t pos) {
     return j->bias ? attn_min(end, pos + j->P) : end;
 }
 
+/* Keys [k0, k0 + kn) are fetched meanwhile, unless they go round the end of the cache. */
+static void kv_ahead(fetch *f, const key_rows *k, int64_t k0, int64_t kn) {
+    if (kn > 0 && k0 % k->ring + kn <= k->ring) fetch_add(f, key_row(k, k0), k->stride, kn, key_bytes(k));
+}
+
 /* The rows of the tile with keys [first, end). */
 static void kv_keys(const attn_job *j, const kv_space *s, const key_rows *keys, const key_rows *values, int64_t first,
                     int64_t end) {
     lane_rows *t = s->t;
-    for (int64_t k0 = first; k0 < end; k0 += ATTN_BC) {
-        const int64_t kn = attn_min(ATTN_BC, end - k0), up = attn_up(kn, ATTN_STEP);
+    const int64_t step = t->n >= KV_FEW && t->n <= VW ? KV_STEP : ATTN_BC;
+    for (int64_t k0 = first; k0 < end; k0 += step) {
+        const int64_t kn = attn_min(step, end - k0), up = attn_up(kn, ATTN_STEP);
         if (t->n < KV_FEW) {
             kv_few(j, s, keys, values, k0, kn);
             continue;
         }
+        s->ahead->count = s->ahead->at = s->ahead->line = 0;
+        kv_ahead(s->ahead, keys, k0 + kn, attn_min(step, end - k0 - kn));
+        kv_ahead(s->ahead, values, k0 + kn, attn_min(step, end - k0 - kn));
         pack_rows(s->k, s->w.ldk, keys, k0, k0 + up, end);
         pack_keys(s->v, s->w.ldo, values, k0, k0 + up, end);
         tile_forward(j, t, &s->w, k0, kn, s->k, s->v, NULL);
@@ -155,47 +173,48 @@ static void kv_limits(const attn_job *j, lane_rows *t, int64_t r, int64_t slot, 
     t->g0[r] = (int32_t)kept, t->g1[r] = (int32_t)attn_max(kept, attn_min(j->global, lo));
 }
 
-/* Rows [m0, m0 + n) of the kv head, all of one slot. */
-static void kv_group(const attn_job *j, const kv_space *s, int64_t m0, int64_t n) {
+/* Rows [m0, m0 + n) of the kv head, all of one slot; false: no key of this part is theirs. */
+static bool kv_group(const attn_job *j, const kv_space *s, int64_t m0, int64_t n) {
     lane_rows *t = s->t;
     const int64_t slot = j->slot[m0 / j->r];
     int64_t first = INT64_MAX, end = 0;
     const bool few = n < KV_FEW;
     const char *row[LANES];
     t->n = n, t->b = 0;
-    for (int64_t r = 0; r < rows_up(t); r++) {
-        row[r % LANES] = NULL;
-        if (r < n) {
-            const int64_t i = (m0 + r) / j->r, pos = j->pos[i], head = s->hk * j->r + (m0 + r) % j->r;
-            kv_limits(j, t, r, slot, i);
-            t->query[r] = (int32_t)i, t->head[r] = (int32_t)head, t->at[r] = (int32_t)pos;
-            first = attn_min(first, t->hi[r] > t->lo[r] ? t->lo[r] : INT64_MAX);
-            end = attn_max(end, t->hi[r] > t->lo[r] ? t->hi[r] : 0);
-            row[r % LANES] = at(&j->q, 0, i, head);
-            if (few) pack_row(s->w.q + r * s->w.ldk, s->w.ldk, row[r], j->q.dtype, j->Dh);
-        }
-        if (!few && r % LANES == LANES - 1)
-            pack_panel(s->w.q + (r / LANES) * LANES * s->w.units, row, LANES, j->q.dtype, j->Dh, s->w.units);
+    for (int64_t r = 0; r < n; r++) {
+        const int64_t i = (m0 + r) / j->r;
+        kv_limits(j, t, r, slot, i);
+        t->query[r] = (int32_t)i, t->head[r] = (int32_t)(s->hk * j->r + (m0 + r) % j->r), t->at[r] = j->pos[i];
+        first = attn_min(first, t->hi[r] > t->lo[r] ? t->lo[r] : INT64_MAX);
+        end = attn_max(end, t->hi[r] > t->lo[r] ? t->hi[r] : 0);
     }
     tile_begin(t);
-    if (few) {
-        memset(s->w.o, 0, (size_t)(n * s->w.ldo) * sizeof(float));
-        t->fresh[0] = false; /* these are sums already */
-    }
-    if (!end) return;
-    if (j->splits > 1) {
+    if (end && j->splits > 1) {
         const int64_t each = attn_max(KV_SPLIT, attn_up((end - first + j->splits - 1) / j->splits, VW));
         first += s->split * each;
         end = attn_min(end, first + each);
     }
+    const bool globals = j->global && s->split == 0;
+    if (first >= end && !globals) return false;
+    for (int64_t r = 0; r < rows_up(t); r++) {
+        row[r % LANES] = r < n ? at(&j->q, 0, t->query[r], t->head[r]) : NULL;
+        if (few && r < n) pack_row(s->w.q + r * s->w.ldk, s->w.ldk, row[r], j->q.dtype, j->Dh);
+        if (!few && r % LANES == LANES - 1)
+            pack_panel(s->w.q + (r / LANES) * LANES * s->w.units, row, LANES, j->q.dtype, j->Dh, s->w.units);
+    }
+    if (few) {
+        memset(s->w.o, 0, (size_t)(n * s->w.ldo) * sizeof(float));
+        t->fresh[0] = false; /* these are sums already */
+    }
     const key_rows keys = {at(&j->k, slot, 0, s->hk), j->k.st * j->k.size, j->C, j->k.dtype, j->Dh};
     const key_rows values = {at(&j->v, slot, 0, s->hk), j->v.st * j->v.size, j->C, j->v.dtype, j->Dv};
-    if (j->global && s->split == 0) { /* global tokens, which come before the first part */
+    if (globals) { /* global tokens, which come before the first part */
         rows_turn(t);
         kv_keys(j, s, &keys, &values, t->first, t->reach);
         rows_turn(t);
     }
     kv_keys(j, s, &keys, &values, first, end);
+    return true;
 }
 
 static float *kv_part(const attn_job *j, const attn_kv_layout *l, int64_t hk, int64_t m, int64_t split) {
@@ -204,26 +223,29 @@ static float *kv_part(const attn_job *j, const attn_kv_layout *l, int64_t hk, in
 
 static void kv_tile(const attn_job *j, const attn_kv_layout *l, int64_t tile, char *mine) {
     const int64_t block = tile / j->splits % l->blocks, m0 = block * ATTN_BR, m1 = attn_min(m0 + ATTN_BR, j->R);
+    fetch ahead = {.rate = KV_RATE};
     kv_space s = {.l = l, .hk = tile / j->splits / l->blocks, .split = tile % j->splits};
     s.w = (tile_space){(uint32_t *)(void *)(mine + l->w_q),
                        (float *)(void *)(mine + l->w_s),
                        (float *)(void *)(mine + l->w_o),
                        l->Dhq,
                        l->Dvp,
-                       j->Dh};
+                       j->Dh,
+                       &ahead};
+    s.ahead = &ahead;
     s.t = (lane_rows *)(void *)(mine + l->w_row);
     s.k = (uint32_t *)(void *)(mine + l->w_k), s.v = (uint32_t *)(void *)(mine + l->w_v);
     for (int64_t a = m0, b; a < m1; a = b) {
         for (b = a; b < m1 && j->slot[b / j->r] == j->slot[a / j->r];) b = attn_min(m1, (b / j->r + 1) * j->r);
-        kv_group(j, &s, a, b - a);
-        tile_end(s.t, &s.w);
+        const bool any = kv_group(j, &s, a, b - a);
+        if (any || l->part < 0) tile_end(s.t, &s.w);
         if (l->part < 0) {
             fwd_store(j, s.t, &s.w);
             continue;
         }
         for (int64_t r = 0; r < b - a; r++) {
             float *part = kv_part(j, l, s.hk, a + r, s.split);
-            memcpy(part, s.w.o + r * s.w.ldo, (size_t)l->Dvp * sizeof(float));
+            if (any) memcpy(part, s.w.o + r * s.w.ldo, (size_t)l->Dvp * sizeof(float));
             part[l->Dvp] = s.t->m[r];
             part[l->Dvp + 1] = s.t->l[r];
         }
@@ -239,15 +261,19 @@ static void kv_merge(const attn_job *j, const attn_kv_layout *l, int64_t tile) {
         const float x = kv_part(j, l, hk, m, s)[l->Dvp];
         top = x > top ? x : top;
     }
+    bool first = true; /* parts without keys hold nothing */
     for (int64_t s = 0; s < j->splits; s++) {
         const float *part = kv_part(j, l, hk, m, s);
-        const float by = part[l->Dvp + 1] == 0.0f ? 0.0f : exp2f(part[l->Dvp] - top);
+        if (part[l->Dvp + 1] == 0.0f) continue;
+        const float by = exp2f(part[l->Dvp] - top);
         sum += by * part[l->Dvp + 1];
         for (int64_t d = 0; d < l->Dvp; d += VW) {
             const vf x = vf_mul(vf_set(by), vf_load(part + d));
-            vf_store(o + d, s ? vf_add(vf_load(o + d), x) : x);
+            vf_store(o + d, first ? x : vf_add(vf_load(o + d), x));
         }
+        first = false;
     }
+    if (first) memset(o, 0, (size_t)l->Dvp * sizeof(float));
     int32_t heads[VW];
     float by[VW];
     vf lse;

@@ -208,10 +208,9 @@ INLINE void lane_times(const lane_tile *x, float *s, const float *by) {
 
 /* One step of the online softmax: s becomes exp2(c s - m), as f32 or as bf16 in pairs of keys, and the sums grow by it.
  * m is a maximum that lags: only a row that outgrows it by a factor of 2^LAG moves it, so that hardly any step rescales
- * what was summed before. True if this one must, by alpha. ahead: lines of memory fetched at every key. */
+ * what was summed before. True if this one must, by alpha. */
 enum { LAG = 8 };
-static bool lane_softmax(const lane_tile *x, lane_rows *t, float *s, float c, const char *next, const char *nextv,
-                         int64_t ahead) {
+static bool lane_softmax(const lane_tile *x, lane_rows *t, float *s, float c) {
     const int64_t ld = x->ld, r = x->v * VW;
     vf x0 = vf_set(-INFINITY), x1 = x0, x2 = x0, x3 = x0;
     for (int64_t i = x->a; i < x->b; i += 4) {
@@ -244,10 +243,6 @@ static bool lane_softmax(const lane_tile *x, lane_rows *t, float *s, float c, co
         vf_store(s + i * ld, p);
         vf_store(s + (i + 1) * ld, q);
 #endif
-        for (int64_t n = 0; n < ahead; n++, next += 64, nextv += 64) {
-            _mm_prefetch(next, _MM_HINT_T1);
-            _mm_prefetch(nextv, _MM_HINT_T1);
-        }
     }
     vf_store(t->l + r, vf_add(sum0, sum1));
     return moves;

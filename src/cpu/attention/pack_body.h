@@ -207,6 +207,10 @@ typedef struct key_rows {
     int64_t n; /* elements of a row */
 } key_rows;
 
+INLINE int64_t key_bytes(const key_rows *k) {
+    return k->dtype == TL_Q8_0 ? (k->n + 31) / 32 * 34 : k->n * (k->dtype == TL_F32 ? 4 : 2);
+}
+
 INLINE const char *key_row(const key_rows *k, int64_t j) {
     return k->base + (k->ring ? j % k->ring : j) * k->stride;
 }
@@ -235,7 +239,7 @@ static void pack_panel(uint32_t *dst, const char *const *rows, int64_t count, tl
 
 /* Keys [j0, j1) as A operand: rows of ldk units, zeros from key end on. */
 static void pack_rows(uint32_t *dst, int64_t ldk, const key_rows *k, int64_t j0, int64_t j1, int64_t end) {
-    const int64_t bytes = k->n * (int64_t)(k->dtype == TL_F32 ? 4 : 2);
+    const int64_t bytes = key_bytes(k);
     for (int64_t j = j0; j < j1; j++, dst += ldk) {
         if (j + 16 < end) row_prefetch(key_row(k, j + 16), bytes);
         pack_row(dst, ldk, j < end ? key_row(k, j) : NULL, k->dtype, k->n);
@@ -244,7 +248,7 @@ static void pack_rows(uint32_t *dst, int64_t ldk, const key_rows *k, int64_t j0,
 
 /* Keys [j0, j1) as B operand with keys along k: dst [(j1 - j0) / UNIT][ldb], zeros from key end on. */
 static void pack_keys(uint32_t *dst, int64_t ldb, const key_rows *k, int64_t j0, int64_t j1, int64_t end) {
-    const int64_t bytes = k->n * (int64_t)(k->dtype == TL_F32 ? 4 : 2);
+    const int64_t bytes = key_bytes(k);
     for (int64_t j = j0; j < j1; j += UNIT, dst += ldb) {
         for (int i = 0; i < UNIT; i++)
             if (j + 16 + i < end) row_prefetch(key_row(k, j + 16 + i), bytes);
