@@ -68,7 +68,7 @@ static void run(struct tl_session *s, int n, float *out) {
 
 static void same_logits(tl_engine *const e[2], const char *config, const tl_session_options *o, int length, int n) {
     float *z[2];
-    int32_t ids[90];
+    int32_t ids[1100];
     tl_error err;
     prompt(ids, length);
     for (int k = 0; k < 2; k++) {
@@ -105,6 +105,43 @@ static void window(void **state) {
     same_logits(p->e, configs[0], &(tl_session_options){.cache_window = 12, .cache_first = 2}, 30, 12);
     same_logits(p->e, configs[0], &(tl_session_options){.cache_window = 12, .cache_first = 2, .cache_dtype = TL_Q8_0},
                 30, 12);
+}
+
+/* A prompt of several runs: what the next one reads is filled when the one before has been sent. */
+static void long_prompt(void **state) {
+    const pair *p = *state;
+    same_logits(p->e,
+                "{\"model_type\":\"llama\",\"vocab_size\":67,\"hidden_size\":32,\"num_hidden_layers\":2,"
+                "\"num_attention_heads\":2,\"max_position_embeddings\":1200,\"intermediate_size\":48}",
+                NULL, 1100, 2);
+}
+
+/* Three sequences at once, each with a source that an encoder has read. */
+static void slots_and_sources(void **state) {
+    const pair *p = *state;
+    enum { SLOTS = 3, STEPS = 4 };
+    static float z[2][STEPS][SLOTS * V];
+    tl_error e;
+    for (int k = 0; k < 2; k++) {
+        tl_model *m = make(p->e[k], HEAD("llama") ",\"eos_token_id\":1,\"num_key_value_heads\":2,"
+                                                  "\"tilia\":{\"encoder_layers\":2,\"source_context\":26}}");
+        decoder d;
+        assert_ok(decoder_init(&d, m, SLOTS, 40, TL_F32, TL_F32, &e), &e);
+        for (int32_t slot = 0; slot < SLOTS; slot++) {
+            int32_t ids[26];
+            prompt(ids, 26);
+            assert_ok(decoder_encode(&d, slot, 26 - 9 * slot, ids + slot, &e), &e);
+        }
+        for (int32_t i = 0; i < STEPS; i++) {
+            const int32_t ids[SLOTS] = {i, i + 7, 2 * i}, pos[SLOTS] = {i, i, i}, slot[SLOTS] = {0, 1, 2};
+            const float *got;
+            assert_ok(decoder_run(&d, SLOTS, ids, pos, slot, SLOTS, slot, &got, &e), &e);
+            memcpy(z[k][i], got, sizeof z[k][i]);
+        }
+        decoder_fini(&d);
+        model_close(m);
+    }
+    assert_memory_equal(z[0], z[1], sizeof z[0]);
 }
 
 /* A token's way there and its logits' way back. */
@@ -194,8 +231,13 @@ static void failures(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(families), cmocka_unit_test(caches),
-                                       cmocka_unit_test(window),   cmocka_unit_test(traffic),
-                                       cmocka_unit_test(mapped),   cmocka_unit_test(failures)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(families),
+                                       cmocka_unit_test(caches),
+                                       cmocka_unit_test(window),
+                                       cmocka_unit_test(long_prompt),
+                                       cmocka_unit_test(slots_and_sources),
+                                       cmocka_unit_test(traffic),
+                                       cmocka_unit_test(mapped),
+                                       cmocka_unit_test(failures)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
