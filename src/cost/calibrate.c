@@ -23,7 +23,10 @@ enum { LADDER = sizeof ladder / sizeof *ladder };
 typedef struct calibration {
     tl_engine *engine;
     cost_machine *m;
-    double *count; /* by point: calls it is the mean of */
+    struct calibration_call {
+        cost_step step; /* what its limit is reckoned from: its work, not its place in a plan */
+        double count;   /* calls that the point is the mean of */
+    } * call;           /* by point */
     size_t cap;
 } calibration;
 
@@ -66,18 +69,18 @@ static tl_status add_point(calibration *k, const cost_step *s, tl_error *err) {
     if (seconds < 1e-9) seconds = 1e-9;
     for (size_t i = 0; i < m->n; i++) {
         if (!same_call(&m->point[i], s)) continue;
-        m->point[i].seconds = (m->point[i].seconds * k->count[i] + seconds) / (k->count[i] + 1);
-        k->count[i]++;
+        m->point[i].seconds = (m->point[i].seconds * k->call[i].count + seconds) / (k->call[i].count + 1);
+        k->call[i].count++;
         return TL_OK;
     }
-    if (!mem_reserve(m->alloc, &m->point, &m->cap, m->n + 1) || !mem_reserve(m->alloc, &k->count, &k->cap, m->n + 1))
+    if (!mem_reserve(m->alloc, &m->point, &m->cap, m->n + 1) || !mem_reserve(m->alloc, &k->call, &k->cap, m->n + 1))
         return error_set(err, TL_NOMEM, "no memory for what was measured");
     cost_point *p = &m->point[m->n];
-    k->count[m->n++] = 1;
+    k->call[m->n] = (struct calibration_call){.step = *s, .count = 1};
+    k->call[m->n++].step.step = NULL; /* its plan ends before the ladder does */
     *p = (cost_point){.data = (int32_t)s->data, .weight = (int32_t)s->weight, .seconds = seconds};
     snprintf(p->op, sizeof p->op, "%s", s->step->op->name);
     memcpy(p->feature, s->feature, sizeof p->feature);
-    p->limit = walk_limit(m, s, NULL);
     return TL_OK;
 }
 
@@ -171,6 +174,16 @@ static double attention_rate(const cost_machine *m) {
     return best;
 }
 
+/* A limit that a product was seen to pass was measured in a slower moment; short calls, less their launch, say little.
+ */
+static void raise_limit(const calibration *k) {
+    static const double LONG_ENOUGH = 1e-4;
+    cost_machine *m = k->m;
+    for (size_t i = 0; i < m->n; i++)
+        if (m->point[i].data == TL_F32 && m->point[i].weight == TL_F32 && m->point[i].seconds > LONG_ENOUGH)
+            m->f32 = fmax(m->f32, k->call[i].step.products / m->point[i].seconds);
+}
+
 tl_status measure_machine(tl_engine *e, cost_machine *m, measure_progress progress, void *user, tl_error *err) {
     TRY(measure_limits(e, CLOCK_MONOTONIC, m, err));
     calibration k = {.engine = e, .m = m};
@@ -189,8 +202,11 @@ tl_status measure_machine(tl_engine *e, cost_machine *m, measure_progress progre
         m->bandwidth_one = fmax(m->bandwidth_one, again.bandwidth_one);
         m->f32 = fmax(m->f32, again.f32), m->half = fmax(m->half, again.half), m->int8 = fmax(m->int8, again.int8);
     }
+    raise_limit(&k);
+    /* By the limits that are kept, and only now that they stand: a prediction multiplies with them again. */
+    for (size_t i = 0; i < m->n; i++) m->point[i].limit = walk_limit(m, &k.call[i].step, NULL);
     m->attention = attention_rate(m);
-    mem_free(m->alloc, k.count);
+    mem_free(m->alloc, k.call);
     if (s != TL_OK) machine_fini(m);
     return s;
 }
