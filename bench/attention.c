@@ -163,8 +163,9 @@ static void shape(int isa, tl_dtype dtype, int64_t b, int64_t n, int64_t h, int6
            "%3.0f%%\n",
            tl_dtype_name(dtype), (long)b, (long)n, (long)h, (long)hk, (long)d, fc, fw, share * fc, bc, bw, share * bc);
     fflush(stdout);
-    void *p[] = {q.data, k.data, v.data, o.data, g.data, dq.data, dk.data, dv.data, lse.data};
-    for (size_t i = 0; i < sizeof p / sizeof *p; i++) free(p[i]);
+    void *p[] = {q.data, k.data, v.data, o.data, g.data, dq.data, dk.data, dv.data};
+    for (size_t i = 0; i < sizeof p / sizeof *p; i++) mem_free(&mem_default, p[i]);
+    free(lse.data);
 }
 
 static int usage(const char *what, const char *given) {
