@@ -100,7 +100,8 @@ struct gau_attention_bwd_attr { struct gate_attr f; };
 struct gau_attention_kv_attr { struct gate_attr f; };
 struct mixed_chunk_attr { struct gate_attr f; int64_t chunk; int32_t norm; int32_t parts; /* parts: CHUNK_BOTH .. */
     int64_t reach;     /* causal: so many chunks before its own a token sees exactly; the linear part begins behind them */
-    int64_t period; }; /* causal: chunks and M begin anew after so many tokens of a document, 0: never */
+    int64_t period;    /* causal: chunks and M begin anew after so many tokens of a document, 0: never */
+    int64_t rows, cols, high, wide; }; /* not causal: chunks are the windows of a grid, in the order of grid_order; rows 0: none */
 struct mixed_chunk_bwd_attr { struct mixed_chunk_attr f; };
 struct chunk_step_attr { struct mixed_chunk_attr f; };             /* f.chunk comes from the state bound through acc */
 

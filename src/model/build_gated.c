@@ -193,12 +193,15 @@ static tl_tensor *mix_chunks(const builder *b, tl_tensor *const *head, tl_tensor
                                  .parts = c->chunk_parts,
                                  .reach = c->chunk_overlap,
                                  .period = c->chunk_outer};
+    if (c->grid_rows)
+        a.rows = c->grid_rows, a.cols = c->grid_cols, a.high = config_grid_high(c), a.wide = config_grid_wide(c);
     tl_tensor *const *linear = c->chunk_parts ? head : head + 2;
     tl_tensor *all[4] = {head[0], head[1], linear[0], linear[1]};
     tl_tensor *y = apply_chunks(b, &a, all, v, build_gate_bias(b, l), build_theta(b, ROLE_THETA, l), l, 0);
     if (c->chunk_landmarks)
         y = tl_add(b->g, y,
-                   reach_chunks(b, &a, head[0], head[1], v, build_theta(b, ROLE_THETA, l), &b->r->state[l * BUILD_STATES + 11]));
+                   reach_chunks(b, &a, head[0], head[1], v, build_theta(b, ROLE_THETA, l),
+                                &b->r->state[l * BUILD_STATES + 11]));
     if (!c->chunk_outer) return y;
     a.chunk = c->chunk_outer, a.parts = CHUNK_FAR, a.reach = 0, a.period = 0;
     tl_tensor *far[4] = {head[4], head[5], head[4], head[5]};
@@ -208,7 +211,8 @@ static tl_tensor *mix_chunks(const builder *b, tl_tensor *const *head, tl_tensor
 static tl_tensor *mix_unit(const builder *b, tl_tensor *const *head, tl_tensor *v, int64_t l) {
     const model_config *c = b->c;
     const build_result *r = b->r;
-    tl_tensor *bias = build_gate_bias(b, l), *theta = build_theta(b, ROLE_THETA, l), *sink = builder_param(b, ROLE_SINK, l);
+    tl_tensor *bias = build_gate_bias(b, l), *theta = build_theta(b, ROLE_THETA, l),
+              *sink = builder_param(b, ROLE_SINK, l);
     if (b->o->mode != BUILD_DECODE) {
         struct gau_attention_attr a = {.f = build_gate(b, l)};
         tl_tensor *in[] = {head[0], head[1], v, r->span ? NULL : r->doc, bias, theta, sink, r->span};

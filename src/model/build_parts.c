@@ -40,9 +40,10 @@ tl_tensor *build_rel_bias(const builder *b, param_role role, int64_t layer, int 
     return tl_apply(b->g, OP_DEF(rel_buckets), &a, &w, 1, NULL, NULL, 0);
 }
 
-/* The bias of a gated layer or of mixed chunks: one for all heads, (2P-1). */
+/* The bias of a gated layer or of mixed chunks: one for all heads, (2P-1), or of a grid's window. */
 tl_tensor *build_gate_bias(const builder *b, int64_t layer) {
     const model_config *c = b->c;
+    if (c->grid_rows) return builder_param(b, ROLE_REL_BIAS, layer);
     const int64_t width = config_gated(c, layer) ? c->shared : c->head_dim;
     const int64_t reach = config_mixer(c, layer) == MIXER_GAU ? c->context : c->chunk;
     tl_tensor *t = build_rel_bias(b, ROLE_REL_BIAS, layer, c->rel_bias, 1, width, reach);

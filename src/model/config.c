@@ -659,23 +659,31 @@ static tl_status parts_check(const model_config *c, tl_error *e) {
     return TL_OK;
 }
 
+int64_t config_grid_table(const model_config *c) {
+    return (2 * config_grid_high(c) - 1) * (2 * config_grid_wide(c) - 1);
+}
+
 /* Tokens of two dimensions. */
 static tl_status grid_check(const model_config *c, tl_error *e) {
     const long long rows = c->grid_rows, cols = c->grid_cols;
     if (!rows && !cols) return TL_OK;
     const int64_t high = config_grid_high(c), wide = config_grid_wide(c);
-    if (rows < 1 || cols < 1 || high < 1 || rows % high || cols % wide)
-        return error_set(e, TL_CONFIG, "a grid of %lld x %lld is not made of windows of %lld x %lld", rows, cols,
-                         (long long)high, (long long)wide);
+    if (rows < 1 || cols < 1 || high < 1 || wide < 1)
+        return error_set(e, TL_CONFIG, "a grid of %lld x %lld in windows of %lld x %lld", rows, cols, (long long)high,
+                         (long long)wide);
     if (rows * cols != c->context)
         return error_set(e, TL_CONFIG, "a grid of %lld x %lld, but a context of %lld", rows, cols,
                          (long long)c->context);
     if (config_causal(c))
         return error_set(e, TL_CONFIG,
                          "a grid has no order in which one token follows another: it needs the objective mlm");
-    if (c->rel_bias || c->attn_rel_bias || c->token_shift || c->positions == POS_ALIBI || c->window)
+    if (c->attn_rel_bias || c->token_shift || c->positions == POS_ALIBI || c->window)
         return error_set(e, TL_CONFIG,
-                         "in a grid there is no distance along a line: no rel_bias, token shift, ALiBi, window");
+                         "in a grid there is no distance along a line: no attn_rel_bias, token shift, ALiBi, window");
+    if (c->rel_bias && (c->rel_bias != REL_TABLE || config_has(c, MIXER_GAU)))
+        return error_set(e, TL_CONFIG,
+                         "in a grid \"rel_bias\" is a table of lines and columns within a window: \"table\", and for "
+                         "layers of flash and mixed_chunk, which have windows");
     if (c->positions == POS_ROPE &&
         (int64_t)((double)(config_has_gated(c) ? c->shared : c->head_dim) * c->rope_partial) % 4)
         return error_set(e, TL_CONFIG,

@@ -195,10 +195,12 @@ tl_status config_writer(const model_config *c, tl_error *e);
 static inline int64_t config_source(const model_config *c) {
     return !c->encoder ? 0 : c->source ? c->source : c->context;
 }
-/* Lines and columns of a window of the grid. */
+/* Lines and columns of a window of the grid; those at its right and lower edge hold what is there. */
 static inline int64_t config_grid_high(const model_config *c) {
     return c->grid_window < c->grid_rows ? c->grid_window : c->grid_rows;
 }
+/* Numbers of a window's table of relative positions. */
+int64_t config_grid_table(const model_config *c);
 static inline int64_t config_grid_wide(const model_config *c) {
     return c->grid_window < c->grid_cols ? c->grid_window : c->grid_cols;
 }

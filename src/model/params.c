@@ -42,7 +42,9 @@ static void put_norm(table *t, const model_config *c, const char *name, int64_t 
 
 /* Relative positions of gated layers and of mixed chunks, and the temperature of their scores. */
 static void put_rel_bias(table *t, const model_config *c, int64_t l, int64_t width, int64_t reach) {
-    if (c->rel_bias) put(t, "rel_bias", ROLE_REL_BIAS, l, 0, build_rel_count(c, c->rel_bias, 1, width, reach));
+    if (c->rel_bias)
+        put(t, "rel_bias", ROLE_REL_BIAS, l, 0,
+            c->grid_rows ? config_grid_table(c) : build_rel_count(c, c->rel_bias, 1, width, reach));
     if (c->temperature) put(t, "theta", ROLE_THETA, l, 1, 1);
 }
 

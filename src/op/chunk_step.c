@@ -41,6 +41,7 @@ tl_status chunk_step_shape(tl_op_infer *s) {
     TRY(gate_check(&h, &a->f, GATE_SOFTMAX));
     if (!a->f.causal || a->f.count == GATE_COUNT_LENGTH)
         return shape_bad_attr(&h, "only what is causal and does not know the length can be decoded");
+    if (a->rows || a->cols || a->high || a->wide) return shape_bad_attr(&h, "a grid is not causal");
     TRY(shape_attr_kind(&h, a->norm, CHUNK_NORMS));
     TRY(shape_attr_kind(&h, a->parts, CHUNK_PARTS));
     TRY(gate_check_bias(&h, CS_BIAS, CS_QQ, c));

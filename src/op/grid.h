@@ -24,6 +24,14 @@ static inline grid_window grid_window_at(int64_t rows, int64_t cols, int64_t hig
     return w;
 }
 
+/* Windows of a grid have tables of relative positions of two dimensions, 2 high - 1 lines of 2 wide - 1 numbers: the
+ * place of a key's number, counted from the middle one, which is a token's own. */
+static inline int64_t grid_ahead(int64_t rows, int64_t cols, int64_t high, int64_t wide, int64_t query, int64_t key) {
+    const grid_window w = grid_window_at(rows, cols, high, wide, query);
+    const int64_t i = query - w.first, j = key - w.first;
+    return (j / w.wide - i / w.wide) * (2 * wide - 1) + j % w.wide - i % w.wide;
+}
+
 /* Of place i in the order of windows, the place line by line. */
 static inline int64_t grid_place(int64_t rows, int64_t cols, int64_t high, int64_t wide, int64_t i) {
     const grid_window w = grid_window_at(rows, cols, high, wide, i);

@@ -4,6 +4,7 @@
  * so no prefix is kept. dql_i = dH_i M^T / N,  dkl_j = v_j R^T,  dv_j += kl_j R,  R += ql_i^T dH_i / N of the chunks
  * behind. */
 #include "op/gate_kinds.h"
+#include "op/grid.h"
 #ifndef REAL
 
 enum { MC_QQ, MC_KQ, MC_QL, MC_KL, MC_V, MC_DOC, MC_BIAS, MC_THETA, MC_STATE, MC_SEEN };
@@ -37,6 +38,24 @@ static tl_status mixed_check_reach(const shape_rule *h, const struct mixed_chunk
     return TL_OK;
 }
 
+static bool mixed_plane(const struct mixed_chunk_attr *a) {
+    return a->rows || a->cols || a->high || a->wide;
+}
+
+static tl_status mixed_check_grid(const shape_rule *h, const struct mixed_chunk_attr *a, int first, int doc) {
+    const int64_t most = 1 << 24;
+    if (!mixed_plane(a)) return TL_OK;
+    if (a->rows < 1 || a->cols < 1 || a->high < 1 || a->wide < 1 || a->rows > most || a->cols > most ||
+        a->high > a->rows || a->wide > a->cols || a->chunk != a->high * a->wide)
+        return shape_bad_attr(h, "windows of %lld x %lld, chunks of %lld in a grid of %lld x %lld", (long long)a->high,
+                              (long long)a->wide, (long long)a->chunk, (long long)a->rows, (long long)a->cols);
+    if (a->f.causal) return shape_bad_attr(h, "a grid has no order in which one token follows another");
+    if (shape_has(h, doc)) return shape_refuse(h, doc, TL_ARG, "a grid is one document");
+    TRY(shape_dim(h, first, 1, a->rows * a->cols, "places of the grid"));
+    if (!shape_has(h, doc + 1)) return TL_OK;
+    return shape_vector(h, doc + 1, (2 * a->high - 1) * (2 * a->wide - 1), first, "lines and columns of a window");
+}
+
 static tl_status mixed_check(const shape_rule *h, int first, int doc, const struct mixed_chunk_attr *a) {
     TRY(shape_float(h, first));
     TRY(gate_check_heads(h, first));
@@ -59,7 +78,8 @@ static tl_status mixed_check(const shape_rule *h, int first, int doc, const stru
         return shape_refuse(h, doc + 3, TL_ARG, "with reach or period no state is carried");
     TRY(gate_check_doc(h, doc, first));
     int64_t reach = (a->reach + 1) * a->chunk;
-    TRY(gate_check_bias(h, doc + 1, first, reach < q->dim[1] ? reach : q->dim[1]));
+    TRY(mixed_check_grid(h, a, first, doc));
+    if (!mixed_plane(a)) TRY(gate_check_bias(h, doc + 1, first, reach < q->dim[1] ? reach : q->dim[1]));
     TRY(gate_check_one(h, doc + 2, first, true, ""));
     if (shape_has(h, doc + 3) != shape_has(h, doc + 4))
         return shape_refuse(h, doc + 3, TL_ARG, "a state comes with the number of tokens seen");
@@ -125,6 +145,17 @@ static mixed_count mixed_counts(const struct mixed_chunk_attr *a, int64_t T, boo
     int64_t c = a->chunk < T ? a->chunk : T, whole = c ? T / c : 0, rest = c ? T % c : 0;
     mixed_count n = {0, 0, 0};
     if (a->reach || a->period) return mixed_counts_far(a, T);
+    if (mixed_plane(a)) {
+        for (int64_t i = 0; i < T;) {
+            const grid_window w = grid_window_at(a->rows, a->cols, a->high, a->wide, i);
+            n.pairs += (double)w.cells * (double)w.cells;
+            i += w.cells;
+        }
+        n.linear = n.folded = (double)T;
+        if (a->parts == CHUNK_FAR) n.pairs = 0;
+        if (a->parts == CHUNK_LOCAL) n.linear = n.folded = 0;
+        return n;
+    }
     double full = a->f.causal ? (double)c * (double)(c + 1) / 2 : (double)c * (double)c;
     n.pairs =
         (double)whole * full + (a->f.causal ? (double)rest * (double)(rest + 1) / 2 : (double)rest * (double)rest);
@@ -237,8 +268,12 @@ static mixed_piece mixed_piece_of(const mixed_view *m, int64_t b, int64_t i) {
         if (p.last > p.first + m->a->period) p.last = p.first + m->a->period;
     }
     p.lo = p.first + (i - p.first) / m->a->chunk * m->a->chunk;
-    p.keys = p.lo - p.first > mixed_back_of(m) ? p.lo - mixed_back_of(m) : p.first;
     p.hi = p.lo + m->a->chunk < p.last ? p.lo + m->a->chunk : p.last;
+    if (m->a->rows) {
+        const grid_window w = grid_window_at(m->a->rows, m->a->cols, m->a->high, m->a->wide, i);
+        p.lo = w.first, p.hi = w.first + w.cells;
+    }
+    p.keys = p.lo - p.first > mixed_back_of(m) ? p.lo - mixed_back_of(m) : p.first;
     bool carried = p.first == 0 && m->state->data;
     p.before = m->a->f.causal ? p.keys - p.first + (carried ? GETI(m->seen, b / m->w.H) : 0) : p.last - p.first;
     p.has = m->a->parts != CHUNK_LOCAL && (!m->a->f.causal || carried || p.keys > p.first);
@@ -257,8 +292,13 @@ static int64_t mixed_end(const mixed_view *m, const mixed_piece *p, int64_t i) {
     return m->a->f.causal ? i + 1 : p->hi;
 }
 
+/* Place of the bias of a pair, from the middle of the table. */
+static int64_t mixed_ahead(const mixed_view *m, int64_t i, int64_t j) {
+    return m->a->rows ? grid_ahead(m->a->rows, m->a->cols, m->a->high, m->a->wide, i, j) : j - i;
+}
+
 static REAL mixed_t(const mixed_view *m, int64_t b, int64_t i, int64_t j) {
-    return gate_score(&m->w, ROW(m->w.q, gate_at(&m->w, b, i)), ROW(m->w.k, gate_at(&m->w, b, j)), j - i,
+    return gate_score(&m->w, ROW(m->w.q, gate_at(&m->w, b, i)), ROW(m->w.k, gate_at(&m->w, b, j)), mixed_ahead(m, i, j),
                       (REAL)m->w.alpha);
 }
 
@@ -415,7 +455,10 @@ static void mixed_bwd_bias(const mixed_view *m, const tl_op_call *c, int64_t n) 
         for (int64_t i = 0; i < m->T; i++) {
             mixed_piece p = mixed_piece_of(m, b, i);
             mixed_pair g;
-            if (p.lo < p.hi && mixed_repeat(m, c, &p, b, i, i + n - m->w.centre, &g)) sum = sum + g.dt;
+            const int64_t ahead = n - m->w.centre;
+            for (int64_t j = m->a->rows ? p.lo : i + ahead; j < (m->a->rows ? p.hi : i + ahead + 1); j++)
+                if (p.lo < p.hi && mixed_ahead(m, i, j) == ahead && mixed_repeat(m, c, &p, b, i, j, &g))
+                    sum = sum + g.dt;
         }
     PUT(c, 5, n, m->w.bias_scale * sum);
 }

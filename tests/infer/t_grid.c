@@ -18,8 +18,8 @@ static tl_model *model_of(const char *own) {
         text, sizeof text,
         "{\"model_type\":\"flash\",\"hidden_size\":24,\"num_hidden_layers\":2,\"expansion\":40,\"shared_size\":12,"
         "\"max_position_embeddings\":24,\"vocab_size\":17,\"initializer_range\":0.3,\"tilia\":{\"objective\":\"mlm\","
-        "\"mask_token_id\":16,\"rel_bias\":false,%s}}",
-        own);
+        "\"mask_token_id\":16,%s%s}}",
+        strstr(own, "rel_bias") ? "" : "\"rel_bias\":false,", own);
     assert_ok(config_parse(text, &c, NULL, 0, &e), &e);
     assert_ok(model_create(engine, &c, NULL, 5, &m, &e), &e);
     return m;
@@ -75,6 +75,81 @@ static void there_and_back(void **state) {
     assert_memory_equal(x, z, sizeof x);
 }
 
+/* A grid of 5 x 7 in windows of 3 x 3 as one of 6 x 9 whose cells beyond the edges are hidden, in loops over lines and
+ * columns: what is padding counts nowhere, whatever its numbers are. */
+enum { GR = 5, GC = 7, GW = 3, GT = GR * GC, GS = 4, GE = 6, PR = 6, PC = 9 };
+
+static double cell(const float *x, int row, int col, int width, int d) {
+    if (row >= GR || col >= GC) return 1e6; /* must not be read */
+    const int64_t at = row * GC + col;
+    return (double)x[at * width + d];
+}
+static double score(const float *q, const float *k, const float *bias, int r, int c, int kr, int kc) {
+    double t = 0;
+    for (int d = 0; d < GS; d++) t += cell(q, r, c, GS, d) * cell(k, kr, kc, GS, d);
+    t = t / 2 + (double)bias[(kr - r + GW - 1) * (2 * GW - 1) + kc - c + GW - 1]; /* 1/sqrt(s) */
+    return t > 0 ? t * t : 0;
+}
+static void by_loops(const float *const *in, const float *v, const float *bias, float *o) {
+    for (int r = 0; r < GR; r++)
+        for (int c = 0; c < GC; c++)
+            for (int d = 0; d < GE; d++) {
+                double near = 0, far = 0, seen = 0;
+                for (int kr = r / GW * GW; kr < r / GW * GW + GW; kr++)
+                    for (int kc = c / GW * GW; kc < c / GW * GW + GW; kc++) {
+                        if (kr >= GR || kc >= GC) continue; /* padding */
+                        near += score(in[0], in[1], bias, r, c, kr, kc) * cell(v, kr, kc, GE, d);
+                        seen++;
+                    }
+                for (int kr = 0; kr < PR; kr++)
+                    for (int kc = 0; kc < PC; kc++) {
+                        double dot = 0;
+                        if (kr >= GR || kc >= GC) continue;
+                        for (int k = 0; k < GS; k++) dot += cell(in[2], r, c, GS, k) * cell(in[3], kr, kc, GS, k);
+                        far += dot * cell(v, kr, kc, GE, d);
+                    }
+                o[(r * GC + c) * GE + d] = (float)(near / seen + far / GT);
+            }
+}
+
+static void ordered(const float *x, int width, bool back, float *y) {
+    struct grid_order_attr a = {.rows = GR, .cols = GC, .high = GW, .wide = GW, .inverse = back};
+    tl_op_call c;
+    memset(&c, 0, sizeof c);
+    c.attr = &a;
+    c.in[0] = (tl_arg){(void *)(uintptr_t)x, tl_desc_make(TL_F32, 3, (int64_t[]){1, GT, width})};
+    c.out[0] = (tl_arg){y, c.in[0].d};
+    tl_op_find("grid_order")->ref_f32(&c);
+}
+
+static void edges_as_padding(void **state) {
+    (void)state;
+    static float raw[5][GT * GE], in[5][GT * GE], bias[(2 * GW - 1) * (2 * GW - 1)], o[GT * GE], y[GT * GE],
+        want[GT * GE];
+    struct mixed_chunk_attr a = {.f = {.kind = GATE_RELU2, .count = GATE_COUNT_VISIBLE},
+                                 .chunk = GW * GW,
+                                 .rows = GR,
+                                 .cols = GC,
+                                 .high = GW,
+                                 .wide = GW};
+    tl_op_call c;
+    memset(&c, 0, sizeof c);
+    for (int n = 0; n < 5; n++) {
+        const int width = n < 4 ? GS : GE;
+        for (int i = 0; i < GT * width; i++) raw[n][i] = (float)sin(1 + 1.7 * i + 5 * n);
+        ordered(raw[n], width, false, in[n]);
+        c.in[n] = (tl_arg){in[n], tl_desc_make(TL_F32, 3, (int64_t[]){1, GT, width})};
+    }
+    for (size_t i = 0; i < sizeof bias / sizeof *bias; i++) bias[i] = (float)cos(0.9 * (double)i);
+    c.attr = &a;
+    c.in[6] = (tl_arg){bias, tl_desc_make(TL_F32, 1, (int64_t[]){(2 * GW - 1) * (2 * GW - 1)})};
+    c.out[0] = (tl_arg){o, tl_desc_make(TL_F32, 3, (int64_t[]){1, GT, GE})};
+    tl_op_find("mixed_chunk")->ref_f32(&c);
+    ordered(o, GE, true, y);
+    by_loops((const float *const[]){raw[0], raw[1], raw[2], raw[3]}, raw[4], bias, want);
+    for (int i = 0; i < GT * GE; i++) assert_near(y[i], want[i], 1e-5);
+}
+
 /* One column of windows of h lines is a text in chunks of h; one line of windows as wide, too. */
 static void one_column(void **state) {
     (void)state;
@@ -120,10 +195,30 @@ static void windows_move(void **state) {
     }
 }
 
+/* A model with windows that are cut at the edges knows by its table where in a window a token is, and runs. */
+static void table_of_windows(void **state) {
+    (void)state;
+    static float a[T * V], b[T * V];
+    int32_t ids[T];
+    for (int32_t i = 0; i < T; i++) ids[i] = (i * i + 3 * i) % V;
+    tl_model *m =
+        model_of("\"positions\":\"none\",\"grid_rows\":4,\"grid_cols\":6,\"grid_window\":4,\"rel_bias\":true");
+    const int64_t p = params_find(&m->params, ROLE_REL_BIAS, 0, 0);
+    assert_true(p >= 0);
+    assert_int_equal(m->params.list[p].cols, 49);
+    at_once(m, ids, a);
+    m->flat[m->params.list[p].offset + 24 + 7] += 1; /* a token one line below */
+    at_once(m, ids, b);
+    for (int i = 0; i < T; i++) /* the last line of the only band of windows has none below: its layers see others' */
+        assert_true(memcmp(a + i * V, b + i * V, V * sizeof *a) != 0);
+    model_close(m);
+}
+
 static void refused(void **state) {
     (void)state;
     static const char *const bad[][2] = {
-        {"\"grid_rows\":5,\"grid_cols\":4,\"grid_window\":2", "not made of windows"},
+        {"\"grid_rows\":6,\"grid_cols\":4,\"grid_window\":2,\"rel_bias\":\"t5\"", "table of lines"},
+        {"\"grid_rows\":0,\"grid_cols\":4", "grid of 0"},
         {"\"grid_rows\":4,\"grid_cols\":4,\"grid_window\":2", "context of 24"},
         {"\"grid_rows\":6,\"grid_cols\":4,\"grid_window\":2,\"token_shift\":true", "token shift"},
         {"\"grid_rows\":6,\"grid_cols\":4,\"grid_window\":2,\"objective\":\"causal\"", "mlm"}};
@@ -133,8 +228,8 @@ static void refused(void **state) {
         tl_error e;
         snprintf(text, sizeof text,
                  "{\"model_type\":\"flash\",\"hidden_size\":24,\"num_hidden_layers\":2,\"max_position_embeddings\":24,"
-                 "\"vocab_size\":17,\"tilia\":{\"rel_bias\":false,\"mask_token_id\":16,%s%s}}",
-                 i == 3 ? "" : "\"objective\":\"mlm\",", bad[i][0]);
+                 "\"vocab_size\":17,\"tilia\":{%s\"mask_token_id\":16,%s%s}}",
+                 i ? "\"rel_bias\":false," : "", i == 4 ? "" : "\"objective\":\"mlm\",", bad[i][0]);
         assert_fails(TL_CONFIG, config_parse(text, &c, NULL, 0, &e), &e);
         if (!strstr(e.text, bad[i][1])) fail_msg("%s: %s", bad[i][0], e.text);
     }
@@ -151,7 +246,8 @@ static int teardown(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(there_and_back), cmocka_unit_test(one_column),
-                                       cmocka_unit_test(windows_move), cmocka_unit_test(refused)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(there_and_back),   cmocka_unit_test(edges_as_padding),
+                                       cmocka_unit_test(table_of_windows), cmocka_unit_test(one_column),
+                                       cmocka_unit_test(windows_move),     cmocka_unit_test(refused)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -15,9 +15,10 @@ enum {
     GAU_LOCAL = 512,
     GAU_FAR = 1024,
     GAU_WITH_SPAN = 2048,
-    GAU_OTHER = 4096,  /* keys of another text, twice as long and one */
-    GAU_REACH = 8192,  /* one chunk before its own */
-    GAU_PERIOD = 16384 /* of four chunks */
+    GAU_OTHER = 4096,   /* keys of another text, twice as long and one */
+    GAU_REACH = 8192,   /* one chunk before its own */
+    GAU_PERIOD = 16384, /* of four chunks */
+    GAU_GRID = 32768
 };
 
 static inline op_example *example_gau(op_examples *l, const char *op, const void *attr, size_t size, tl_dtype t,
@@ -178,7 +179,10 @@ static inline void examples_chunk_one(op_examples *l, tl_dtype t, const int64_t 
     a.parts = with & GAU_LOCAL ? CHUNK_LOCAL : with & GAU_FAR ? CHUNK_FAR : CHUNK_BOTH;
     a.reach = with & GAU_REACH ? 1 : 0;
     a.period = with & GAU_PERIOD ? 4 * dim[4] : 0;
-    const int64_t most = (a.reach + 1) * dim[4];
+    if (with & GAU_GRID) { /* windows at the edges are smaller */
+        a.rows = T == 15 ? 3 : 20, a.cols = T / a.rows, a.high = T == 15 ? 2 : 7, a.wide = dim[4] / a.high;
+    }
+    const int64_t table = a.rows ? (2 * a.high - 1) * (2 * a.wide - 1) : 2 * (a.reach + 1) * dim[4] - 1;
     back.f = a;
     const bool heads = with & GAU_WITH_HEADS;
     tl_desc q = heads ? D4(t, B, T, 2, s) : D3(t, B, T, s), v = heads ? D4(t, B, T, 2, e) : D3(t, B, T, e), wide = v;
@@ -190,7 +194,7 @@ static inline void examples_chunk_one(op_examples *l, tl_dtype t, const int64_t 
         for (int i = 0; i < 4; i++) example_in(x, at + i, q, FILL_NORMAL);
         example_in(x, at + 4, v, FILL_NORMAL);
         if (with & GAU_WITH_DOC) example_in(x, more, D2(TL_I32, B, T), FILL_IDS), example_range(x, more, 0, 1000);
-        if (with & GAU_WITH_BIAS) example_in(x, more + 1, D1(sum, 2 * most - 1), FILL_NORMAL);
+        if (with & GAU_WITH_BIAS) example_in(x, more + 1, D1(sum, table), FILL_NORMAL);
         if (with & GAU_WITH_THETA) example_in(x, more + 2, D1(sum, 1), FILL_NORMAL);
         if (with & GAU_WITH_STATE) {
             example_in(x, more + 3, heads ? D4(sum, B, 2, s, e) : D3(sum, B, s, e), FILL_NORMAL);
@@ -254,6 +258,11 @@ static inline void examples_chunk(op_examples *l) {
             examples_chunk_one(l, t, small, example_gate(GATE_RELU2, GATE_COUNT_VISIBLE, causal, 0), 0,
                                GAU_FAR | GAU_WITH_DOC, "padded linear");
         }
+        static const int64_t grid[] = {1, 15, 3, 4, 4}, windows[] = {1, 380, 6, 20, 49};
+        const struct gate_attr plane = example_gate(GATE_SOFTPLUS2, GATE_COUNT_VISIBLE, 0, 0);
+        examples_chunk_one(l, t, grid, plane, 0, GAU_GRID | GAU_WITH_BIAS | GAU_WITH_THETA, "grid");
+        examples_chunk_one(l, t, grid, plane, 0, GAU_GRID | GAU_LOCAL | GAU_WITH_BIAS | GAU_WITH_HEADS, "grid, local");
+        if (t == TL_F32) examples_chunk_one(l, t, windows, plane, 0, GAU_GRID | GAU_WITH_BIAS, "grid of 20 x 19");
         const struct gate_attr relu = example_gate(GATE_RELU2, GATE_COUNT_VISIBLE, 1, 0);
         examples_chunk_one(l, t, small, relu, 0, GAU_REACH | GAU_WITH_BIAS | GAU_WITH_THETA, "overlap");
         examples_chunk_one(l, t, odd, relu, CHUNK_CONST, GAU_REACH | GAU_WITH_HEADS | GAU_WITH_VIEWS, "overlap");

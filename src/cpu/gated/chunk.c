@@ -18,7 +18,7 @@ static void chunk_forward_rows(const chunk_job *j, const gated_leaf *f, float *s
         gated_product(f, &sp, m, n, j->s, gated_rows(gated_at(&j->in[0], b, i0), j->in[0].type, j->in[0].row),
                       gated_turned(gated_at(&j->in[1], b, k0), j->in[1].type, j->in[1].row), s, ld, false);
         for (int64_t i = 0; i < m; i++) {
-            gated_row r = gated_row_of(&j->gate, k0 - i0 - i);
+            gated_row r = chunk_row(j, worker, i0 + i, k0, n, NULL);
             const int64_t seen = j->causal ? i0 + i + 1 : p->hi;
             r.norm = gated_norm(&j->gate, seen - p->keys, j->T);
             f->weigh(&r, s + i * ld, 0, gated_min(seen - k0, n), n);

@@ -34,7 +34,7 @@ typedef struct chunk_job {
     bool causal, backward, near, far; /* near, far: scores inside chunks, the linear part */
     int64_t pieces, piece_room, run, copy, bias_part, bias_n, sums; /* scratch, in floats */
     int64_t worker, per_worker, total, most, pack, deepest;
-    int64_t w_s, w_p, w_o, w_q, w_dq, w_dk, w_dv, w_space;
+    int64_t w_s, w_p, w_o, w_q, w_dq, w_dk, w_dv, w_bias, w_space;
 } chunk_job;
 
 const char *chunk_open(const tl_op_call *c, bool backward, int workers, chunk_job *j);
@@ -45,6 +45,11 @@ void chunk_list_window(const chunk_job *j, float *scratch, int64_t b, int64_t wi
 /* The piece that begins at lo in the run around it, without norm and copy. */
 chunk_piece chunk_piece_at(const chunk_job *j, int64_t b, int64_t lo, int64_t first, int64_t last);
 float chunk_norm(const chunk_job *j, const chunk_piece *p, int64_t b);
+/* Row i's constants for keys from k0 on, as gated_row_of. In a grid, whose biases do not follow one another, they are
+ * laid out in the worker's scratch, and so is their gradient's share, which chunk_unlay adds to `dbias` (at its
+ * middle). */
+gated_row chunk_row(const chunk_job *j, float *worker, int64_t i, int64_t k0, int64_t n, float *dbias);
+void chunk_unlay(const chunk_job *j, const gated_row *r, int64_t i, int64_t k0, int64_t n, float *dbias);
 /* Behind the last token of a sequence that is not padding. */
 int64_t chunk_end(const chunk_job *j, int64_t b);
 bool chunk_carried(const chunk_job *j, const chunk_piece *p);

@@ -7,8 +7,9 @@ static const gated_mat *chunk_q(const chunk_job *j, int of) {
 }
 
 /* Weights (and, with p, their gradients) of rows [i0, i0 + m) and keys [k0, k0 + n) of a piece. */
-static float chunk_pair(const chunk_job *j, const gated_leaf *f, const gated_space *sp, int64_t b, const chunk_piece *x,
+static float chunk_pair(const chunk_job *j, const gated_leaf *f, float *worker, int64_t b, const chunk_piece *x,
                         int64_t i0, int64_t m, int64_t k0, int64_t n, int64_t ld, float *s, float *p, float *bias) {
+    const gated_space space = chunk_space(j, worker), *sp = &space;
     const gated_mat *q = chunk_q(j, 0), *k = chunk_q(j, 1), *v = chunk_q(j, 4);
     float sum = 0;
     gated_product(f, sp, m, n, j->s, gated_rows(gated_at(q, b, i0), q->type, q->row),
@@ -17,12 +18,11 @@ static float chunk_pair(const chunk_job *j, const gated_leaf *f, const gated_spa
         gated_product(f, sp, m, n, j->e, gated_rows(gated_at(&j->dy, b, i0), j->dy.type, j->dy.row),
                       gated_turned(gated_at(v, b, k0), v->type, v->row), p, ld, false);
     for (int64_t i = 0; i < m; i++) {
-        gated_row r = gated_row_of(&j->gate, k0 - i0 - i);
+        gated_row r = chunk_row(j, worker, i0 + i, k0, n, bias);
         const int64_t seen = j->causal ? i0 + i + 1 : x->hi, hi = gated_min(seen - k0, n);
         r.norm = gated_norm(&j->gate, seen - x->keys, j->T);
-        if (bias) r.dbias = bias + (k0 - i0 - i);
         if (p)
-            sum += f->back(&r, s + i * ld, p + i * ld, 0, hi, n);
+            sum += f->back(&r, s + i * ld, p + i * ld, 0, hi, n), chunk_unlay(j, &r, i0 + i, k0, n, bias);
         else
             f->weigh(&r, s + i * ld, 0, hi, n);
     }
@@ -52,7 +52,7 @@ static void chunk_first_reach(const chunk_job *j, const gated_leaf *f, float *wo
         const int64_t m = gated_min(CHUNK_ROWS, x->hi - i0);
         for (int64_t k0 = x->keys; k0 < i0 + m; k0 += ld) {
             const int64_t n = gated_min(ld, i0 + m - k0);
-            *sum += chunk_pair(j, f, &sp, b, x, i0, m, k0, n, ld, s, p, bias);
+            *sum += chunk_pair(j, f, worker, b, x, i0, m, k0, n, ld, s, p, bias);
             gated_product(f, &sp, m, j->s, n, gated_rows(p, GEMM_F32, ld),
                           gated_rows(gated_at(chunk_q(j, 1), b, k0), j->in[1].type, j->in[1].row), dq, j->s,
                           k0 > x->keys);
@@ -67,7 +67,7 @@ static void chunk_first_reach(const chunk_job *j, const gated_leaf *f, float *wo
             for (int64_t i0 = y.lo; i0 < y.hi; i0 += CHUNK_ROWS) {
                 const int64_t m = gated_min(CHUNK_ROWS, y.hi - i0), see = gated_min(n, i0 + m - k0);
                 if (see <= 0) continue;
-                (void)chunk_pair(j, f, &sp, b, &y, i0, m, k0, see, ld, s, p, NULL);
+                (void)chunk_pair(j, f, worker, b, &y, i0, m, k0, see, ld, s, p, NULL);
                 gated_product(f, &sp, see, j->s, m, gated_turned(p, GEMM_F32, ld),
                               gated_rows(gated_at(chunk_q(j, 0), b, i0), j->in[0].type, j->in[0].row), dk, j->s, true);
             }
@@ -87,7 +87,7 @@ static void chunk_values_reach(const chunk_job *j, const gated_leaf *f, float *w
         for (int64_t i0 = y.lo; i0 < y.hi; i0 += CHUNK_ROWS) {
             const int64_t m = gated_min(CHUNK_ROWS, y.hi - i0), see = gated_min(n, i0 + m - k0);
             if (see <= 0) continue;
-            (void)chunk_pair(j, f, &sp, b, &y, i0, m, k0, see, ld, s, NULL, NULL);
+            (void)chunk_pair(j, f, worker, b, &y, i0, m, k0, see, ld, s, NULL, NULL);
             gated_product(f, &sp, see, j->e, m, gated_turned(s, GEMM_F32, ld),
                           gated_rows(gated_at(&j->dy, b, i0), j->dy.type, j->dy.row), dv, j->e, true);
         }
@@ -109,7 +109,7 @@ static void chunk_first_piece(const chunk_job *j, const gated_leaf *f, float *sc
         for (int64_t i0 = x->lo; i0 < x->hi; i0 += CHUNK_ROWS) {
             const int64_t m = gated_min(CHUNK_ROWS, x->hi - i0), see = j->causal ? gated_min(n, i0 + m - k0) : n;
             if (see <= 0) continue;
-            *sum += chunk_pair(j, f, &sp, b, x, i0, m, k0, see, ld, s, p, bias);
+            *sum += chunk_pair(j, f, worker, b, x, i0, m, k0, see, ld, s, p, bias);
             if (see < n && !any) memset(dk, 0, (size_t)(n * j->s) * sizeof *dk);
             gated_product(f, &sp, see, j->s, m, gated_turned(p, GEMM_F32, ld),
                           gated_rows(gated_at(chunk_q(j, 0), b, i0), j->in[0].type, j->in[0].row), dk, j->s,
@@ -150,7 +150,7 @@ static void chunk_second_piece(const chunk_job *j, const gated_leaf *f, float *s
         for (int64_t i0 = x->lo; i0 < x->hi && j->out[4].p && j->near && !j->reach; i0 += CHUNK_ROWS) {
             const int64_t m = gated_min(CHUNK_ROWS, x->hi - i0), see = j->causal ? gated_min(n, i0 + m - k0) : n;
             if (see <= 0) continue;
-            (void)chunk_pair(j, f, &sp, b, x, i0, m, k0, see, ld, s, NULL, NULL);
+            (void)chunk_pair(j, f, worker, b, x, i0, m, k0, see, ld, s, NULL, NULL);
             if (see < n && !any) memset(dv, 0, (size_t)(n * j->e) * sizeof *dv);
             gated_product(f, &sp, see, j->e, m, gated_turned(s, GEMM_F32, ld),
                           gated_rows(gated_at(&j->dy, b, i0), j->dy.type, j->dy.row), dv, j->e, any || see < n);

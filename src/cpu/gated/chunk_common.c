@@ -1,4 +1,5 @@
 #include "cpu/gated/chunk.h"
+#include "op/grid.h"
 
 const char *chunk_open(const tl_op_call *c, bool backward, int workers, chunk_job *j) {
     const int at = backward ? 2 : 0;
@@ -34,7 +35,7 @@ const char *chunk_open(const tl_op_call *c, bool backward, int workers, chunk_jo
     /* scratch */
     const int64_t words = (int64_t)(sizeof(chunk_piece) / sizeof(float)), size = linear_up(j->s * j->e, 16);
     int64_t n = 0, w = 0;
-    j->piece_room = linear_up(((gated_has(j->doc) ? j->window : j->group) + 1) * words + 16, 16);
+    j->piece_room = linear_up(((gated_has(j->doc) || j->a->rows ? j->window : j->group) + 1) * words + 16, 16);
     j->pieces = n, n += j->B * j->piece_room;
     j->run = n, n += j->B * size;
     j->copy = n, n += j->B * j->copies * size;
@@ -52,6 +53,7 @@ const char *chunk_open(const tl_op_call *c, bool backward, int workers, chunk_jo
     j->deepest = gated_max(gated_max(j->s, j->e), CHUNK_TOKENS);
     j->most = gated_max(CHUNK_KEYS, linear_up(j->s, 16));
     j->pack = j->most * j->deepest;
+    j->w_bias = w, w += j->a->rows ? 2 * CHUNK_KEYS : 0;
     j->w_space = w, w += gated_space_floats(j->most, j->pack, j->deepest);
     j->per_worker = linear_up(w, 16);
     j->worker = n;
@@ -81,10 +83,50 @@ int64_t chunk_end(const chunk_job *j, int64_t b) {
     return end;
 }
 
+static grid_window chunk_window(const chunk_job *j, int64_t i) {
+    return grid_window_at(j->a->rows, j->a->cols, j->a->high, j->a->wide, i);
+}
+
+/* The numbers of row i and keys [k0, k0 + n) between the table and a line: runs of one line of the window each. */
+static void chunk_lines(const chunk_job *j, int64_t i, int64_t k0, int64_t n, float *table, float *line, bool back) {
+    const grid_window w = chunk_window(j, i);
+    const int64_t row = (i - w.first) / w.wide, col = (i - w.first) % w.wide;
+    for (int64_t k = k0, run; k < k0 + n; k += run) {
+        const int64_t at = (k - w.first) % w.wide;
+        run = gated_min(w.wide - at, k0 + n - k);
+        float *of = table + ((k - w.first) / w.wide - row) * (2 * j->a->wide - 1) + at - col, *to = line + (k - k0);
+        if (!back) memcpy(to, of, (size_t)run * sizeof *to);
+        for (int64_t x = 0; x < run && back; x++) of[x] += to[x];
+    }
+}
+
+gated_row chunk_row(const chunk_job *j, float *worker, int64_t i, int64_t k0, int64_t n, float *dbias) {
+    gated_row r = gated_row_of(&j->gate, k0 - i);
+    if (!j->a->rows) {
+        if (dbias) r.dbias = dbias + (k0 - i);
+        return r;
+    }
+    float *line = worker + j->w_bias;
+    if (j->gate.bias) {
+        chunk_lines(j, i, k0, n, (float *)(uintptr_t)j->gate.bias, line, false);
+        r.bias = line;
+    }
+    if (dbias) {
+        r.dbias = line + CHUNK_KEYS;
+        memset(r.dbias, 0, (size_t)n * sizeof *r.dbias);
+    }
+    return r;
+}
+
+void chunk_unlay(const chunk_job *j, const gated_row *r, int64_t i, int64_t k0, int64_t n, float *dbias) {
+    if (j->a->rows && dbias) chunk_lines(j, i, k0, n, dbias, r->dbias, true);
+}
+
 chunk_piece chunk_piece_at(const chunk_job *j, int64_t b, int64_t lo, int64_t first, int64_t last) {
     (void)b;
     chunk_piece p = {.lo = (int32_t)lo, .first = (int32_t)first, .last = (int32_t)last, .copy = -1};
     p.hi = (int32_t)gated_min(lo + j->c, last);
+    if (j->a->rows) p.hi = (int32_t)(lo + chunk_window(j, lo).cells);
     p.keys = (int32_t)gated_max(first, lo - j->back);
     return p;
 }
@@ -117,7 +159,11 @@ void chunk_list_window(const chunk_job *j, float *scratch, int64_t b, int64_t wi
             i++;
             continue;
         }
-        const int64_t lo = first + gated_ceil(i - first, j->c) * j->c;
+        int64_t lo = first + gated_ceil(i - first, j->c) * j->c;
+        if (j->a->rows) {
+            const grid_window w = chunk_window(j, i);
+            lo = w.first < i ? w.first + w.cells : i;
+        }
         if (lo >= last || lo >= w1) {
             i = gated_min(last, w1);
             continue;
