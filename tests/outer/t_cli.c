@@ -340,12 +340,14 @@ static void a_masked_model_does_not_write(void **state) {
     assert_has("err", "--sample-every");
 }
 
-/* what was learned until then is kept; no story is told */
+/* What was learned until then is kept; no story is told. The library that finds fonts for the picture keeps its caches,
+ * which a leak checker would count. */
 static void a_demo_may_be_interrupted(void **state) {
     (void)state;
     char command[2048];
     snprintf(command, sizeof command,
-             "cd '%s' && timeout --preserve-status -s INT 2 '%s' demo --seconds 60 --threads 1 --out demo >out 2>err",
+             "cd '%s' && ASAN_OPTIONS=detect_leaks=0 timeout --preserve-status -s INT 2 '%s' demo --seconds 60 "
+             "--threads 1 --out demo >out 2>err",
              dir, TILIA_PROGRAM);
     int status = system(command);
     assert_true(WIFEXITED(status));
