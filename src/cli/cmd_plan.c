@@ -168,6 +168,7 @@ static error_t parse(int key, char *arg, struct argp_state *st) {
         if (!!o->model + !!o->preset + !!o->depth + !!o->config != 1)
             argp_error(st, "give one of MODEL, --preset, --depth and --config");
         if (o->lora.targets && !o->lora.rank) argp_error(st, "--lora-targets needs --lora RANK");
+        if (o->segment && !o->train) argp_error(st, "--segment is for --train");
         if (o->train && o->weights) argp_error(st, "--weights is for running a model; training keeps f32 masters");
         return 0;
     default: return ARGP_ERR_UNKNOWN;
@@ -386,7 +387,7 @@ int cmd_plan(int argc, char **argv) {
     if (s == TL_OK && o.hardware && strcmp(o.hardware, "this") != 0) s = machine_find(o.hardware, &r->machine, &e);
     if (s == TL_OK) s = read_model(&o, r, &e);
     if (s == TL_OK && !o.context) o.context = r->config.context;
-    if (o.segment >= o.context || !o.train) o.segment = 0;
+    if (o.segment >= o.context) o.segment = 0;
     if (s == TL_OK) s = cli_engine(&o.common, &engine, &e);
     if (s == TL_OK && o.lora.rank) s = add_lora(&o, engine, r, &e);
     if (s == TL_OK) pick_machine(&o, engine, r);

@@ -263,8 +263,8 @@ static tl_status begin_new(train_run *r, tl_error *e) {
         return error_set(e, TL_ARG, "answers are learned token by token: examples need --objective causal or prefix");
     const bool grid = r->model->config.grid_rows > 0; /* a row is one */
     if (grid && examples) return error_set(e, TL_ARG, "a grid is a row of its own: no examples");
-    s.packed =
-        examples || (!grid && !o->random && r->data.train.eod >= 0 && (o->packed || r->data.train.documents > 1));
+    const bool apart = o->packed || (!s.segment && r->data.train.documents > 1); /* segments go on across documents */
+    s.packed = examples || (!grid && !o->random && r->data.train.eod >= 0 && apart);
     TRY(trainer_create(r->model, &s, &r->trainer, e));
     settle_run(r, o->steps);
     if (r->sample_every && !config_writes(&r->model->config))

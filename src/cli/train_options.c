@@ -83,7 +83,7 @@ static const struct argp_option table[] = {
     {"context", KEY_CONTEXT, "T", 0, "tokens of a row (default: the model's)", 3},
     {"segment", KEY_SEGMENT, "TOKENS", 0,
      "of a row computed at a time, with the gradients of the whole row: memory for so many tokens however long the row "
-     "(flash and the mixers with a state; default: all)",
+     "(flash and the mixers with a state; rows go on across documents; default: all)",
      3},
     {"lr", KEY_LR, "X", 0, "highest learning rate (default: by size; a tenth of it with --model, not so with --lora)",
      3},

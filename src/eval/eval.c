@@ -107,9 +107,8 @@ static tl_status make_plan(evaluator *e, tl_error *err) {
 
 static tl_status resolve(const model_config *c, eval_options *o, tl_error *err) {
     if (!o->context) o->context = c->context;
-    if (o->segment < 0 || o->segment > o->context)
-        return error_set(err, TL_ARG, "segments of %lld tokens in rows of %lld", (long long)o->segment,
-                         (long long)o->context);
+    if (o->segment < 0) return error_set(err, TL_ARG, "segments of %lld tokens", (long long)o->segment);
+    if (o->segment >= o->context) o->segment = 0; /* the row is one */
     if (o->context < 1 || o->rows < 0) return error_set(err, TL_ARG, "no rows or no context to evaluate with");
     if (!o->rows) o->rows = o->context < EVAL_TOKENS ? EVAL_TOKENS / o->context : 1;
     if (!o->dtype) o->dtype = TL_F32;

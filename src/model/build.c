@@ -441,7 +441,7 @@ tl_status build_model(tl_graph *g, const tl_allocator *a, const model_config *c,
                          (long long)o->context, (long long)c->context);
     char text[160];
     const char *why = o->segment ? build_segment_refusal(c, o->segment, text, sizeof text) : NULL;
-    if (!why && o->segment && o->packed) why = "documents that are packed into rows begin their chunks anew anywhere";
+    if (!why && o->segment && o->packed) why = "documents that are packed, or examples, begin anew anywhere in a row";
     if (why) return error_set(e, TL_UNSUPPORTED, "by segments: %s", why);
     builder b = {.g = g, .c = c, .p = p, .o = o, .r = r};
     b.n_lead = o->mode == BUILD_DECODE ? 1 : 2;

@@ -180,6 +180,10 @@ static void mistakes_have_their_exit_code(void **state) {
         {"train book.txt --rope-scaling linear:4 --steps 2 --out r", 2, "give --model"},
         {"train book.txt --preset tiny --segment 8 --steps 2 --out r", 1,
          "layer 0 keeps something of every token before"},
+        {"train book.txt --preset flash-char-cpu --context 64 --set chunk_size=16 --segment 32 --packed --steps 1 "
+         "--out r",
+         1, "by segments: documents that are packed"},
+        {"plan --preset flash-char --segment 64", 2, "--segment is for --train"},
         {"plan --preset gpt2 --train --segment 256", 1, "layer 0 keeps something of every token before (attention)"},
         {"train book.txt --segment 0 --steps 2 --out r", 2, "--segment"},
         {"inspect nowhere", 1, "nowhere"},

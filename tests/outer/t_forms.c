@@ -137,11 +137,33 @@ static void what_is_no_model_is_refused(void **state) {
     }
 }
 
+/* Texts one behind the other, though by themselves they would be told apart; a segment as long as a row is the row. */
+static void segments_go_on_across_texts(void **state) {
+    (void)state;
+    static const char *const more[] = {"", "--segment 32", "--segment 64", "--segment 999"};
+    char line[1200];
+    snprintf(line, sizeof line,
+             "cd '%s' && for i in 1 2 3; do seq $i 7 1200 > s$i.txt; done && $T train s1.txt s2.txt s3.txt --preset "
+             "flash-char-cpu --context 64 --set chunk_size=16 --segment 32 --batch 128 --steps 2 --out seg --quiet",
+             tmp);
+    assert_int_equal(run(line, out, sizeof out), 0);
+    double loss[4];
+    for (int i = 0; i < 4; i++) {
+        snprintf(line, sizeof line, "cd '%s' && $T eval seg --text s2.txt --json --quiet %s", tmp, more[i]);
+        assert_int_equal(run(line, out, sizeof out), 0);
+        const char *at = strstr(out, "\"loss\": ");
+        assert_non_null(at);
+        loss[i] = strtod(at + 8, NULL);
+    }
+    assert_near(loss[1], loss[0], 1e-5);
+    assert_true(loss[2] == loss[0] && loss[3] == loss[0]);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gguf_generates_the_published_text), cmocka_unit_test(quantizing_reports_sizes_and_errors),
         cmocka_unit_test(key_value_heads_are_merged),        cmocka_unit_test(chat_keeps_and_forgets),
-        cmocka_unit_test(what_is_no_model_is_refused),
+        cmocka_unit_test(what_is_no_model_is_refused),       cmocka_unit_test(segments_go_on_across_texts),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

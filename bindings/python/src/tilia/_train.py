@@ -160,6 +160,15 @@ class Trainer(Handle):
     >>> _ = t.add_text("hello world, " * 20)
     >>> [x.step for x in t]
     [1, 2]
+
+    Rows of segments have the gradients of whole rows:
+
+    >>> def norm(segment):
+    ...     m = tilia.Model.create("preset:flash-char-cpu", seed=1)
+    ...     t = tilia.Trainer(m, steps=1, context=128, segment=segment)
+    ...     return t.step([list(range(64)) * 2 + [0]]).norm
+    >>> abs(norm(64) / norm(0) - 1) < 1e-4  # of the gradient
+    True
     """
 
     def __init__(
